@@ -1,0 +1,2 @@
+//! The twinflash command.
+fn main() {}

@@ -1,0 +1,37 @@
+//! Firmware updates for devices on Azure IoT Hub.
+//!
+//! The crate is built in layers; a module uses only those above it in this list:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`update`] | what an update is: request, phase, outcome, failure codes, checks, policy |
+//! | [`twin`] | a twin's document: merge patch, limits, the reporter |
+//! | [`contract`] | how a back end asks and what it is told, as data |
+//! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
+//! | [`journal`] | remembers: the record on disk |
+//! | [`download`] | fetches one attempt of an image over HTTP |
+//! | [`install`] | writes an image and switches to it |
+//! | [`iothub`] | the IoT Hub device client; knows no updates |
+//! | [`device`] | [`Updater`](device::Updater): runs the engine against the world; [`Device`](device::Device): with its own connection |
+//!
+//! The first four build without `std`.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "std"), no_std)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+extern crate alloc;
+
+#[cfg(feature = "std")]
+pub mod install;
+#[cfg(any(feature = "http", feature = "mqtt"))]
+pub mod tls;
+pub mod twin;
+pub mod update;

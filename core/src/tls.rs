@@ -1,0 +1,107 @@
+//! Which certificate authorities a server's certificate must come from. Shared by the downloader
+//! and the IoT Hub client, so that both trust the same.
+
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::{fmt, path::Path, sync::Arc};
+
+/// The certificate authorities that are trusted.
+#[derive(Clone, Default)]
+pub enum Roots {
+    /// Mozilla's, built in. What the web and Azure use.
+    #[default]
+    BuiltIn,
+    /// Those of the operating system.
+    System,
+    /// These and no others.
+    These(Arc<[CertificateDer<'static>]>),
+}
+
+impl Roots {
+    /// Reads every certificate of a PEM file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or holds no certificate; the message names it.
+    pub fn from_pem_file(path: impl AsRef<Path>) -> Result<Self, RootsError> {
+        let path = path.as_ref();
+        let pem = std::fs::read(path)
+            .map_err(|error| RootsError(format!("cannot read {}: {error}", path.display())))?;
+        Self::from_pem(&pem).map_err(|error| RootsError(format!("{}: {error}", path.display())))
+    }
+
+    /// Reads every certificate of a PEM text.
+    ///
+    /// # Errors
+    /// The text is no PEM, or holds no certificate.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
+        let certificates = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| RootsError(format!("not a PEM file of certificates: {error}")))?;
+        if certificates.is_empty() {
+            return Err(RootsError("holds no certificate".into()));
+        }
+        Ok(Self::These(certificates.into()))
+    }
+
+    /// The certificates themselves; `None` for [`Roots::BuiltIn`], which are kept as trust anchors.
+    ///
+    /// # Errors
+    /// The operating system's store cannot be read or is empty.
+    pub fn certificates(&self) -> Result<Option<Vec<CertificateDer<'static>>>, RootsError> {
+        match self {
+            Self::BuiltIn => Ok(None),
+            Self::These(certificates) => Ok(Some(certificates.to_vec())),
+            Self::System => {
+                let found = rustls_native_certs::load_native_certs();
+                if found.certs.is_empty() {
+                    let why = found.errors.first().map(ToString::to_string);
+                    return Err(RootsError(format!(
+                        "this system has no certificate authorities ({}); install them (package ca-certificates) or name a CA file",
+                        why.unwrap_or_else(|| "none found".into())
+                    )));
+                }
+                Ok(Some(found.certs))
+            }
+        }
+    }
+
+    /// As rustls wants them.
+    ///
+    /// # Errors
+    /// As [`Roots::certificates`]; or none of the certificates can be used.
+    pub fn store(&self) -> Result<RootCertStore, RootsError> {
+        let Some(certificates) = self.certificates()? else {
+            return Ok(RootCertStore {
+                roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+            });
+        };
+        let mut store = RootCertStore::empty();
+        let (added, _) = store.add_parsable_certificates(certificates);
+        if added == 0 {
+            return Err(RootsError("none of the certificates can be used".into()));
+        }
+        Ok(store)
+    }
+}
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("BuiltIn"),
+            Self::System => f.write_str("System"),
+            Self::These(certificates) => write!(f, "These({})", certificates.len()),
+        }
+    }
+}
+
+/// Certificate authorities could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootsError(pub(crate) String);
+
+impl fmt::Display for RootsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for RootsError {}

@@ -1,0 +1,5 @@
+//! A twin's document: JSON merge patch as Azure has it, and the limits of a section.
+
+mod patch;
+
+pub use patch::{diff, merge};

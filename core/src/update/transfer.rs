@@ -1,0 +1,96 @@
+//! What one attempt at a download is asked to do, what it says on its way, and how it ends.
+//!
+//! The engine decides and the downloader moves bytes; these types are all that passes between them.
+
+use super::{Digests, Failure};
+use alloc::string::String;
+use core::time::Duration;
+use serde::{Deserialize, Serialize};
+
+/// One attempt at fetching an image: one HTTP request and its redirects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The image's address, its query included. Never logged as it stands.
+    pub uri: String,
+    /// Where to go on from; `None` is from the start.
+    pub resume: Option<Checkpoint>,
+    /// The size the request announces, in bytes. A server that announces another one fails at once.
+    pub size: Option<u64>,
+    /// Never more bytes than this.
+    pub max_size: u64,
+    /// A SHA-256 will judge the whole image. Only then is a download resumed without a strong validator.
+    pub hash_judges: bool,
+    /// Identifies the content asked for; copied into every checkpoint.
+    pub content: String,
+    /// `http:` is not allowed, neither at first nor after a redirect.
+    pub https_only: bool,
+    /// Redirects followed at most.
+    pub max_redirects: u32,
+    /// A checkpoint after so much time…
+    pub checkpoint_interval: Duration,
+    /// …or so many bytes, whichever comes first.
+    pub checkpoint_bytes: u64,
+    /// Less than [`Job::stall_bytes`] in this time is a stall.
+    pub stall_time: Duration,
+    /// See [`Job::stall_time`].
+    pub stall_bytes: u64,
+}
+
+/// What is needed to go on with a download: saved in the journal, never covering more than the
+/// installer's [`sync`](crate::install::Installer::sync) answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The content it belongs to: [`Job::content`].
+    pub content: String,
+    /// The server's strong validator (an `ETag` that is not weak, else nothing).
+    pub validator: Option<String>,
+    /// The whole image's size as the server said it, in bytes.
+    pub total: Option<u64>,
+    /// Bytes that are durable; the next byte to fetch.
+    pub offset: u64,
+    /// [`Checks::save`](super::Checks::save): the state of every check after `offset` bytes.
+    pub checks: String,
+}
+
+/// What a running attempt says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// The server has answered and bytes begin to come.
+    Started {
+        /// Where the body really starts: the checkpoint's offset, or 0.
+        offset: u64,
+        /// The whole image's size, if the server said it.
+        total: Option<u64>,
+    },
+    /// So many bytes of the image are there (not yet durable). At most ten a second.
+    Received(u64),
+    /// Bytes were made durable.
+    Durable(Checkpoint),
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Every byte is there, written and synced.
+    Complete {
+        /// The image's size in bytes.
+        bytes: u64,
+        /// What the checks came to.
+        digests: Digests,
+    },
+    /// It failed. What came before is covered by the last [`Progress::Durable`], if any.
+    Failed(Failure, Retry),
+    /// It was told to stop. What came before is covered by the last [`Progress::Durable`].
+    Stopped,
+}
+
+/// Whether a failed attempt may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// No: another attempt would end the same way.
+    Never,
+    /// Yes, from the last checkpoint; not before the time the server asked for, if it did.
+    Resume(Option<Duration>),
+    /// Yes, but from zero: the checkpoint does not fit what the server has now.
+    FromZero,
+}

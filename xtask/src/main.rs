@@ -1,0 +1,2 @@
+//! Builds and tests all of twinflash.
+fn main() {}
