@@ -29,6 +29,9 @@
 
 extern crate alloc;
 
+pub mod contract;
+pub mod engine;
+
 #[cfg(feature = "std")]
 pub mod install;
 #[cfg(any(feature = "http", feature = "mqtt"))]
