@@ -30,7 +30,13 @@
 extern crate alloc;
 
 #[cfg(feature = "std")]
+mod disk;
+#[cfg(feature = "std")]
 pub mod install;
+#[cfg(feature = "std")]
+pub mod journal;
+#[cfg(all(test, feature = "std", unix))]
+mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
 pub mod twin;
