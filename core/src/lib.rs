@@ -33,7 +33,13 @@ pub mod contract;
 pub mod engine;
 
 #[cfg(feature = "std")]
+mod disk;
+#[cfg(feature = "std")]
 pub mod install;
+#[cfg(feature = "std")]
+pub mod journal;
+#[cfg(all(test, feature = "std", unix))]
+mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
 pub mod twin;
