@@ -31,6 +31,8 @@ extern crate alloc;
 
 #[cfg(feature = "std")]
 pub mod install;
+#[cfg(feature = "mqtt")]
+pub mod iothub;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
 pub mod twin;
