@@ -1,6 +1,7 @@
 //! A twin's document: JSON merge patch as Azure has it, and the reporter, which brings the reported
 //! properties to what they should be.
 
+pub mod limits;
 mod patch;
 mod reporter;
 
