@@ -30,6 +30,8 @@
 extern crate alloc;
 
 pub mod contract;
+#[cfg(feature = "std")]
+mod disk;
 pub mod engine;
 #[cfg(feature = "std")]
 pub mod install;

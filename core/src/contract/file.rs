@@ -183,7 +183,10 @@ impl File {
             );
         }
         if !self.asked.methods.is_empty() && !self.answers.contains_key("started") {
-            return wrong("answers", "\"started\" is needed: what an accepted method is answered");
+            return wrong(
+                "answers",
+                "\"started\" is needed: what an accepted method is answered",
+            );
         }
         if self.version != VersionRule::None && self.asked.members.version.is_none() {
             return wrong("asked.members.version", "the version rule needs it");

@@ -105,9 +105,7 @@ impl Contract {
                 }
                 Refusal::NotHigher => {
                     let higher = match (request.version.as_deref(), running) {
-                        (Some(asked), Some(running)) => {
-                            version::compare(asked, running).is_gt()
-                        }
+                        (Some(asked), Some(running)) => version::compare(asked, running).is_gt(),
                         (asked, _) => asked.is_some(),
                     };
                     if !higher {
@@ -126,10 +124,10 @@ impl Contract {
     }
 
     /// Fills in what the members say; the first thing wrong is the error, the rest is still read.
-    fn read(&self, members: &Value, request: &mut Request) -> Result<(), Failure> {
+    fn read<'a>(&'a self, members: &'a Value, request: &mut Request) -> Result<(), Failure> {
         let names = &self.file.asked.members;
-        let member = |name: &Option<String>| {
-            let name = name.as_deref()?;
+        let member = |name: Option<&'a str>| {
+            let name = name?;
             let value = members.get(name)?;
             (!value.is_null()).then_some((name, value))
         };
@@ -146,7 +144,7 @@ impl Contract {
                 first = Err(failure);
             }
         };
-        match member(&Some(names.uri.clone())).map(|(name, value)| text(name, value)) {
+        match member(Some(&names.uri)).map(|(name, value)| text(name, value)) {
             Some(Ok(uri)) => request.uri = uri,
             Some(Err(failure)) => note(failure),
             None => note(refuse(
@@ -154,7 +152,7 @@ impl Contract {
                 format!("{} is missing: the URL of the image is needed", names.uri),
             )),
         }
-        match member(&names.version).map(|(name, value)| text(name, value)) {
+        match member(names.version.as_deref()).map(|(name, value)| text(name, value)) {
             Some(Ok(version)) => request.version = Some(version),
             Some(Err(failure)) => note(failure),
             None if self.file.asked.needs.contains(&Needed::Version) => note(refuse(
@@ -166,14 +164,14 @@ impl Contract {
             )),
             None => {}
         }
-        if let Some((name, value)) = member(&names.check) {
+        if let Some((name, value)) = member(names.check.as_deref()) {
             let devkit = self.file.check_form == CheckForm::Devkit;
             match text(name, value).and_then(|value| Check::parse(&value, devkit)) {
                 Ok(check) => request.checks.push(check),
                 Err(failure) => note(failure),
             }
         }
-        if let Some((name, value)) = member(&names.size) {
+        if let Some((name, value)) = member(names.size.as_deref()) {
             let size = match value {
                 Value::String(digits) => digits.parse().ok(),
                 other => other.as_u64(),
@@ -186,7 +184,7 @@ impl Contract {
                 )),
             }
         }
-        match member(&names.manifest).map(|(name, value)| text(name, value)) {
+        match member(names.manifest.as_deref()).map(|(name, value)| text(name, value)) {
             Some(Ok(manifest)) => request.manifest = Some(manifest),
             Some(Err(failure)) => note(failure),
             None => {}

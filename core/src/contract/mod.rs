@@ -149,7 +149,11 @@ impl Contract {
 
     /// The answer's payload to a method that started an update, or to a repetition of it.
     pub fn started(&self) -> Value {
-        self.file.answers.get("started").cloned().unwrap_or_default()
+        self.file
+            .answers
+            .get("started")
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// The answer's payload to a method that was refused: the contract's own words where it has
@@ -175,7 +179,8 @@ impl Contract {
 
 /// The value at a path of names joined by dots.
 pub fn at_path<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, name| value.get(name))
+    path.split('.')
+        .try_fold(value, |value, name| value.get(name))
 }
 
 /// A failure of a request.

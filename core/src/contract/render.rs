@@ -235,9 +235,7 @@ impl Contract {
                     .filter_map(|(name, value)| Some((name.clone(), self.fill(value, view)?)))
                     .collect(),
             )),
-            Value::String(text) => self
-                .fill_text(text, view)
-                .or_else(|| self.unset()),
+            Value::String(text) => self.fill_text(text, view).or_else(|| self.unset()),
             Value::Null => self.unset(),
             other => Some(other.clone()),
         }
@@ -269,7 +267,8 @@ impl Contract {
 
     fn value_of(&self, name: &str, view: View<'_>) -> Option<Value> {
         let update = view.update;
-        let time = |millis: Option<u64>| millis.and_then(|millis| self.time(millis)).map(Value::from);
+        let time =
+            |millis: Option<u64>| millis.and_then(|millis| self.time(millis)).map(Value::from);
         let times = update.map(|update| &update.times);
         match name {
             "running" => view.running.map(Value::from),

@@ -94,7 +94,10 @@ impl Engine {
         };
         Some(Failure::new(
             Code::Busy,
-            format!("{what} is running ({}); try again when it has ended", running.phase),
+            format!(
+                "{what} is running ({}); try again when it has ended",
+                running.phase
+            ),
         ))
     }
 
@@ -250,12 +253,10 @@ impl Engine {
             return self.save();
         }
         let running = self.running_version.as_deref();
-        let verdict = self.config.contract.judge(
-            &members,
-            Origin::Desired,
-            running,
-            &self.config.policy,
-        );
+        let verdict =
+            self.config
+                .contract
+                .judge(&members, Origin::Desired, running, &self.config.policy);
         if verdict == Verdict::Ignore {
             return;
         }

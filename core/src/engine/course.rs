@@ -24,7 +24,10 @@ impl Engine {
     /// Starts, or goes on with, the download when its time has come.
     pub(super) fn advance_download(&mut self) {
         // Nothing is started before the caller has its answer.
-        let due = self.transfer.retry_at.is_none_or(|at| self.now.monotonic >= at);
+        let due = self
+            .transfer
+            .retry_at
+            .is_none_or(|at| self.now.monotonic >= at);
         let paused = self.record.running().is_none_or(|update| update.paused);
         if self.work.is_some() || !self.answers.is_empty() || !due || paused {
             return;
@@ -116,10 +119,7 @@ impl Engine {
         let Some(reached) = percent.checked_div(step) else {
             return;
         };
-        let since = *self
-            .transfer
-            .reported_at
-            .get_or_insert(self.now.monotonic);
+        let since = *self.transfer.reported_at.get_or_insert(self.now.monotonic);
         let rested = self.now.monotonic.saturating_sub(since) >= policy.progress_interval;
         if percent < 100 && reached > self.transfer.step_reported && rested {
             self.transfer.step_reported = reached;
@@ -189,7 +189,11 @@ impl Engine {
     fn budget_spent(&self, failure: &Failure) -> Option<Failure> {
         let update = self.record.running()?;
         let (spent, retry) = (update.spent, &self.config.policy.retry);
-        let size = self.transfer.total.or(update.request.size).unwrap_or_default();
+        let size = self
+            .transfer
+            .total
+            .or(update.request.size)
+            .unwrap_or_default();
         let bytes = size.max(SMALL).saturating_mul(u64::from(retry.sizes));
         let time = Duration::from_millis(spent.millis);
         (spent.bytes >= bytes || time >= retry.time).then(|| {
@@ -235,7 +239,9 @@ impl Engine {
         if let Some(failure) = self.mismatch(bytes, digests) {
             return self.failed(failure);
         }
-        let unchecked = self.request().is_none_or(|request| request.checks.is_empty());
+        let unchecked = self
+            .request()
+            .is_none_or(|request| request.checks.is_empty());
         let by = if unchecked {
             self.event(Event::Warning(String::from(
                 "only its transport (https) vouches for the image: the request carried no check value",
@@ -260,7 +266,10 @@ impl Engine {
                 format!("the image has {bytes} bytes; {size} were announced"),
             ));
         }
-        let check = request.checks.iter().find(|check| !check.matches(digests))?;
+        let check = request
+            .checks
+            .iter()
+            .find(|check| !check.matches(digests))?;
         let (code, found) = match check {
             Check::Crc16(_) => (Code::CrcMismatch, Check::Crc16(digests.crc16)),
             Check::Crc32(_) => (Code::CrcMismatch, Check::Crc32(digests.crc32)),

@@ -194,16 +194,24 @@ impl Engine {
         }
         let Some(phase) = self.phase() else { return };
         let reason = self.reason();
-        let text = format!("{}; and the old image could not be brought back: {}", reason.message, failure.message);
+        let text = format!(
+            "{}; and the old image could not be brought back: {}",
+            reason.message, failure.message
+        );
         let failure = Failure::new(Code::RollbackFailed, text);
         self.ended(Outcome::Failed { phase, failure });
     }
 
     fn reason(&self) -> Failure {
         let update = self.record.update.as_ref();
-        update.and_then(|update| update.reason.clone()).unwrap_or_else(|| {
-            Failure::new(Code::BootFailed, "the boot loader went back to the old image".to_string())
-        })
+        update
+            .and_then(|update| update.reason.clone())
+            .unwrap_or_else(|| {
+                Failure::new(
+                    Code::BootFailed,
+                    "the boot loader went back to the old image".to_string(),
+                )
+            })
     }
 
     pub(super) fn save_failed(&mut self, failure: Failure) {
@@ -220,10 +228,14 @@ impl Engine {
                 self.discard();
             }
             Some(_) => {
-                self.event(Event::Warning(format!("the journal cannot be written: {failure}")));
+                self.event(Event::Warning(format!(
+                    "the journal cannot be written: {failure}"
+                )));
                 self.save_again = Some(self.now.monotonic + STEP_PAUSE);
             }
-            None => self.event(Event::Warning(format!("the journal cannot be written: {failure}"))),
+            None => self.event(Event::Warning(format!(
+                "the journal cannot be written: {failure}"
+            ))),
         }
     }
 }

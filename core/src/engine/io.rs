@@ -1,9 +1,7 @@
 //! What goes into the engine and what comes out.
 
 use crate::twin::Report;
-use crate::update::{
-    Ended, Failure, ImageInfo, ImageState, Job, Outcome, Phase, Progress, Record,
-};
+use crate::update::{Ended, Failure, ImageInfo, ImageState, Job, Outcome, Phase, Progress, Record};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 

@@ -334,10 +334,7 @@ impl Engine {
     /// Goes on with whatever can go on.
     fn advance(&mut self) {
         self.flush();
-        if self
-            .save_again
-            .is_some_and(|at| self.now.monotonic >= at)
-        {
+        if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
             self.save();
         }
         match self.phase() {

@@ -54,9 +54,10 @@ impl Engine {
 
     fn go_on(&mut self, phase: Phase, image: ImageState) {
         self.event(Event::Phase(phase));
-        let same_boot = self.record.update.as_ref().is_some_and(|update| {
-            update.boot_id.as_deref() == Some(self.config.boot_id.as_str())
-        });
+        let same_boot =
+            self.record.update.as_ref().is_some_and(|update| {
+                update.boot_id.as_deref() == Some(self.config.boot_id.as_str())
+            });
         match phase {
             Phase::Waiting => {}
             Phase::Downloading | Phase::Verifying => {

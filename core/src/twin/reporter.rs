@@ -177,7 +177,10 @@ impl Reporter {
         self.paused_until = Some(now + self.pause);
         // A newer progress takes an older one's place here, too.
         let replaced = lost.entry.tag.is_some()
-            && self.queue.front().is_some_and(|next| next.tag == lost.entry.tag);
+            && self
+                .queue
+                .front()
+                .is_some_and(|next| next.tag == lost.entry.tag);
         if !replaced {
             self.queue.push_front(lost.entry);
         }

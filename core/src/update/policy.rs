@@ -1,8 +1,8 @@
 //! What the owner of the device allows.
 
-use core::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// What the owner of the device allows, whatever a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -184,7 +184,9 @@ impl Record {
 
     /// The update that runs; `None` when none does.
     pub fn running(&self) -> Option<&Update> {
-        self.update.as_ref().filter(|update| update.outcome.is_none())
+        self.update
+            .as_ref()
+            .filter(|update| update.outcome.is_none())
     }
 }
 
