@@ -30,6 +30,8 @@
 extern crate alloc;
 
 pub mod contract;
+#[cfg(feature = "http")]
+pub mod device;
 #[cfg(feature = "std")]
 mod disk;
 pub mod engine;

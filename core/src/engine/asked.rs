@@ -8,7 +8,13 @@ use alloc::{
     format,
     string::{String, ToString},
 };
+use core::time::Duration;
 use serde_json::Value;
+
+/// A twin that was asked for and did not come is asked for again after this; doubled up to
+/// [`READ_AGAIN_LONGEST`].
+const READ_AGAIN: Duration = Duration::from_secs(60);
+const READ_AGAIN_LONGEST: Duration = Duration::from_secs(3600);
 
 impl Engine {
     pub(super) fn connected(&mut self) {
@@ -16,12 +22,22 @@ impl Engine {
         self.link.version = None;
         self.reporter.connected(self.now.monotonic);
         self.report_state();
+        self.link.read_pause = Duration::ZERO;
+        self.read_twin();
+    }
+
+    /// Asks for the twin, and later again if it does not come.
+    pub(super) fn read_twin(&mut self) {
+        let pause = (self.link.read_pause * 2).clamp(READ_AGAIN, READ_AGAIN_LONGEST);
+        self.link.read_pause = pause;
+        self.link.read_again = Some(self.now.monotonic + pause);
         self.output(Output::ReadTwin);
     }
 
     pub(super) fn disconnected(&mut self) {
         self.link.connected = false;
         self.link.version = None;
+        self.link.read_again = None;
         self.reporter.disconnected();
     }
 
@@ -117,7 +133,7 @@ impl Engine {
         let payload = self.config.contract.started().to_string();
         let wait = match self.config.policy.answer_wait {
             // Handing over may need another turn of the caller's loop.
-            wait if wait.is_zero() => core::time::Duration::from_secs(2),
+            wait if wait.is_zero() => Duration::from_secs(2),
             wait => wait,
         };
         self.answers.push(PendingAnswer {
@@ -202,6 +218,7 @@ impl Engine {
         self.link.version = version;
         self.link.desired = desired;
         self.link.desired_known = true;
+        self.link.read_again = None;
         self.confirming.reached = true;
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
@@ -216,7 +233,7 @@ impl Engine {
             // Something was missed, or the twin has not been read yet.
             (Some(new), known) if known != new.checked_sub(1) => {
                 if known.is_some() {
-                    self.output(Output::ReadTwin);
+                    self.read_twin();
                 }
                 return;
             }

@@ -10,6 +10,8 @@ use core::time::Duration;
 const REPORT_TIME: Duration = Duration::from_secs(5);
 /// A step that failed and may be tried again is tried again after this.
 const STEP_PAUSE: Duration = Duration::from_secs(5);
+/// A restart that was not possible is tried again after this.
+const RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// Rolling back is tried so often in one start.
 const ROLLBACK_ATTEMPTS: u32 = 3;
 
@@ -72,15 +74,35 @@ impl Engine {
     /// The restart waits for what is still to be reported, but not for long.
     pub(super) fn restart_soon(&mut self) {
         self.restart_asked = false;
+        self.restart_wait = false;
         self.restart_by = Some(self.now.monotonic + REPORT_TIME);
     }
 
     pub(super) fn advance_restart(&mut self) {
         let Some(by) = self.restart_by else { return };
-        let reported = self.reporter.is_idle() || !self.link.connected;
+        let reported = !self.restart_wait && (self.reporter.is_idle() || !self.link.connected);
         if !self.restart_asked && (reported || self.now.monotonic >= by) {
             self.restart_asked = true;
             self.output(Output::Restart);
+        }
+    }
+
+    /// The restart is done and this engine is still there, or it was not possible.
+    pub(super) fn restarted(&mut self, result: Result<(), Failure>) {
+        if !core::mem::take(&mut self.restart_asked) {
+            return;
+        }
+        if let Err(failure) = result {
+            self.event(Event::Warning(format!("the restart failed: {failure}")));
+            self.restart_by = Some(self.now.monotonic + RESTART_PAUSE);
+            self.restart_wait = true;
+            return;
+        }
+        self.restart_by = None;
+        match self.phase() {
+            Some(Phase::Rebooting) => self.confirm_from_now(1),
+            Some(Phase::RollingBack) => self.is_rolled_back(),
+            _ => {}
         }
     }
 

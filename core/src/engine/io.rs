@@ -71,6 +71,9 @@ pub enum Input<'a> {
     Done(Step, Result<(), Failure>),
     /// A save was not possible. What was to come after it was not performed.
     SaveFailed(Failure),
+    /// The restart that was asked for: done, where the engine outlives it (the command restarted
+    /// another program), or not possible.
+    Restarted(Result<(), Failure>),
     /// The application says that the new version is good.
     Confirm,
     /// The running update is to be cancelled.

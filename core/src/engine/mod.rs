@@ -71,6 +71,8 @@ pub struct Engine {
     /// Reports may take until then before a restart.
     restart_by: Option<Duration>,
     restart_asked: bool,
+    /// The last restart was not possible: the whole time is waited.
+    restart_wait: bool,
     rollback_attempts: u32,
     save_again: Option<Duration>,
     random: u64,
@@ -85,6 +87,9 @@ struct Link {
     version: Option<u64>,
     /// A twin was read at least once since the start.
     desired_known: bool,
+    /// The twin is asked for again at this time, if it has not come.
+    read_again: Option<Duration>,
+    read_pause: Duration,
 }
 
 /// What the pipeline is busy with.
@@ -159,6 +164,7 @@ impl Engine {
             confirming: Confirming::default(),
             restart_by: None,
             restart_asked: false,
+            restart_wait: false,
             rollback_attempts: 0,
             save_again: None,
         }
@@ -177,6 +183,7 @@ impl Engine {
             Input::Transfer(progress) => self.progress(progress),
             Input::TransferEnded(ended) => self.transfer_ended(ended),
             Input::Done(step, result) => self.done(step, result),
+            Input::Restarted(result) => self.restarted(result),
             Input::SaveFailed(failure) => self.save_failed(failure),
             Input::Confirm => self.confirming.said = true,
             Input::Cancel => self.cancel(),
@@ -205,6 +212,7 @@ impl Engine {
             self.confirming.again_at.filter(|_| waiting),
             waiting.then(|| self.confirming.since + self.config.policy.confirm_time),
             self.save_again,
+            self.link.read_again,
         ]
         .into_iter()
         .flatten()
@@ -336,6 +344,9 @@ impl Engine {
         self.flush();
         if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
             self.save();
+        }
+        if self.link.read_again.is_some_and(|at| self.now.monotonic >= at) {
+            self.read_twin();
         }
         match self.phase() {
             Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
