@@ -2,6 +2,12 @@
 //!
 //! One trait, [`Installer`], and the installers built in.
 
+#[cfg(unix)]
+mod file;
+
+#[cfg(unix)]
+pub use file::FileInstall;
+
 use crate::update::Failure;
 use std::fmt;
 
