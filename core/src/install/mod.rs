@@ -2,7 +2,12 @@
 //!
 //! One trait, [`Installer`], and the installers built in.
 
+#[cfg(unix)]
+mod file;
+
 pub use crate::update::{ImageInfo, ImageState, Restart};
+#[cfg(unix)]
+pub use file::FileInstall;
 
 use crate::update::Failure;
 use serde_json::Value;
@@ -59,4 +64,15 @@ pub trait Installer: Send + fmt::Debug {
     fn describe(&self) -> Option<Value> {
         None
     }
+}
+
+/// The installer a [description](Installer::describe) is of; `None` where there is none that can be
+/// made from it.
+pub fn from_description(description: &Value) -> Option<Box<dyn Installer>> {
+    #[cfg(unix)]
+    if let Some(target) = description.get("file").and_then(Value::as_str) {
+        return Some(Box::new(FileInstall::new(target)));
+    }
+    let _ = description;
+    None
 }

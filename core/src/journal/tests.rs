@@ -309,7 +309,7 @@ fn child_holds_the_lock() {
         return;
     };
     let _journal = open(Path::new(&directory));
-    println!("holding");
+    writeln!(io::stdout(), "holding").unwrap();
     io::stdin().read_line(&mut String::new()).unwrap();
 }
 
