@@ -29,6 +29,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "http")]
+pub mod download;
 #[cfg(feature = "std")]
 pub mod install;
 #[cfg(any(feature = "http", feature = "mqtt"))]
