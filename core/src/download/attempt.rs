@@ -346,15 +346,20 @@ impl Sink<'_> {
         let since = self.unsynced.back().map_or(self.durable, Checks::bytes);
         let due = written - since >= self.job.checkpoint_bytes
             || (written > self.durable && self.synced.elapsed() >= self.job.checkpoint_interval);
-        if due { self.checkpoint() } else { Ok(()) }
+        if due {
+            self.checkpoint()?;
+        }
+        Ok(())
     }
 
-    /// Makes durable what was written, and says so.
-    fn checkpoint(&mut self) -> Result<(), Failure> {
-        if self.checks.bytes() == self.durable {
-            return Ok(());
+    /// Makes durable what was written, and says so; the installer's answer.
+    fn checkpoint(&mut self) -> Result<u64, Failure> {
+        let written = self.checks.bytes();
+        if written == self.durable {
+            return Ok(written);
         }
-        if self.unsynced.len() < UNSYNCED {
+        let noted = self.unsynced.back().map(Checks::bytes) == Some(written);
+        if !noted && self.unsynced.len() < UNSYNCED {
             self.unsynced.push_back(self.checks.clone());
         }
         let durable = self.installer.sync()?;
@@ -377,23 +382,25 @@ impl Sink<'_> {
                 checks: checks.save(),
             }));
         }
-        Ok(())
+        Ok(durable)
     }
 
     /// The last sync: nothing may be left over.
     fn finish(&mut self) -> Result<(), Failure> {
+        let written = self.checks.bytes();
         self.unsynced.clear();
-        while self.durable < self.checks.bytes() {
-            let before = self.durable;
-            self.checkpoint()?;
-            if self.durable == before {
-                let why = format!(
-                    "the installer made only {before} of {} bytes durable",
-                    self.checks.bytes()
-                );
+        let mut before = None;
+        loop {
+            let durable = self.checkpoint()?;
+            if self.durable == written {
+                return Ok(());
+            }
+            // An installer may sync behind its writes; one that gets no further has failed.
+            if before.is_some_and(|before| durable <= before) {
+                let why = format!("only {durable} of {written} bytes could be made durable");
                 return Err(Failure::new(Code::Storage, why));
             }
+            before = Some(durable);
         }
-        Ok(())
     }
 }
