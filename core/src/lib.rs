@@ -34,6 +34,8 @@ pub mod contract;
 pub mod device;
 #[cfg(feature = "std")]
 mod disk;
+#[cfg(feature = "http")]
+pub mod download;
 pub mod engine;
 #[cfg(feature = "std")]
 pub mod install;
@@ -41,6 +43,8 @@ pub mod install;
 pub mod iothub;
 #[cfg(feature = "std")]
 pub mod journal;
+#[cfg(test)]
+mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
 pub mod twin;
