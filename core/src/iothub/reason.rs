@@ -1,7 +1,7 @@
 //! Why a connection failed, in words that say what to do.
 
 use super::Cause;
-use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError, mqttbytes};
 use rustls::{CertificateError, Error as Tls};
 use std::{io, time::SystemTime};
 
@@ -43,7 +43,9 @@ impl Attempt<'_> {
             | ConnectionError::MqttState(StateError::AwaitPingResp) => {
                 (Cause::Network, format!("{server} has stopped answering"))
             }
-            ConnectionError::MqttState(StateError::Io(error)) => match tls_error(error) {
+            ConnectionError::MqttState(
+                StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
+            ) => match tls_error(error) {
                 Some(error) => (Cause::Tls, self.tls(error)),
                 None => (Cause::Network, self.closed(Some(error))),
             },
@@ -133,7 +135,10 @@ impl Attempt<'_> {
     fn closed(&self, error: Option<&io::Error>) -> String {
         let server = self.server;
         if self.accepted {
-            let error = error.map_or(String::new(), |error| format!(" ({error})"));
+            // An end without TLS's good-bye says nothing more, at length.
+            let error = error
+                .filter(|error| error.kind() != io::ErrorKind::UnexpectedEof)
+                .map_or(String::new(), |error| format!(" ({error})"));
             format!(
                 "{server} has closed the connection{error}: its end, the network's, or another device has connected under the same id"
             )
