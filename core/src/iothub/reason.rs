@@ -68,12 +68,9 @@ impl Attempt<'_> {
         } = self;
         match code {
             ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword => {
-                let time = time::OffsetDateTime::from(self.time);
                 format!(
-                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, that SharedAccessKey is its key, and this machine's clock, which says {} {:02}:{:02} UTC",
-                    time.date(),
-                    time.hour(),
-                    time.minute()
+                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, that SharedAccessKey is its key, and this machine's clock, which says {}",
+                    utc(self.time)
                 )
             }
             ConnectReturnCode::ServiceUnavailable => {
@@ -147,6 +144,24 @@ impl Attempt<'_> {
                 "{server} has closed the connection before it accepted the device: is it the port for MQTT over TLS?"
             )
         }
+    }
+}
+
+/// Date and time of day, as people read them.
+fn utc(time: SystemTime) -> String {
+    let time = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    match time {
+        Some(time) => format!(
+            "{} {:02}:{:02} UTC",
+            time.date(),
+            time.hour(),
+            time.minute()
+        ),
+        None => "something impossible".into(),
     }
 }
 

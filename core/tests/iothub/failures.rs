@@ -368,23 +368,35 @@ fn options_that_make_no_sense() {
     for (message, expected) in [
         (
             start(&|options| options.keep_alive = Duration::ZERO),
-            "keep_alive must be from 1 to 1767",
+            "keep_alive must be from 1 to 1767 seconds, not 0",
         ),
         (
             start(&|options| options.keep_alive = second * 1768),
-            "keep_alive must be from 1 to 1767",
+            "keep_alive must be from 1 to 1767 seconds, not 1768",
         ),
         (
             start(&|options| options.token_lifetime = second / 2),
-            "token_lifetime must be at least",
+            "token_lifetime must be from 1 to",
+        ),
+        (
+            start(&|options| options.token_lifetime = Duration::MAX),
+            "token_lifetime must be from 1 to",
         ),
         (
             start(&|options| options.connect_timeout = second / 2),
-            "connect_timeout must be at least",
+            "connect_timeout must be from 1 to 86400",
         ),
         (
-            start(&|options| options.retry_max = second / 1000),
-            "retry_min must be",
+            start(&|options| options.answer_timeout = Duration::MAX),
+            "answer_timeout must be",
+        ),
+        (
+            start(&|options| options.retry_min = Duration::ZERO),
+            "retry_min must be from 0.001",
+        ),
+        (
+            start(&|options| options.retry_max = Duration::MAX),
+            "retry_max must be",
         ),
         (
             start(&|options| options.roots = Roots::These(Arc::new([]))),

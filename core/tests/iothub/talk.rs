@@ -249,12 +249,12 @@ fn renewal_waits_for_a_method_under_way() {
     let broker = Broker::start();
     let hub = Hub::join(&broker);
     let mut options = options_for(&broker);
-    options.token_lifetime = Duration::from_secs(10);
+    options.token_lifetime = Duration::from_secs(8);
     let device = Device::online(options);
     let start = Instant::now();
     hub.publish("$iothub/methods/POST/slow/?$rid=1", "null");
     let call = method(&device);
-    device.silent(Duration::from_millis(8800).saturating_sub(start.elapsed()));
+    device.silent(Duration::from_millis(7000).saturating_sub(start.elapsed()));
     device
         .client
         .answer_method(&call.request, 200, b"1".to_vec())
@@ -262,7 +262,7 @@ fn renewal_waits_for_a_method_under_way() {
     hub.expect("$iothub/methods/res/200/");
     assert_eq!(device.disconnected().cause, Cause::Renewal);
     assert!(
-        start.elapsed() < Duration::from_millis(9400),
+        start.elapsed() < Duration::from_millis(7550),
         "{:?}",
         start.elapsed()
     );
