@@ -83,7 +83,9 @@ impl fmt::Display for Violation {
         write!(f, "'{}' ", self.path)?;
         match self.limit {
             Limit::Object => f.write_str("should be a JSON object."),
-            Limit::KeyLength => write!(f, "has a key that is empty or longer than {MAX_KEY} bytes."),
+            Limit::KeyLength => {
+                write!(f, "has a key that is empty or longer than {MAX_KEY} bytes.")
+            }
             Limit::KeyCharacter(found) => write!(
                 f,
                 "has a key with the character {found:?}; control characters, '.', '$', '#' and spaces are not allowed."
@@ -133,7 +135,10 @@ pub fn size(value: &Value) -> usize {
         Value::Number(_) => 8,
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(size).sum(),
-        Value::Object(members) => members.iter().map(|(key, value)| key.len() + size(value)).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(key, value)| key.len() + size(value))
+            .sum(),
     }
 }
 
@@ -160,7 +165,11 @@ fn check_value(path: &str, value: &Value, depth: usize) -> Result<(), Violation>
                 (None, Some(_)) => false,
                 (None, None) => true,
             };
-            if fits { Ok(()) } else { Err(violation(path, Limit::Integer)) }
+            if fits {
+                Ok(())
+            } else {
+                Err(violation(path, Limit::Integer))
+            }
         }
         Value::String(text) if text.len() > MAX_STRING => Err(violation(path, Limit::StringLength)),
         Value::String(_) => Ok(()),
@@ -188,7 +197,9 @@ mod tests {
     use serde_json::json;
 
     fn limit(patch: &Value) -> Option<Limit> {
-        check_patch(Section::Reported, patch).err().map(|violation| violation.limit)
+        check_patch(Section::Reported, patch)
+            .err()
+            .map(|violation| violation.limit)
     }
 
     fn nested(levels: usize) -> Value {
@@ -197,7 +208,10 @@ mod tests {
 
     #[test]
     fn each_limit_at_its_edge() {
-        assert_eq!(limit(&json!({"a": {"b": null}, "c": [1, "x", {"d": true}]})), None);
+        assert_eq!(
+            limit(&json!({"a": {"b": null}, "c": [1, "x", {"d": true}]})),
+            None
+        );
         assert_eq!(limit(&json!([])), Some(Limit::Object));
         assert_eq!(limit(&json!({"": 1})), Some(Limit::KeyLength));
         assert_eq!(limit(&json!({"k".repeat(1024): 1})), None);
@@ -209,11 +223,20 @@ mod tests {
             );
         }
         assert_eq!(limit(&json!({"a": "x".repeat(4096)})), None);
-        assert_eq!(limit(&json!({"a": "x".repeat(4097)})), Some(Limit::StringLength));
+        assert_eq!(
+            limit(&json!({"a": "x".repeat(4097)})),
+            Some(Limit::StringLength)
+        );
         assert_eq!(limit(&json!({"a": 4_503_599_627_370_495_i64})), None);
-        assert_eq!(limit(&json!({"a": 4_503_599_627_370_496_i64})), Some(Limit::Integer));
+        assert_eq!(
+            limit(&json!({"a": 4_503_599_627_370_496_i64})),
+            Some(Limit::Integer)
+        );
         assert_eq!(limit(&json!({"a": -4_503_599_627_370_496_i64})), None);
-        assert_eq!(limit(&json!({"a": -4_503_599_627_370_497_i64})), Some(Limit::Integer));
+        assert_eq!(
+            limit(&json!({"a": -4_503_599_627_370_497_i64})),
+            Some(Limit::Integer)
+        );
         assert_eq!(limit(&json!({"a": u64::MAX})), Some(Limit::Integer));
         assert_eq!(limit(&json!({"a": 1.5e300})), None);
         assert_eq!(limit(&nested(10)), None);
@@ -223,15 +246,29 @@ mod tests {
 
     #[test]
     fn the_size_is_counted_as_azure_does_and_named_in_its_words() {
-        assert_eq!(size(&json!({"ab": "é", "n": 1, "b": true, "o": {"x": [1, 2]}})), 2 + 2 + 9 + 5 + 1 + 17);
+        assert_eq!(
+            size(&json!({"ab": "é", "n": 1, "b": true, "o": {"x": [1, 2]}})),
+            2 + 2 + 9 + 5 + 1 + 17
+        );
         let full = |extra: usize| {
-            let mut object: Map<String, Value> = (0..7).map(|n| (n.to_string(), json!("x".repeat(4095)))).collect();
+            let mut object: Map<String, Value> = (0..7)
+                .map(|n| (n.to_string(), json!("x".repeat(4095))))
+                .collect();
             object.insert("k".into(), json!("x".repeat(4095 + extra)));
             Value::Object(object)
         };
         assert_eq!(check_size(Section::Desired, &full(0)), Ok(()));
         let error = check_size(Section::Reported, &full(1)).unwrap_err();
-        assert_eq!(error.to_string(), "'Properties.Reported' size should be less than 32768 bytes.");
-        assert!(check_size(Section::Tags, &json!({"k": "x".repeat(4096), "l": "x".repeat(4096)})).is_err());
+        assert_eq!(
+            error.to_string(),
+            "'Properties.Reported' size should be less than 32768 bytes."
+        );
+        assert!(
+            check_size(
+                Section::Tags,
+                &json!({"k": "x".repeat(4096), "l": "x".repeat(4096)})
+            )
+            .is_err()
+        );
     }
 }
