@@ -4,6 +4,7 @@ use super::{ImageInfo, ImageState, Installer, Restart};
 use crate::disk;
 use crate::update::{Code, Failure};
 use rustix::fs::{Mode, OFlags};
+use serde_json::Value;
 use std::{
     ffi::OsString,
     fs::{self, File, Metadata},
@@ -289,6 +290,11 @@ impl Installer for FileInstall {
 
     fn restart(&self) -> Restart {
         self.restart.clone()
+    }
+
+    fn describe(&self) -> Option<Value> {
+        let target = std::path::absolute(&self.target).ok()?;
+        Some(serde_json::json!({ "file": target.to_str()? }))
     }
 }
 
