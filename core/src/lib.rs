@@ -43,5 +43,7 @@ pub mod iothub;
 pub mod journal;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
+#[cfg(all(test, feature = "std", unix))]
+mod testing;
 pub mod twin;
 pub mod update;
