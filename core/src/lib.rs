@@ -41,9 +41,9 @@ pub mod install;
 pub mod iothub;
 #[cfg(feature = "std")]
 pub mod journal;
-#[cfg(any(feature = "http", feature = "mqtt"))]
-pub mod tls;
 #[cfg(all(test, feature = "std", unix))]
 mod testing;
+#[cfg(any(feature = "http", feature = "mqtt"))]
+pub mod tls;
 pub mod twin;
 pub mod update;

@@ -103,7 +103,9 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         }
     };
     let image = installer.inspect().unwrap_or_else(|failure| {
-        notes.push(format!("which image is installed cannot be told: {failure}"));
+        notes.push(format!(
+            "which image is installed cannot be told: {failure}"
+        ));
         ImageState::Unknown
     });
     let seed = RandomState::new().hash_one(std::process::id());
@@ -126,7 +128,10 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         state: Mutex::new(State {
             engine,
             outbound: VecDeque::new(),
-            outputs: notes.into_iter().map(|n| Output::Event(Event::Warning(n))).collect(),
+            outputs: notes
+                .into_iter()
+                .map(|n| Output::Event(Event::Warning(n)))
+                .collect(),
             performing: false,
             closing: false,
             closed: false,
@@ -293,13 +298,13 @@ impl Shared {
             .outputs
             .iter()
             .position(|output| !matches!(output, Output::Event(_)));
-        let at_once = idle
-            && place.is_some_and(|at| {
-                matches!(state.outputs.get(at), Some(Output::Answer { id: of, .. }) if *of == id)
-            });
+        let at_once = idle && place.is_some_and(
+            |at| matches!(state.outputs.get(at), Some(Output::Answer { id: of, .. }) if *of == id),
+        );
         if at_once {
-            if let Some(Output::Answer { status, payload, .. }) =
-                place.and_then(|at| state.outputs.remove(at))
+            if let Some(Output::Answer {
+                status, payload, ..
+            }) = place.and_then(|at| state.outputs.remove(at))
             {
                 return Some((state, id, Some((Answer { status, payload }, slot))));
             }
@@ -348,7 +353,9 @@ impl Driver {
             self.perform(output);
         }
         // Gives the state directory back before anybody is told that it is.
-        let Self { shared, journal, .. } = self;
+        let Self {
+            shared, journal, ..
+        } = self;
         drop(journal);
         let mut state = shared.lock();
         state.closed = true;
@@ -383,7 +390,10 @@ impl Driver {
                 }
                 // What was received is still saved; nothing new is begun.
                 state.outputs.retain(|output| {
-                    matches!(output, Output::Save { .. } | Output::Answer { .. } | Output::Event(_))
+                    matches!(
+                        output,
+                        Output::Save { .. } | Output::Answer { .. } | Output::Event(_)
+                    )
                 });
             }
             if let Some(output) = state.outputs.pop_front() {
@@ -469,7 +479,13 @@ impl Driver {
         let payload = serde_json::Value::from(failure.message).to_string();
         for id in waiting {
             let payload = payload.clone();
-            self.answer(id, Answer { status: 500, payload });
+            self.answer(
+                id,
+                Answer {
+                    status: 500,
+                    payload,
+                },
+            );
         }
     }
 

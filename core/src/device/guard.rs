@@ -43,7 +43,11 @@ pub fn guard(state_dir: impl AsRef<Path>) -> Result<Guarded, Failure> {
         return Ok(Guarded::Nothing);
     };
     // Who cannot be rolled back from here rolls back by itself: its boot loader does.
-    let Some(mut installer) = record.installer.as_ref().and_then(install::from_description) else {
+    let Some(mut installer) = record
+        .installer
+        .as_ref()
+        .and_then(install::from_description)
+    else {
         return Ok(Guarded::Nothing);
     };
     let image = installer.inspect().unwrap_or(ImageState::Unknown);
@@ -61,7 +65,10 @@ pub fn guard(state_dir: impl AsRef<Path>) -> Result<Guarded, Failure> {
             installer.rollback().map_err(|failure| {
                 Failure::new(
                     Code::RollbackFailed,
-                    format!("the old image could not be brought back: {}", failure.message),
+                    format!(
+                        "the old image could not be brought back: {}",
+                        failure.message
+                    ),
                 )
             })?;
             Ok(Guarded::RolledBack)

@@ -20,11 +20,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new(
-        state_dir: &Path,
-        contract: Contract,
-        installer: Box<dyn Installer>,
-    ) -> Self {
+    pub(super) fn new(state_dir: &Path, contract: Contract, installer: Box<dyn Installer>) -> Self {
         Self {
             state_dir: state_dir.to_owned(),
             contract,

@@ -201,7 +201,8 @@ impl Updater {
     /// Stops with a checkpoint and gives the state directory back. Returns within a second, whatever
     /// network and disk do. Everything after it does nothing.
     pub fn close(&self) {
-        self.shared.close(Instant::now() + Duration::from_millis(900));
+        self.shared
+            .close(Instant::now() + Duration::from_millis(900));
     }
 }
 

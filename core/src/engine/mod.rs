@@ -345,7 +345,11 @@ impl Engine {
         if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
             self.save();
         }
-        if self.link.read_again.is_some_and(|at| self.now.monotonic >= at) {
+        if self
+            .link
+            .read_again
+            .is_some_and(|at| self.now.monotonic >= at)
+        {
             self.read_twin();
         }
         match self.phase() {
