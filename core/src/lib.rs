@@ -43,7 +43,7 @@ pub mod install;
 pub mod iothub;
 #[cfg(feature = "std")]
 pub mod journal;
-#[cfg(test)]
+#[cfg(all(test, feature = "std", unix))]
 mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
