@@ -258,11 +258,19 @@ impl Stage {
                 "connected" => expect(expected, &json!(twin.connected), "connected")?,
                 "requests" => {
                     for (path, count) in expected.as_object().into_iter().flatten() {
-                        let asked = self.server.asked();
-                        let asked = asked
-                            .iter()
-                            .filter(|asked| asked.path.split('?').next() == Some(path));
-                        expect(count, &json!(asked.count()), &format!("requests.{path}"))?;
+                        let asked = self.ranges(path).len();
+                        expect(count, &json!(asked), &format!("requests.{path}"))?;
+                    }
+                }
+                "ranges" => {
+                    for (path, ranges) in expected.as_object().into_iter().flatten() {
+                        expect(ranges, &json!(self.ranges(path)), &format!("ranges.{path}"))?;
+                    }
+                }
+                "lastRange" => {
+                    for (path, range) in expected.as_object().into_iter().flatten() {
+                        let last = self.ranges(path).pop().flatten();
+                        expect(range, &json!(last), &format!("lastRange.{path}"))?;
                     }
                 }
                 "file" => expect(expected, &self.file(), "file")?,
@@ -290,6 +298,16 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// The `Range` of each request for a path.
+    fn ranges(&self, path: &str) -> Vec<Option<String>> {
+        let asked = self.server.asked();
+        asked
+            .iter()
+            .filter(|asked| asked.path.split('?').next() == Some(path))
+            .map(|asked| asked.header("range").map(str::to_owned))
+            .collect()
     }
 
     /// The name of the image that is installed.
