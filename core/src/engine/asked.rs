@@ -3,7 +3,7 @@
 use super::{After, Engine, Event, Output, PendingAnswer, Work};
 use crate::contract::Verdict;
 use crate::twin;
-use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Times, Update, redact};
+use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Update, redact};
 use alloc::{
     format,
     string::{String, ToString},
@@ -164,12 +164,19 @@ impl Engine {
 
     /// A request that ends at once: refused, or nothing to do.
     fn conclude(&mut self, request: Request, outcome: Outcome) {
-        let times = self.record.update.take().map(|last| last.times);
+        let last = self.record.update.take();
+        // Bytes of the update whose place it takes.
+        let bytes = last
+            .as_ref()
+            .is_some_and(|last| last.outcome.is_none() || last.checkpoint.is_some());
         let mut update = Update::new(request);
-        update.times = Times::clone(&times.unwrap_or_default());
+        update.times = last.map(|last| last.times).unwrap_or_default();
         update.outcome = Some(outcome.clone());
         self.begin(update);
         self.event(Event::Ended(outcome));
+        if bytes {
+            self.discard();
+        }
     }
 
     fn begin(&mut self, update: Update) -> u64 {
