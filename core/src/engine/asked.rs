@@ -226,6 +226,7 @@ impl Engine {
         self.link.desired = desired;
         self.link.desired_known = true;
         self.link.read_again = None;
+        self.link.read_pause = Duration::ZERO;
         self.confirming.reached = true;
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
@@ -257,6 +258,10 @@ impl Engine {
             return;
         }
         let Some(members) = self.config.contract.desired(&self.link.desired).cloned() else {
+            if core::mem::take(&mut self.record.lost) {
+                // Whatever is desired from now on is new.
+                self.save();
+            }
             let running = self.record.running();
             if running.is_some_and(|update| update.request.origin == Origin::Desired) {
                 self.cancel();
