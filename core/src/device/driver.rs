@@ -147,7 +147,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
     });
     shared.input(Input::Boot { stored, image });
     let pipeline = Pipeline::start(Arc::clone(&shared), installer, downloader, health)?;
-    let driver = Driver {
+    let mut driver = Driver {
         shared: Arc::clone(&shared),
         journal,
         pipeline,
@@ -155,6 +155,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         restart,
         stop: None,
     };
+    driver.save_first();
     thread::Builder::new()
         .name("twinflash".into())
         .spawn(move || driver.run())
@@ -348,6 +349,24 @@ struct Driver {
 }
 
 impl Driver {
+    /// Saves what the start has decided: a start of a new version is counted before its application
+    /// comes to do anything.
+    fn save_first(&mut self) {
+        loop {
+            let mut state = self.shared.lock();
+            let mut outputs = state.outputs.iter();
+            let Some(at) = outputs.position(|output| !matches!(output, Output::Event(_))) else {
+                return;
+            };
+            let Some(Output::Save { record, checkpoint }) = state.outputs.get(at).cloned() else {
+                return;
+            };
+            state.outputs.remove(at);
+            drop(state);
+            self.save(&record, checkpoint);
+        }
+    }
+
     fn run(mut self) {
         while let Some(output) = self.next() {
             self.perform(output);
@@ -377,7 +396,7 @@ impl Driver {
         loop {
             if let Some(handler) = state.new_outbound_handler.take() {
                 self.handlers.outbound = Some(handler);
-                for outbound in core::mem::take(&mut state.outbound) {
+                for outbound in core::mem::take(&mut state.outbound).into_iter().rev() {
                     state.outputs.push_front(match outbound {
                         Outbound::Report(report) => Output::Report(report),
                         Outbound::ReadTwin => Output::ReadTwin,
