@@ -78,6 +78,13 @@ pub(super) struct State {
     has_outbound_handler: bool,
 }
 
+impl State {
+    /// Everything the engine decided is done: saved, sent off, removed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outputs.is_empty() && !self.performing && !self.engine.is_at_work()
+    }
+}
+
 pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
     let Builder {
         state_dir,
@@ -419,7 +426,9 @@ impl Driver {
                 state.performing = true;
                 return Some(output);
             }
-            state.performing = false;
+            if core::mem::take(&mut state.performing) {
+                shared.changed.notify_all();
+            }
             if state.closing && self.pipeline.is_idle() {
                 return None;
             }

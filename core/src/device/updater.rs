@@ -150,12 +150,15 @@ impl Updater {
         self.shared.status()
     }
 
-    /// Waits until no update runs and there has been one: its outcome. `None` when that did not
-    /// happen within `timeout`, or the updater was closed.
+    /// Waits until no update runs and there has been one: its outcome, which is durable then; what a
+    /// failed update had written is removed. `None` when that did not happen within `timeout`, or the
+    /// updater was closed.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
         self.shared.wait_for(timeout, |state| {
             let status = state.engine.status();
-            status.outcome.filter(|_| status.phase.is_none())
+            status
+                .outcome
+                .filter(|_| status.phase.is_none() && state.is_settled())
         })
     }
 
