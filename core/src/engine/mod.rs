@@ -61,6 +61,8 @@ pub struct Engine {
     now: Now,
     booted: bool,
     running_version: Option<String>,
+    /// Wall time of the start.
+    started: Option<u64>,
     link: Link,
     work: Option<Work>,
     /// What is done once the running download has stopped.
@@ -156,6 +158,7 @@ impl Engine {
             now: Now::default(),
             booted: false,
             running_version: None,
+            started: None,
             link: Link::default(),
             work: None,
             after: None,
@@ -310,6 +313,7 @@ impl Engine {
             running: self.running_version.as_deref(),
             update: self.record.update.as_ref(),
             percent,
+            started: self.started,
         };
         let wanted = self.config.contract.render(moment, view);
         let tag = (moment == Moment::Progress).then_some(0);

@@ -12,6 +12,7 @@ impl Engine {
             Stored::Record(json) => Record::from_json(&json).unwrap_or_else(|| self.lost()),
             Stored::Lost => self.lost(),
         };
+        self.started = self.wall_time(self.now);
         self.record.installer = self.config.installer.clone();
         let confirmed = self.record.confirmed_version.clone();
         self.running_version = self.config.current_version.clone().or(confirmed);
