@@ -256,6 +256,11 @@ impl Engine {
         }
     }
 
+    /// Whether the hub has everything there is to report, or cannot be told now.
+    pub fn is_reported(&self) -> bool {
+        !self.link.connected || self.reporter.is_idle()
+    }
+
     /// Whether the running update can still be cancelled.
     pub fn can_cancel(&self) -> bool {
         self.phase().is_some_and(|phase| phase <= Phase::Verifying)
