@@ -18,6 +18,8 @@ use tokio::{
 const MAX_PACKET: u32 = 256 * 1024 + 64 * 1024 + 16;
 /// The most bytes up to and with CONNECT; who is not known yet gets no more memory than that.
 const MAX_CONNECT: usize = 16 * 1024;
+/// The first byte of CONNECT, and so of a connection. Else HTTP's "GET" is a packet that never ends.
+const CONNECT: u8 = 0x10;
 /// How long a peer may take to read what was written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -66,6 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             let count = self.stream.read(&mut buffer).await.unwrap_or(0);
             if count == 0 {
                 return Err(DisconnectReason::Lost);
+            }
+            if self.received == 0 && buffer.first() != Some(&CONNECT) {
+                return Err(DisconnectReason::Protocol(
+                    "the first packet is not CONNECT".into(),
+                ));
             }
             self.received = self.received.saturating_add(count);
             if !self.connected && self.received > MAX_CONNECT {

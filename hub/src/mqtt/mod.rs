@@ -350,7 +350,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             let topic = format!("$iothub/twin/res/{status}/?$rid={request}");
             answer(hub, link, id, connection, &topic, &body);
         }
-        Published::PatchReported { request } => {
+        Published::PatchReported { request, version } => {
             let patched = serde_json::from_slice::<Value>(payload)
                 .map_err(|error| {
                     Refusal::new(
@@ -358,7 +358,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
                         format!("The patch is not JSON: {error}."),
                     )
                 })
-                .and_then(|patch| Ok((hub.patch_reported(id, &patch)?, patch)));
+                .and_then(|patch| Ok((hub.patch_reported(id, &patch, version)?, patch)));
             let (topic, body, event) = match patched {
                 Ok((version, patch)) => (
                     format!("$iothub/twin/res/204/?$rid={request}&$version={version}"),

@@ -15,6 +15,8 @@ pub(crate) enum Published<'a> {
     },
     PatchReported {
         request: &'a str,
+        /// The version the device believes the reported properties have; the Java SDK sends it.
+        version: Option<&'a str>,
     },
 }
 
@@ -30,6 +32,7 @@ impl<'a> Published<'a> {
             if let Some(query) = rest.strip_prefix("twin/PATCH/properties/reported/") {
                 return Some(Self::PatchReported {
                     request: request(query)?,
+                    version: field(query, "$version="),
                 });
             }
             let (status, query) = rest.strip_prefix("methods/res/")?.split_once('/')?;
@@ -46,11 +49,12 @@ impl<'a> Published<'a> {
 
 /// The `$rid` of a topic's query. It goes back as it came, so it must not hold what a topic cannot.
 fn request(query: &str) -> Option<&str> {
-    query
-        .strip_prefix('?')?
-        .split('&')
-        .find_map(|field| field.strip_prefix("$rid="))
-        .filter(|request| !request.contains(['#', '+', '\0']))
+    field(query, "$rid=").filter(|request| !request.contains(['#', '+', '\0']))
+}
+
+fn field<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let fields = query.strip_prefix('?')?;
+    fields.split('&').find_map(|field| field.strip_prefix(name))
 }
 
 /// Whether a device may subscribe to a filter.
@@ -133,7 +137,17 @@ mod tests {
         );
         assert_eq!(
             parse("$iothub/twin/PATCH/properties/reported/?$rid="),
-            Some(Published::PatchReported { request: "" })
+            Some(Published::PatchReported {
+                request: "",
+                version: None
+            })
+        );
+        assert_eq!(
+            parse("$iothub/twin/PATCH/properties/reported/?$rid=1&$version=7"),
+            Some(Published::PatchReported {
+                request: "1",
+                version: Some("7")
+            })
         );
         for topic in [
             "devices/e/messages/events/",
