@@ -167,6 +167,7 @@ impl Line {
                     };
                     self.online(&mut connection, session);
                 }
+                Ok(Packet::UnsubAck(_)) => connection.unsubscribed(),
                 Ok(Packet::Publish(message)) => self.incoming(&mut connection, message),
                 Ok(_) => {}
                 Err(Stop::End(end)) => break end,
@@ -205,9 +206,10 @@ impl Line {
             product_info,
             ..
         } = &self.options;
+        // Rounded up: a token must not end before it is renewed.
         let expires = expires
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+            .map_or(0, |since| since.as_secs().saturating_add(1));
         let (host, port) = connection.server();
         let mut options = MqttOptions::new(connection.device_id(), (host, port));
         options
@@ -338,10 +340,8 @@ impl Line {
                 return Err(Stop::End(if renewal { End::Renewal } else { End::Closed }));
             }
             Phase::Online => {
-                let quiet = self.quiet() && connection.requests.is_empty();
-                if now >= connection.renew_by || (quiet && now >= connection.renew_at) {
-                    connection.leave(true);
-                }
+                let quiet = self.quiet();
+                connection.renew(now, quiet);
             }
             _ => {}
         }
@@ -379,9 +379,9 @@ impl Line {
 
     fn incoming(&mut self, connection: &mut Connection, message: Publish) {
         match connection.phase {
-            Phase::Online => {}
+            Phase::Online | Phase::Leaving { renewal: true, .. } => {}
             Phase::Connecting | Phase::Subscribing { .. } => return connection.early.push(message),
-            Phase::Leaving { .. } => return,
+            Phase::Leaving { renewal: false, .. } => return,
         }
         let Ok(topic) = std::str::from_utf8(&message.topic) else {
             return;
