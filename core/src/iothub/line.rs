@@ -226,8 +226,9 @@ impl Line {
                 connection.token(expires),
             )
             .set_keep_alive(u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX))
-            // Subscriptions are made anew on each connection, and a method must not come twice.
-            .set_clean_session(true)
+            // As every SDK of Azure's does. Nothing relies on what the hub remembers: subscriptions are
+            // made anew, and at quality of service 0 no method comes twice.
+            .set_clean_session(false)
             .set_max_packet_size(MAX_PACKET, MAX_PACKET);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
