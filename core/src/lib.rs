@@ -34,6 +34,8 @@ pub mod contract;
 pub mod device;
 #[cfg(feature = "std")]
 mod disk;
+#[cfg(feature = "http")]
+pub mod download;
 pub mod engine;
 #[cfg(feature = "std")]
 pub mod install;

@@ -121,6 +121,9 @@ impl Engine {
         self.enter(Phase::Confirming);
         self.save();
         self.report(Moment::Rebooted);
+        if self.link.connected && self.config.policy.confirm == Confirm::Connected {
+            self.read_twin();
+        }
     }
 
     pub(super) fn advance_confirming(&mut self) {
