@@ -1,1 +1,51 @@
-//! hub
+//! A local Azure IoT Hub: devices and back ends are developed and tested with no cloud.
+//!
+//! The unmodified Azure SDKs talk to it: MQTT 3.1.1 over TLS on one port; REST, and MQTT over WebSockets, on another. Shared
+//! access signatures are really checked, twins are merged, limited and versioned as Azure does it, and refusals have
+//! Azure's codes and bodies.
+//!
+//! ```
+//! use twinflash_hub::{Hub, Options};
+//!
+//! let hub = Hub::start(Options {
+//!     devices: vec!["device1".into()],
+//!     mqtt_port: 0, // any free port
+//!     https_port: 0,
+//!     ..Options::default()
+//! })?;
+//! let info = hub.info();
+//! assert!(info.devices["device1"].starts_with("HostName=localhost:"));
+//! assert!(info.ca.is_file());
+//! hub.stop();
+//! # Ok::<(), twinflash_hub::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod clock;
+mod error;
+mod event;
+mod identity;
+mod methods;
+mod mqtt;
+mod options;
+mod rest;
+mod sas;
+mod server;
+mod state;
+mod store;
+mod tls;
+mod twin;
+
+pub use error::Error;
+pub use event::{DisconnectReason, Event, Observer};
+pub use options::{Info, Options};
+pub use server::Hub;

@@ -3,7 +3,7 @@
 use super::{After, Engine, Event, Output, PendingAnswer, Work};
 use crate::contract::Verdict;
 use crate::twin;
-use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Times, Update, redact};
+use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Update, redact};
 use alloc::{
     format,
     string::{String, ToString},
@@ -158,18 +158,26 @@ impl Engine {
             .update
             .take()
             .and_then(|last| last.checkpoint)
-            .filter(|checkpoint| checkpoint.content == update.request.content());
+            .filter(|checkpoint| checkpoint.content == update.request.content())
+            // With no check to judge it by, what is whole must at least be asked for once more.
+            .filter(|checkpoint| {
+                !update.request.checks.is_empty() || checkpoint.total != Some(checkpoint.offset)
+            });
         self.begin(update)
     }
 
     /// A request that ends at once: refused, or nothing to do.
     fn conclude(&mut self, request: Request, outcome: Outcome) {
-        let times = self.record.update.take().map(|last| last.times);
+        let replaces = self.record.running().is_some();
+        let last = self.record.update.take();
         let mut update = Update::new(request);
-        update.times = Times::clone(&times.unwrap_or_default());
+        update.times = last.map(|last| last.times).unwrap_or_default();
         update.outcome = Some(outcome.clone());
         self.begin(update);
         self.event(Event::Ended(outcome));
+        if replaces {
+            self.discard();
+        }
     }
 
     fn begin(&mut self, update: Update) -> u64 {

@@ -204,10 +204,11 @@ impl Engine {
     /// When the engine wants [`Input::Tick`] at the latest, on the monotonic clock.
     pub fn wake_at(&self) -> Option<Duration> {
         let waiting = self.phase() == Some(Phase::Confirming) && self.work.is_none();
+        let may_download = self.may_download();
         [
             self.reporter.wake_at(),
             self.answers.iter().map(|answer| answer.by).min(),
-            self.transfer.retry_at.filter(|_| self.work.is_none()),
+            self.transfer.retry_at.filter(|_| may_download),
             self.restart_by.filter(|_| !self.restart_asked),
             self.confirming.again_at.filter(|_| waiting),
             waiting.then(|| self.confirming.since + self.config.policy.confirm_time),

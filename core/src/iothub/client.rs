@@ -68,22 +68,24 @@ impl Options {
         }
     }
 
+    /// Bounds within which no later calculation with times can overflow.
     fn check(&self) -> Result<(), ConnectError> {
-        let wrong = |name: &str, expected: &str| {
-            Err(ConnectError(format!("option {name} must be {expected}")))
+        const DAY: u32 = 24 * 60 * 60;
+        let check = |name: &str, value: Duration, least: f64, most: u32| {
+            if (least..=f64::from(most)).contains(&value.as_secs_f64()) {
+                return Ok(());
+            }
+            Err(ConnectError(format!(
+                "option {name} must be from {least} to {most} seconds, not {}",
+                value.as_secs_f64()
+            )))
         };
-        if !(1..=1767).contains(&self.keep_alive.as_secs()) {
-            return wrong("keep_alive", "from 1 to 1767 seconds");
-        }
-        if self.token_lifetime.as_secs() == 0 {
-            return wrong("token_lifetime", "at least 1 second");
-        }
-        if self.connect_timeout.as_secs() == 0 {
-            return wrong("connect_timeout", "at least 1 second");
-        }
-        if self.retry_min.is_zero() || self.retry_max < self.retry_min {
-            return wrong("retry_min", "more than zero and at most retry_max");
-        }
+        check("token_lifetime", self.token_lifetime, 1.0, 365 * DAY)?;
+        check("keep_alive", self.keep_alive, 1.0, 1767)?;
+        check("connect_timeout", self.connect_timeout, 1.0, DAY)?;
+        check("answer_timeout", self.answer_timeout, 0.001, DAY)?;
+        check("retry_min", self.retry_min, 0.001, DAY)?;
+        check("retry_max", self.retry_max, 0.001, DAY)?;
         Ok(())
     }
 }

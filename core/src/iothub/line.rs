@@ -6,6 +6,7 @@
 use super::{
     Cause, Disconnected, Event, MethodCall, MethodRequest, Options, RequestError, Session,
     client::{Answer, Command, MAX_MESSAGE},
+    connection::{Connection, Phase, Request, What, refused_subscription},
     reason::Attempt,
     retry::{self, Retry},
     sas::percent_encode,
@@ -13,12 +14,10 @@ use super::{
 };
 use rumqttc::{
     AsyncClient, ConnectionError, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
-    Publish, PublishOptions, QoS, SubAck, SubscribeFilter, SubscribeReasonCode, TlsConfiguration,
-    Transport,
+    Publish, TlsConfiguration, Transport,
 };
 use rustls::ClientConfig;
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -30,10 +29,10 @@ use tokio::{
 
 /// The longest a back end can wait for a method's answer: Azure's limit of responseTimeoutInSeconds.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(300);
+/// Why we leave by ourselves, for people.
+const RENEWAL: &str = "the token is renewed";
 /// How often an unknown wall time is asked for again.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a good-bye may take.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A topic and MQTT's own bytes come on top of a message.
 const MAX_PACKET: usize = MAX_MESSAGE + 4096;
 /// The version of IoT Hub's interface that is spoken.
@@ -86,11 +85,7 @@ impl Line {
         while let Some(time) = self.wall_time().await {
             let (cause, reason, retry_in) = match self.connection(time).await {
                 End::Closed => return,
-                End::Renewal => (
-                    Cause::Renewal,
-                    "the token is renewed".into(),
-                    Duration::ZERO,
-                ),
+                End::Renewal => (Cause::Renewal, RENEWAL.into(), Duration::ZERO),
                 End::Lost(cause, reason) => (cause, reason, self.retry.next()),
             };
             self.emit(Event::Disconnected(Disconnected {
@@ -151,39 +146,27 @@ impl Line {
 
     /// One connection, from the first packet to the end.
     async fn connection(&mut self, time: SystemTime) -> End {
-        let made = Instant::now();
         let lifetime = self.options.token_lifetime;
-        let expires = time + lifetime;
+        let expires = time.checked_add(lifetime).unwrap_or(time);
         let server = self.options.connection.server_name();
         let (client, mut eventloop) = self.mqtt(expires);
-        let mut connection = Connection {
-            client,
-            phase: Phase::Connecting,
-            requests: HashMap::new(),
-            early: Vec::new(),
-            heard: made,
-            renew_at: made + lifetime.mul_f64(0.80 + 0.05 * retry::random_fraction()),
-            renew_by: made + lifetime.mul_f64(0.95),
-        };
+        let mut connection = Connection::new(client, lifetime);
         let end = loop {
             match self.next(&mut connection, &mut eventloop).await {
                 Ok(Packet::ConnAck(_)) => connection.subscribe(self.options.connect_timeout),
-                Ok(Packet::SubAck(answer)) => match refused_subscription(&answer) {
-                    Some(filter) => {
+                Ok(Packet::SubAck(answer))
+                    if matches!(connection.phase, Phase::Subscribing { .. }) =>
+                {
+                    if let Some(filter) = refused_subscription(&answer) {
                         let reason = format!("{server} refuses the subscription of {filter}");
                         break End::Lost(Cause::Refused, reason);
                     }
-                    None => {
-                        let server = server.clone();
-                        self.online(
-                            &mut connection,
-                            Session {
-                                server,
-                                token_expires: expires,
-                            },
-                        );
-                    }
-                },
+                    let session = Session {
+                        server: server.clone(),
+                        token_expires: expires,
+                    };
+                    self.online(&mut connection, session);
+                }
                 Ok(Packet::Publish(message)) => self.incoming(&mut connection, message),
                 Ok(_) => {}
                 Err(Stop::End(end)) => break end,
@@ -199,13 +182,13 @@ impl Line {
                 }
             }
         };
-        if let Phase::Online { since } = connection.phase {
+        if let Some(since) = connection.online {
             self.retry.was_up(since.elapsed());
         }
         if !matches!(end, End::Closed) {
             let reason = match &end {
                 End::Lost(_, reason) => reason.clone(),
-                _ => "the token is renewed".into(),
+                _ => RENEWAL.into(),
             };
             for request in connection.requests.into_values() {
                 self.done(request.what, Err(RequestError::lost(reason.clone())));
@@ -301,13 +284,13 @@ impl Line {
         match (command, &connection.phase) {
             (Command::Close, Phase::Connecting) => return Err(Stop::End(End::Closed)),
             (Command::Close, _) => connection.leave(false),
-            (Command::Answer(answer), Phase::Online { .. }) => self.answer(connection, answer),
-            (Command::ReadTwin, Phase::Online { .. }) => {
+            (Command::Answer(answer), Phase::Online) => self.answer(connection, answer),
+            (Command::ReadTwin, Phase::Online) => {
                 let id = self.request_id();
                 connection.publish(topic::get_twin(&id), Vec::new());
                 connection.expect(id, What::ReadTwin);
             }
-            (Command::Report { id, patch }, Phase::Online { .. }) => {
+            (Command::Report { id, patch }, Phase::Online) => {
                 if patch.len() > MAX_MESSAGE {
                     let message = format!(
                         "a report may have {MAX_MESSAGE} bytes, this one has {}",
@@ -354,7 +337,7 @@ impl Line {
             Phase::Leaving { until, renewal } if now >= until => {
                 return Err(Stop::End(if renewal { End::Renewal } else { End::Closed }));
             }
-            Phase::Online { .. } => {
+            Phase::Online => {
                 let quiet = self.quiet() && connection.requests.is_empty();
                 if now >= connection.renew_by || (quiet && now >= connection.renew_at) {
                     connection.leave(true);
@@ -371,9 +354,8 @@ impl Line {
 
     /// Every subscription is acknowledged.
     fn online(&mut self, connection: &mut Connection, session: Session) {
-        connection.phase = Phase::Online {
-            since: Instant::now(),
-        };
+        connection.phase = Phase::Online;
+        connection.online = Some(Instant::now());
         self.emit(Event::Connected(session));
         for answer in std::mem::take(&mut self.answers) {
             self.answer(connection, answer);
@@ -397,7 +379,7 @@ impl Line {
 
     fn incoming(&mut self, connection: &mut Connection, message: Publish) {
         match connection.phase {
-            Phase::Online { .. } => {}
+            Phase::Online => {}
             Phase::Connecting | Phase::Subscribing { .. } => return connection.early.push(message),
             Phase::Leaving { .. } => return,
         }
@@ -463,104 +445,4 @@ impl Line {
 enum Stop {
     End(End),
     Error(ConnectionError),
-}
-
-/// What is known of one connection.
-struct Connection {
-    client: AsyncClient,
-    phase: Phase,
-    /// Requests about the twin, by their id.
-    requests: HashMap<String, Request>,
-    /// Messages that came before the subscriptions were acknowledged.
-    early: Vec<Publish>,
-    /// When the last packet came.
-    heard: Instant,
-    /// From here on the token is renewed, as soon as nobody waits for anything.
-    renew_at: Instant,
-    /// Here it is renewed in any case.
-    renew_by: Instant,
-}
-
-enum Phase {
-    Connecting,
-    Subscribing { until: Instant },
-    Online { since: Instant },
-    Leaving { until: Instant, renewal: bool },
-}
-
-struct Request {
-    what: What,
-    sent: Instant,
-}
-
-enum What {
-    ReadTwin,
-    Report(u64),
-}
-
-impl Connection {
-    fn subscribe(&mut self, timeout: Duration) {
-        self.phase = Phase::Subscribing {
-            until: Instant::now() + timeout,
-        };
-        let filters =
-            topic::SUBSCRIPTIONS.map(|filter| SubscribeFilter::new(filter.into(), QoS::AtMostOnce));
-        // Cannot fail: the queue has no bound and the filters are valid.
-        let _ = self.client.try_subscribe_many(filters);
-    }
-
-    /// Quality of service 0: a twin's answer, or the method's caller, tells more than MQTT's
-    /// acknowledgement, and a packet is lost only with its connection.
-    fn publish(&self, topic: String, payload: Vec<u8>) {
-        // Cannot fail: the queue has no bound and the topics are valid.
-        let _ = self
-            .client
-            .try_publish(topic, payload, PublishOptions::at_most_once());
-    }
-
-    fn expect(&mut self, id: String, what: What) {
-        self.requests.insert(
-            id,
-            Request {
-                what,
-                sent: Instant::now(),
-            },
-        );
-    }
-
-    /// Says good-bye after what is queued has left.
-    fn leave(&mut self, renewal: bool) {
-        self.phase = Phase::Leaving {
-            until: Instant::now() + LEAVE_TIMEOUT,
-            renewal,
-        };
-        let _ = self.client.try_disconnect_with_timeout(LEAVE_TIMEOUT);
-    }
-
-    /// When [`Line::timers`] has to look next. `quiet`: no back end waits for a method.
-    fn deadline(&self, options: &Options, quiet: bool) -> Instant {
-        let phase = match self.phase {
-            Phase::Subscribing { until } | Phase::Leaving { until, .. } => Some(until),
-            Phase::Online { .. } if quiet && self.requests.is_empty() => Some(self.renew_at),
-            Phase::Online { .. } => Some(self.renew_by),
-            // The MQTT library has a time limit of its own.
-            Phase::Connecting => None,
-        };
-        let sent = self.requests.values().map(|request| request.sent).min();
-        let answer = sent.map(|sent| sent + options.answer_timeout);
-        phase
-            .into_iter()
-            .chain(answer)
-            .min()
-            .unwrap_or(self.renew_by)
-    }
-}
-
-/// The first filter the hub does not grant.
-fn refused_subscription(answer: &SubAck) -> Option<&'static str> {
-    let codes = answer.return_codes.iter();
-    topic::SUBSCRIPTIONS
-        .into_iter()
-        .zip(codes)
-        .find_map(|(filter, code)| matches!(code, SubscribeReasonCode::Failure).then_some(filter))
 }

@@ -10,6 +10,7 @@
 //! MQTT 3.1.1 over TLS, clean sessions, quality of service 0.
 
 mod client;
+mod connection;
 mod connection_string;
 mod event;
 mod line;

@@ -1,7 +1,7 @@
 //! Why a connection failed, in words that say what to do.
 
 use super::Cause;
-use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError};
+use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError, mqttbytes};
 use rustls::{CertificateError, Error as Tls};
 use std::{io, time::SystemTime};
 
@@ -43,7 +43,9 @@ impl Attempt<'_> {
             | ConnectionError::MqttState(StateError::AwaitPingResp) => {
                 (Cause::Network, format!("{server} has stopped answering"))
             }
-            ConnectionError::MqttState(StateError::Io(error)) => match tls_error(error) {
+            ConnectionError::MqttState(
+                StateError::Io(error) | StateError::Deserialization(mqttbytes::Error::Io(error)),
+            ) => match tls_error(error) {
                 Some(error) => (Cause::Tls, self.tls(error)),
                 None => (Cause::Network, self.closed(Some(error))),
             },
@@ -66,12 +68,9 @@ impl Attempt<'_> {
         } = self;
         match code {
             ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword => {
-                let time = time::OffsetDateTime::from(self.time);
                 format!(
-                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, that SharedAccessKey is its key, and this machine's clock, which says {} {:02}:{:02} UTC",
-                    time.date(),
-                    time.hour(),
-                    time.minute()
+                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, that SharedAccessKey is its key, and this machine's clock, which says {}",
+                    utc(self.time)
                 )
             }
             ConnectReturnCode::ServiceUnavailable => {
@@ -133,7 +132,10 @@ impl Attempt<'_> {
     fn closed(&self, error: Option<&io::Error>) -> String {
         let server = self.server;
         if self.accepted {
-            let error = error.map_or(String::new(), |error| format!(" ({error})"));
+            // An end without TLS's good-bye says nothing more, at length.
+            let error = error
+                .filter(|error| error.kind() != io::ErrorKind::UnexpectedEof)
+                .map_or(String::new(), |error| format!(" ({error})"));
             format!(
                 "{server} has closed the connection{error}: its end, the network's, or another device has connected under the same id"
             )
@@ -142,6 +144,24 @@ impl Attempt<'_> {
                 "{server} has closed the connection before it accepted the device: is it the port for MQTT over TLS?"
             )
         }
+    }
+}
+
+/// Date and time of day, as people read them.
+fn utc(time: SystemTime) -> String {
+    let time = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .ok()
+        .and_then(|since| i64::try_from(since.as_secs()).ok())
+        .and_then(|seconds| time::OffsetDateTime::from_unix_timestamp(seconds).ok());
+    match time {
+        Some(time) => format!(
+            "{} {:02}:{:02} UTC",
+            time.date(),
+            time.hour(),
+            time.minute()
+        ),
+        None => "something impossible".into(),
     }
 }
 

@@ -1,0 +1,171 @@
+//! One MQTT connection's bytes: packets in, packets out. Knows no IoT Hub.
+
+use crate::event::DisconnectReason;
+use mqtt_protocol_core::mqtt::{
+    Connection, Version,
+    common::Cursor,
+    connection::{ConnectionOptions, Event},
+    packet::{GenericPacketTrait, Packet, Qos, v3_1_1},
+    role::Server,
+};
+use std::{collections::VecDeque, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+/// The largest packet: a 256 KB message with its topic.
+const MAX_PACKET: u32 = 256 * 1024 + 64 * 1024 + 16;
+/// The most bytes up to and with CONNECT; who is not known yet gets no more memory than that.
+const MAX_CONNECT: usize = 16 * 1024;
+/// How long a peer may take to read what was written to it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(crate) struct Link<S> {
+    stream: S,
+    protocol: Connection<Server>,
+    /// Bytes that came and are not looked at yet.
+    unread: Vec<u8>,
+    packets: VecDeque<Packet>,
+    output: Vec<u8>,
+    /// Why no more is read.
+    ended: Option<DisconnectReason>,
+    connected: bool,
+    received: usize,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        let options = ConnectionOptions::new().maximum_packet_size_recv(MAX_PACKET);
+        let mut protocol = Connection::with_options(Version::V3_1_1, options);
+        protocol.set_auto_ping_response(true);
+        Self {
+            stream,
+            protocol,
+            unread: Vec::new(),
+            packets: VecDeque::new(),
+            output: Vec::new(),
+            ended: None,
+            connected: false,
+            received: 0,
+        }
+    }
+
+    /// The next packet. May be dropped while it waits: nothing is lost. What the protocol answers by itself is left for
+    /// [`Link::flush`].
+    pub(crate) async fn next(&mut self) -> Result<Packet, DisconnectReason> {
+        loop {
+            self.parse();
+            if let Some(packet) = self.packets.pop_front() {
+                return Ok(packet);
+            }
+            if let Some(reason) = &self.ended {
+                return Err(reason.clone());
+            }
+            let mut buffer = [0; 8 * 1024];
+            let count = self.stream.read(&mut buffer).await.unwrap_or(0);
+            if count == 0 {
+                return Err(DisconnectReason::Lost);
+            }
+            self.received = self.received.saturating_add(count);
+            if !self.connected && self.received > MAX_CONNECT {
+                return Err(DisconnectReason::Protocol(format!(
+                    "no CONNECT within {MAX_CONNECT} bytes"
+                )));
+            }
+            self.unread
+                .extend_from_slice(buffer.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// One packet at a time, so that nothing behind CONNECT is looked at before it is let in.
+    fn parse(&mut self) {
+        if !self.packets.is_empty() || self.ended.is_some() {
+            return;
+        }
+        let mut cursor = Cursor::new(self.unread.as_slice());
+        let mut events = Vec::new();
+        let end = self.unread.len() as u64;
+        while events.is_empty() && cursor.position() < end {
+            events = self.protocol.recv(&mut cursor);
+        }
+        let taken = usize::try_from(cursor.position())
+            .unwrap_or(usize::MAX)
+            .min(self.unread.len());
+        self.unread.drain(..taken);
+        self.apply(events);
+    }
+
+    /// Queues a packet for [`Link::flush`].
+    pub(crate) fn queue(&mut self, packet: Packet) {
+        if let Packet::V3_1_1Connack(connack) = &packet {
+            self.connected = connack.return_code().is_success();
+        }
+        let events = self.protocol.send(packet);
+        self.apply(events);
+    }
+
+    /// Queues a message. At most once, as the real hub sends: TCP brings it, or the connection ends.
+    pub(crate) fn publish(&mut self, topic: &str, payload: &[u8]) {
+        let packet = v3_1_1::Publish::builder()
+            .topic_name(topic)
+            .and_then(|builder| builder.qos(Qos::AtMostOnce).payload(payload).build());
+        match packet {
+            Ok(packet) => self.queue(packet.into()),
+            Err(error) => self.end(DisconnectReason::Protocol(format!(
+                "cannot be told on {topic:?}: {error:?}"
+            ))),
+        }
+    }
+
+    fn apply(&mut self, events: Vec<Event>) {
+        for event in events {
+            match event {
+                Event::NotifyPacketReceived(packet) => self.packets.push_back(packet),
+                Event::RequestSendPacket { packet, .. } => {
+                    self.output.extend(packet.to_continuous_buffer())
+                }
+                Event::NotifyError(error) => {
+                    self.ended = None;
+                    self.end(DisconnectReason::Protocol(format!("{error:?}")));
+                }
+                Event::RequestClose => self.end(DisconnectReason::Protocol("closed".into())),
+                // The keep-alive is watched by who reads; nothing we send takes a packet id.
+                Event::RequestTimerReset { .. }
+                | Event::RequestTimerCancel(_)
+                | Event::NotifyPacketIdReleased(_) => {}
+            }
+        }
+    }
+
+    fn end(&mut self, reason: DisconnectReason) {
+        self.ended.get_or_insert(reason);
+    }
+
+    /// Writes what is queued.
+    pub(crate) async fn flush(&mut self) -> Result<(), DisconnectReason> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all(&self.output).await?;
+            self.stream.flush().await
+        };
+        let written = timeout(WRITE_TIMEOUT, write).await;
+        self.output.clear();
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(DisconnectReason::Lost),
+            Err(_) => Err(DisconnectReason::TooSlow),
+        }
+    }
+
+    /// Writes what is queued and says good-bye. Errors do not matter any more.
+    pub(crate) async fn close(mut self) {
+        let close = async {
+            let _ = self.flush().await;
+            let _ = self.stream.shutdown().await;
+        };
+        let _ = timeout(Duration::from_millis(500), close).await;
+    }
+}

@@ -1,0 +1,68 @@
+//! MQTT over WebSockets, for devices that only reach the HTTPS port.
+
+use super::{Hub, Peer};
+use crate::mqtt;
+use axum::{
+    Extension,
+    body::Bytes,
+    extract::{
+        State,
+        ws::{Message, WebSocket, WebSocketUpgrade},
+    },
+    response::Response,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+/// The largest frame: the largest packet, with its topic.
+const MAX_MESSAGE: usize = 384 * 1024;
+
+pub(super) async fn upgrade(
+    State(hub): Hub,
+    Extension(peer): Extension<Peer>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgrade
+        .protocols(["mqtt"])
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .on_upgrade(async move |socket| {
+            // Room for several packets each way, so that neither side waits for the other to read first.
+            let (ours, theirs) = tokio::io::duplex(1024 * 1024);
+            tokio::join!(
+                bridge(socket, ours),
+                mqtt::serve(&hub, peer.address, theirs)
+            );
+            drop(peer.slot);
+        })
+}
+
+/// Carries bytes between the frames and the connection until one side ends.
+async fn bridge(mut socket: WebSocket, stream: DuplexStream) {
+    let (mut read, mut write) = tokio::io::split(stream);
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        tokio::select! {
+            message = socket.recv() => match message {
+                Some(Ok(Message::Binary(bytes))) => {
+                    if write.write_all(&bytes).await.is_err() {
+                        break;
+                    }
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => break,
+            },
+            count = read.read(&mut buffer) => match count {
+                Ok(count) if count > 0 => {
+                    let bytes = Bytes::copy_from_slice(buffer.get(..count).unwrap_or_default());
+                    if socket.send(Message::Binary(bytes)).await.is_err() {
+                        break;
+                    }
+                }
+                _ => {
+                    let _ = socket.send(Message::Close(None)).await;
+                    break;
+                }
+            },
+        }
+    }
+}

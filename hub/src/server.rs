@@ -1,0 +1,398 @@
+//! A running hub: its threads, its two ports, and its end.
+
+use crate::{
+    error::{Code, Error},
+    event::DisconnectReason,
+    mqtt,
+    options::{Info, Options},
+    rest::{self, Peer},
+    state::{IfMatch, Shared},
+    store::Store,
+    tls::Authority,
+};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use serde_json::json;
+use std::{
+    fmt,
+    io::ErrorKind,
+    net::{IpAddr, SocketAddr, TcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    runtime::Runtime,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+/// How long a peer may take for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request's head may take, the pause before it included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long what is open may take to end when the hub stops.
+const STOP_TIMEOUT: Duration = Duration::from_millis(700);
+
+/// A local IoT hub. It runs on threads of its own until it is stopped or dropped; every call may be made from any thread.
+pub struct Hub {
+    shared: Arc<Shared>,
+    info: Info,
+    thread: Option<JoinHandle<()>>,
+    /// Its temporary file must live as long as the hub.
+    _authority: Authority,
+}
+
+impl Hub {
+    /// Starts a hub. When this returns, its ports take connections.
+    ///
+    /// # Errors
+    /// A port is in use, the state directory cannot be used, or a name is none.
+    pub fn start(options: Options) -> Result<Self, Error> {
+        check_host_name(&options.host_name)?;
+        // First of all what another process may hold.
+        let (store, authority) = match &options.state {
+            Some(directory) => (Store::open(directory)?, Authority::kept(directory)?),
+            None => (Store::Memory, Authority::temporary()?),
+        };
+        let mqtt = listen(options.listen, options.mqtt_port, "MQTT", "--mqtt-port")?;
+        let https = listen(options.listen, options.https_port, "HTTPS", "--https-port")?;
+        let system = |what: &str| {
+            let what = what.to_owned();
+            move |error: std::io::Error| Error::System(format!("{what}: {error}"))
+        };
+        let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+        let mqtt_port = port(&mqtt).map_err(system("no local address"))?;
+        let https_port = port(&https).map_err(system("no local address"))?;
+        let tls = TlsAcceptor::from(authority.server(names(&options))?);
+
+        let shared = Arc::new(Shared::new(
+            options.host_name.clone(),
+            options.observer.clone(),
+            store,
+        )?);
+        for id in &options.devices {
+            match shared.put_device(id, &json!({}), &IfMatch::None) {
+                Err(refusal) if refusal.code != Code::DEVICE_EXISTS => {
+                    return Err(Error::Name(refusal.message));
+                }
+                _ => {}
+            }
+        }
+
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("twinflash-hub")
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(system("cannot start the hub's threads"))?;
+        let (alive, all_gone) = mpsc::channel(1);
+        {
+            let _inside = runtime.enter();
+            for (listener, serves) in [(mqtt, Serves::Mqtt), (https, Serves::Https)] {
+                let listener =
+                    tokio::net::TcpListener::from_std(listener).map_err(system("cannot listen"))?;
+                let port = Port {
+                    hub: shared.clone(),
+                    tls: tls.clone(),
+                    serves,
+                    slots: Arc::new(Semaphore::new(
+                        options.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+                    )),
+                    alive: alive.clone(),
+                };
+                runtime.spawn(port.accept(listener));
+            }
+        }
+        drop(alive);
+        // A thread of its own, so that the hub may be stopped from inside another runtime too.
+        let hub = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("twinflash-hub-main".into())
+            .spawn(move || run(runtime, &hub, all_gone))
+            .map_err(system("cannot start the hub's thread"))?;
+
+        let info = Info {
+            mqtt_port,
+            https_port,
+            ca: authority.file.clone(),
+            ca_pem: authority.pem.clone(),
+            service_connection_string: format!(
+                "{};SharedAccessKeyName=iothubowner;SharedAccessKey={}{}",
+                host(&options, https_port, 443).0,
+                shared.policy_key("iothubowner").unwrap_or_default(),
+                host(&options, https_port, 443).1,
+            ),
+            devices: shared
+                .device_keys()
+                .into_iter()
+                .map(|(id, key)| {
+                    let (host, gateway) = host(&options, mqtt_port, 8883);
+                    let string = format!("{host};DeviceId={id};SharedAccessKey={key}{gateway}");
+                    (id, string)
+                })
+                .collect(),
+            host_name: options.host_name,
+        };
+        Ok(Self {
+            shared,
+            info,
+            thread: Some(thread),
+            _authority: authority,
+        })
+    }
+
+    /// How the hub is reached.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Closes a device's connection, as a hub may at any time; false when it has none.
+    pub fn disconnect(&self, device: &str) -> bool {
+        self.shared.disconnect(device, DisconnectReason::Requested)
+    }
+
+    /// Stops the hub within a second. Direct methods that wait are answered with 503, devices are disconnected.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            // It panics only if the runtime does; then there is nothing left to stop.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Holds the runtime until the hub is stopped.
+fn run(runtime: Runtime, hub: &Shared, mut all_gone: mpsc::Receiver<()>) {
+    runtime.block_on(async {
+        hub.stopped().await;
+        let _ = timeout(STOP_TIMEOUT, all_gone.recv()).await;
+    });
+    runtime.shutdown_timeout(Duration::from_millis(200));
+}
+
+#[derive(Clone, Copy)]
+enum Serves {
+    Mqtt,
+    Https,
+}
+
+/// A connection's place among those served at once; the hub's end waits for it.
+pub(crate) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    _alive: mpsc::Sender<()>,
+}
+
+struct Port {
+    hub: Arc<Shared>,
+    tls: TlsAcceptor,
+    serves: Serves,
+    slots: Arc<Semaphore>,
+    alive: mpsc::Sender<()>,
+}
+
+impl Port {
+    async fn accept(self, listener: tokio::net::TcpListener) {
+        let mut stopped = std::pin::pin!(self.hub.stopped());
+        loop {
+            let next = async {
+                let permit = self.slots.clone().acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                next = next => next,
+                () = &mut stopped => return,
+            };
+            let Ok(permit) = permit else { return };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, most likely: some will be closed.
+                    log::warn!(target: "twinflash_hub", "cannot accept a connection: {error}");
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let slot = Slot {
+                _permit: permit,
+                _alive: self.alive.clone(),
+            };
+            tokio::spawn(serve(
+                self.hub.clone(),
+                self.tls.clone(),
+                self.serves,
+                stream,
+                peer,
+                slot,
+            ));
+        }
+    }
+}
+
+async fn serve(
+    hub: Arc<Shared>,
+    tls: TlsAcceptor,
+    serves: Serves,
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Slot,
+) {
+    let _ = stream.set_nodelay(true);
+    let accepted = tokio::select! {
+        accepted = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => accepted,
+        () = hub.stopped() => return,
+    };
+    let refused = match accepted {
+        Ok(Ok(stream)) => {
+            match serves {
+                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), stream).await,
+                Serves::Https => {
+                    https(
+                        hub,
+                        stream,
+                        Peer {
+                            address: peer.to_string(),
+                            slot: Arc::new(slot),
+                        },
+                    )
+                    .await
+                }
+            }
+            return;
+        }
+        Ok(Err(error)) => format!("TLS handshake failed: {error}"),
+        Err(_) => "no TLS handshake in time".into(),
+    };
+    hub.tell(&crate::Event::ConnectionRefused {
+        device: None,
+        peer: peer.to_string(),
+        reason: refused,
+    });
+}
+
+async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
+    let stopped = hub.stopped();
+    let service = rest::router(hub.clone()).layer(axum::Extension(peer));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = stopped => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(STOP_TIMEOUT, connection).await;
+}
+
+fn listen(
+    address: IpAddr,
+    port: u16,
+    what: &'static str,
+    option: &'static str,
+) -> Result<TcpListener, Error> {
+    let address = SocketAddr::new(address, port);
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::AddrInUse => Error::PortInUse {
+            address,
+            what,
+            option,
+        },
+        ErrorKind::PermissionDenied => Error::Listen {
+            address,
+            what,
+            option,
+            reason: format!("{error} (ports below 1024 may need more rights)"),
+        },
+        _ => Error::Listen {
+            address,
+            what,
+            option,
+            reason: error.to_string(),
+        },
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn check_host_name(name: &str) -> Result<(), Error> {
+    let labels_are_sound = || {
+        name.len() <= 253
+            && name.split('.').all(|label| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+            })
+    };
+    if name
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_ipv4())
+        || labels_are_sound()
+    {
+        return Ok(());
+    }
+    Err(Error::Name(format!(
+        "{name:?} is no host name: letters, digits, dots and hyphens, without a port"
+    )))
+}
+
+/// What the certificate is valid for.
+fn names(options: &Options) -> Vec<String> {
+    let mut names = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    for name in [options.host_name.clone(), options.listen.to_string()] {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// A connection string's `HostName`, with the port unless it is the usual one, and its `GatewayHostName`: a realistic hub
+/// name leads nowhere, the gateway here.
+fn host(options: &Options, port: u16, usual: u16) -> (String, String) {
+    let with_port = |name: &str| match port {
+        port if port == usual => name.to_owned(),
+        port => format!("{name}:{port}"),
+    };
+    let name = &options.host_name;
+    if name == "localhost" || name.parse::<IpAddr>().is_ok() || !options.listen.is_loopback() {
+        (format!("HostName={}", with_port(name)), String::new())
+    } else {
+        (
+            format!("HostName={name}"),
+            format!(";GatewayHostName={}", with_port("localhost")),
+        )
+    }
+}

@@ -1,0 +1,138 @@
+//! Who is let in: the tokens of back ends and devices.
+
+use super::Shared;
+use crate::{
+    clock,
+    error::{Code, Refusal},
+    sas::{POLICIES, Rights, Token, is_segment_prefix},
+};
+
+impl Shared {
+    /// The rights a service token gives. `host` is what the request says the hub's name is.
+    pub(crate) fn service_rights(&self, token: &str, host: &str) -> Result<Rights, Refusal> {
+        let refused = |reason: &str| {
+            Refusal::new(
+                Code::UNAUTHORIZED_ACCESS,
+                format!("Unauthorized: {reason}."),
+            )
+        };
+        let token = Token::parse(token).map_err(refused)?;
+        let resource = token.resource().unwrap_or_default();
+        let resource_host = without_port(resource.split('/').next().unwrap_or_default());
+        if ![self.host_name.as_str(), without_port(host)]
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(resource_host))
+        {
+            return Err(refused("the token's resource (sr) is not this hub"));
+        }
+        if resource.contains('/') {
+            return Err(refused(
+                "the token's resource (sr) is only a part of this hub",
+            ));
+        }
+        let policy = token
+            .policy
+            .as_deref()
+            .ok_or_else(|| refused("the token names no policy (skn)"))?;
+        let rights = self.policy_rights(&token, policy).map_err(refused)?;
+        if token.is_expired(clock::unix()) {
+            return Err(refused("the token expired"));
+        }
+        Ok(rights)
+    }
+
+    fn policy_rights(&self, token: &Token<'_>, policy: &str) -> Result<Rights, &'static str> {
+        let keys = self
+            .policies
+            .get(policy)
+            .ok_or("the hub has no such policy (skn)")?;
+        let rights = POLICIES.iter().find(|(name, _)| *name == policy);
+        if !token.is_signed_by(keys) {
+            return Err("the token is not signed with a key of its policy");
+        }
+        rights
+            .map(|(_, rights)| *rights)
+            .ok_or("the hub has no such policy (skn)")
+    }
+
+    /// Whether a device may connect, and until when (seconds since 1970). `host` is what it says the hub's name is.
+    pub(crate) fn authenticate(
+        &self,
+        id: &str,
+        host: &str,
+        password: &str,
+    ) -> Result<u64, &'static str> {
+        let keys = {
+            let state = self.lock();
+            let entry = state
+                .entries
+                .get(id)
+                .ok_or("no such device is registered")?;
+            if !entry.device.identity.enabled {
+                return Err("the device is disabled");
+            }
+            entry.device.identity.keys.clone()
+        };
+        let token = Token::parse(password)?;
+        let resource = token
+            .resource()
+            .ok_or("the token's resource (sr) is not text")?;
+        let own = format!("{host}/devices/{id}");
+        match token.policy.as_deref() {
+            None => {
+                if !is_segment_prefix(&resource, &own) || resource.split('/').count() != 3 {
+                    return Err("the token's resource (sr) is not this device");
+                }
+                if !token.is_signed_by(&keys) {
+                    return Err("the token is not signed with a key of the device");
+                }
+            }
+            Some(policy) => {
+                if !is_segment_prefix(&resource, &own) {
+                    return Err("the token's resource (sr) does not cover this device");
+                }
+                if !self
+                    .policy_rights(&token, policy)?
+                    .include(Rights::DEVICE_CONNECT)
+                {
+                    return Err("the token's policy does not let devices connect");
+                }
+            }
+        }
+        if token.is_expired(clock::unix()) {
+            return Err("the token expired");
+        }
+        Ok(token.expiry)
+    }
+
+    pub(crate) fn policy_key(&self, policy: &str) -> Option<String> {
+        self.policies
+            .get(policy)
+            .map(|keys| keys.primary_key.0.clone())
+    }
+}
+
+/// `localhost` of `localhost:8443`, `::1` of `[::1]:8443`.
+pub(crate) fn without_port(host: &str) -> &str {
+    match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => address,
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_loses_its_port() {
+        for (host, name) in [
+            ("localhost", "localhost"),
+            ("localhost:1", "localhost"),
+            ("[::1]:1", "::1"),
+            ("127.0.0.1:1", "127.0.0.1"),
+        ] {
+            assert_eq!(without_port(host), name);
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! All that a running hub knows, behind one lock. What must last is in the [`Store`] before it is in here, and in here
+//! before anybody is told.
+
+mod access;
+mod connections;
+
+use crate::{
+    clock,
+    error::{Code, Error, Refusal},
+    event::{DisconnectReason, Event, Observer},
+    identity::{self, Activity, Identity},
+    methods::Calls,
+    sas::{Keys, POLICIES},
+    store::{Device, Policies, Store},
+    twin::Twin,
+};
+pub(crate) use access::without_port;
+pub(crate) use connections::Attached;
+use connections::Live;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::{Notify, watch};
+
+/// How many devices a hub takes.
+const MAX_DEVICES: usize = 100_000;
+
+struct Entry {
+    device: Device,
+    activity: Activity,
+    live: Option<Live>,
+}
+
+struct State {
+    entries: BTreeMap<String, Entry>,
+    store: Store,
+    next_connection: u64,
+}
+
+/// What all of a hub's tasks share.
+pub(crate) struct Shared {
+    pub(crate) host_name: String,
+    observer: Option<Observer>,
+    policies: Policies,
+    state: Mutex<State>,
+    pub(crate) calls: Calls,
+    /// Rings when a device became able to take direct methods.
+    pub(crate) reachable: Notify,
+    /// Becomes true when the hub stops.
+    stopping: watch::Sender<bool>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        host_name: String,
+        observer: Option<Observer>,
+        store: Store,
+    ) -> Result<Self, Error> {
+        let (policies, devices) = store.load()?;
+        let policies = match policies {
+            Some(policies) => policies,
+            None => {
+                let policies = POLICIES
+                    .iter()
+                    .map(|(name, _)| Ok(((*name).to_owned(), Keys::random()?)))
+                    .collect::<Result<Policies, Error>>()?;
+                store.put_policies(&policies).map_err(Error::System)?;
+                policies
+            }
+        };
+        let entries = devices
+            .into_iter()
+            .map(|device| {
+                let id = device.identity.device_id.clone();
+                (
+                    id,
+                    Entry {
+                        device,
+                        activity: Activity::none(),
+                        live: None,
+                    },
+                )
+            })
+            .collect();
+        Ok(Self {
+            host_name,
+            observer,
+            policies,
+            state: Mutex::new(State {
+                entries,
+                store,
+                next_connection: 1,
+            }),
+            calls: Calls::default(),
+            reachable: Notify::new(),
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    /// Tells all tasks to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Waits until the hub stops.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+
+    /// Tells the observer.
+    pub(crate) fn tell(&self, event: &Event) {
+        log::debug!(target: "twinflash_hub", "{event:?}");
+        if let Some(observer) = &self.observer {
+            observer(event);
+        }
+    }
+
+    /// A panic elsewhere must not stop the hub: state is only ever replaced whole, so it is sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every device with its primary key.
+    pub(crate) fn device_keys(&self) -> Vec<(String, String)> {
+        self.lock()
+            .entries
+            .iter()
+            .map(|(id, entry)| (id.clone(), entry.device.identity.keys.primary_key.0.clone()))
+            .collect()
+    }
+
+    // The identity registry
+
+    /// Makes a device, or with `if_match` changes it. Returns what the registry shows.
+    pub(crate) fn put_device(
+        &self,
+        id: &str,
+        body: &Value,
+        if_match: &IfMatch,
+    ) -> Result<Value, Refusal> {
+        identity::check_device_id(id)?;
+        let mut state = self.lock();
+        let known = state.entries.get(id);
+        let mut device = match (known, if_match) {
+            (Some(_), IfMatch::None) => {
+                return Err(Refusal::new(
+                    Code::DEVICE_EXISTS,
+                    format!("Device {id} is already registered."),
+                ));
+            }
+            (Some(entry), _) => {
+                if_match.check(&entry.device.identity.etag())?;
+                entry.device.clone()
+            }
+            (None, IfMatch::None) => {
+                if state.entries.len() >= MAX_DEVICES {
+                    return Err(Refusal::new(
+                        Code::TOO_MANY_DEVICES,
+                        format!("This hub takes at most {MAX_DEVICES} devices."),
+                    ));
+                }
+                Device {
+                    identity: Identity::new(id, clock::unix_nanos()).map_err(internal)?,
+                    twin: Twin::new(),
+                    subscriptions: None,
+                }
+            }
+            (None, _) => return Err(Refusal::no_device(id)),
+        };
+        device.identity.update(body)?;
+        let enabled = device.identity.enabled;
+        let entry = state.save(device)?;
+        if !enabled && let Some(live) = &mut entry.live {
+            live.close(DisconnectReason::Removed);
+        }
+        Ok(entry.device.identity.shown(&entry.activity))
+    }
+
+    pub(crate) fn get_device(&self, id: &str) -> Result<Value, Refusal> {
+        let state = self.lock();
+        let entry = state.entry(id)?;
+        Ok(entry.device.identity.shown(&entry.activity))
+    }
+
+    /// The first `top` devices, by id.
+    pub(crate) fn list_devices(&self, top: usize) -> Vec<Value> {
+        let state = self.lock();
+        let shown = |entry: &Entry| entry.device.identity.shown(&entry.activity);
+        state.entries.values().take(top).map(shown).collect()
+    }
+
+    pub(crate) fn delete_device(&self, id: &str, if_match: &IfMatch) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        if_match.check(&state.entry(id)?.device.identity.etag())?;
+        state.store.remove_device(id).map_err(internal)?;
+        if let Some(mut live) = state.entries.remove(id).and_then(|entry| entry.live) {
+            live.close(DisconnectReason::Removed);
+        }
+        Ok(())
+    }
+
+    /// How many devices there are, how many of them are enabled, and how many connected.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let state = self.lock();
+        let count =
+            |of: fn(&Entry) -> bool| state.entries.values().filter(|entry| of(entry)).count();
+        (
+            state.entries.len(),
+            count(|entry| entry.device.identity.enabled),
+            count(|entry| entry.live.is_some()),
+        )
+    }
+
+    // Twins
+
+    pub(crate) fn service_twin(&self, id: &str) -> Result<Value, Refusal> {
+        self.lock().entry(id).map(Entry::shown_twin)
+    }
+
+    /// The twins of at most `count` devices whose id is above `after`, and of these only `id` if given. With the last id
+    /// when there are more.
+    pub(crate) fn service_twins(
+        &self,
+        id: Option<&str>,
+        after: Option<&str>,
+        count: usize,
+    ) -> (Vec<Value>, Option<String>) {
+        use std::ops::Bound;
+        let state = self.lock();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = state
+            .entries
+            .range::<str, _>((start, Bound::Unbounded))
+            .filter(|(key, _)| id.is_none_or(|id| id == key.as_str()));
+        let page: Vec<_> = found.by_ref().take(count).collect();
+        let last = page.last().map(|(key, _)| (*key).clone());
+        let more = found.next().is_some();
+        (
+            page.iter().map(|(_, entry)| entry.shown_twin()).collect(),
+            last.filter(|_| more),
+        )
+    }
+
+    /// A back end's PATCH or, with `replace`, PUT. The device is told of changed desired properties.
+    pub(crate) fn update_twin(
+        &self,
+        id: &str,
+        body: &Value,
+        replace: bool,
+        if_match: &IfMatch,
+    ) -> Result<Value, Refusal> {
+        let mut state = self.lock();
+        let entry = state.entry(id)?;
+        if_match.check(&entry.device.twin.etag())?;
+        let mut device = entry.device.clone();
+        let told = device.twin.update(body, replace)?;
+        let entry = state.save(device)?;
+        let version = entry.device.twin.desired.version;
+        if let (Some(patch), Some(live)) = (&told, &mut entry.live) {
+            let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
+            if live.subscribed_to(&topic) {
+                live.send(topic, patch.to_string().into_bytes());
+            }
+        }
+        let shown = entry.shown_twin();
+        drop(state);
+        if let Some(patch) = told {
+            self.tell(&Event::DesiredPatched {
+                device: id.into(),
+                patch,
+                version,
+            });
+        }
+        Ok(shown)
+    }
+
+    pub(crate) fn device_twin(&self, id: &str) -> Result<Value, Refusal> {
+        Ok(self.lock().entry(id)?.device.twin.for_device())
+    }
+
+    /// A device's PATCH of its reported properties; returns their new version.
+    pub(crate) fn patch_reported(&self, id: &str, patch: &Value) -> Result<u64, Refusal> {
+        let mut state = self.lock();
+        let mut device = state.entry(id)?.device.clone();
+        device.twin.patch_reported(patch)?;
+        let version = device.twin.reported.version;
+        state.save(device)?;
+        Ok(version)
+    }
+}
+
+impl State {
+    fn entry(&self, id: &str) -> Result<&Entry, Refusal> {
+        self.entries.get(id).ok_or_else(|| Refusal::no_device(id))
+    }
+
+    fn entry_mut(&mut self, id: &str) -> Result<&mut Entry, Refusal> {
+        self.entries
+            .get_mut(id)
+            .ok_or_else(|| Refusal::no_device(id))
+    }
+
+    /// Keeps a changed or new device, in the store first.
+    fn save(&mut self, device: Device) -> Result<&mut Entry, Refusal> {
+        self.store.put_device(&device).map_err(internal)?;
+        let entry = self
+            .entries
+            .entry(device.identity.device_id.clone())
+            .or_insert_with(|| Entry {
+                device: device.clone(),
+                activity: Activity::none(),
+                live: None,
+            });
+        entry.device = device;
+        Ok(entry)
+    }
+}
+
+impl Entry {
+    fn shown_twin(&self) -> Value {
+        let identity = &self.device.identity;
+        let mut shown = self.device.twin.for_service();
+        if let (Value::Object(shown), Value::Object(rest)) = (
+            &mut shown,
+            json!({
+                "deviceId": identity.device_id,
+                "deviceEtag": identity.etag(),
+                "status": identity.status(),
+                "statusUpdateTime": identity.status_updated_time(),
+                "connectionState": self.activity.state(),
+                "lastActivityTime": self.activity.last,
+                "cloudToDeviceMessageCount": 0,
+                "authenticationType": "sas",
+                "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+                "modelId": "",
+                "capabilities": {"iotEdge": false},
+            }),
+        ) {
+            shown.extend(rest);
+        }
+        shown
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Refusal {
+    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
+    Refusal::new(
+        Code::SERVER_ERROR,
+        "The hub cannot keep the change; its log says why.",
+    )
+}
+
+/// The condition of a request's `If-Match` header.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum IfMatch {
+    /// There is none. An unquoted etag is none either: the real hub ignores it.
+    None,
+    /// `*`: whatever is there.
+    Any,
+    /// This etag.
+    Etag(String),
+}
+
+impl IfMatch {
+    pub(crate) fn parse(header: Option<&str>) -> Self {
+        match header.map(str::trim) {
+            Some("*" | "\"*\"") => Self::Any,
+            Some(text) => text
+                .strip_prefix('"')
+                .and_then(|text| text.strip_suffix('"'))
+                .map_or(Self::None, |etag| Self::Etag(etag.into())),
+            None => Self::None,
+        }
+    }
+
+    fn check(&self, etag: &str) -> Result<(), Refusal> {
+        match self {
+            Self::Etag(wanted) if wanted != etag => Err(Refusal::new(
+                Code::PRECONDITION_FAILED,
+                "Precondition failed: the etag of If-Match is not the current one.",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn if_match() {
+        assert_eq!(IfMatch::parse(None), IfMatch::None);
+        assert_eq!(IfMatch::parse(Some("AAAA")), IfMatch::None);
+        assert_eq!(IfMatch::parse(Some("\"*\"")), IfMatch::Any);
+        assert_eq!(IfMatch::parse(Some("*")), IfMatch::Any);
+        assert_eq!(
+            IfMatch::parse(Some("\"AAAA\"")),
+            IfMatch::Etag("AAAA".into())
+        );
+        assert!(IfMatch::Etag("x".into()).check("y").is_err());
+    }
+}

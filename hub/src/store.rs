@@ -1,0 +1,230 @@
+//! Where a hub's devices are kept: nowhere, or in an embedded database that survives being killed.
+
+use crate::{error::Error, identity::Identity, sas::Keys, twin::Twin};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    fs,
+    path::{Path, PathBuf},
+};
+
+const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
+const HUB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hub");
+
+/// All that is kept of a device.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub(crate) identity: Identity,
+    pub(crate) twin: Twin,
+    /// The topic filters of a session that outlives its connection (CleanSession=0), with their QoS.
+    pub(crate) subscriptions: Option<Subscriptions>,
+}
+
+/// Topic filters and the QoS granted for each.
+pub(crate) type Subscriptions = BTreeMap<String, u8>;
+
+/// The keys of each shared access policy.
+pub(crate) type Policies = BTreeMap<String, Keys>;
+
+/// Keeps devices. Every call is durable when it returns.
+pub(crate) enum Store {
+    /// Keeps nothing.
+    Memory,
+    /// An open database.
+    Disk(Database),
+}
+
+impl Store {
+    /// Opens, or makes, the database in a directory; makes the directory too.
+    pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
+        let file = directory.join("hub.redb");
+        let state = |path: &Path, reason: String| Error::State {
+            path: path.into(),
+            reason,
+        };
+        create_private(directory)
+            .map_err(|error| state(directory, format!("cannot be made: {error}")))?;
+        let database = open_private(&file)
+            .map_err(|error| state(&file, format!("cannot be opened: {error}")))
+            .and_then(|handle| {
+                redb::Builder::new()
+                    .set_cache_size(16 * 1024 * 1024)
+                    .create_file(handle)
+                    .map_err(|error| match error {
+                        redb::DatabaseError::DatabaseAlreadyOpen => state(
+                            directory,
+                            "is in use by another hub: stop it, or choose another --state".into(),
+                        ),
+                        error => state(
+                            &file,
+                            format!(
+                                "cannot be opened: {error}; move it away to begin with an empty hub"
+                            ),
+                        ),
+                    })
+            })?;
+        Ok(Self::Disk(database))
+    }
+
+    /// All that is kept. The policies are missing in a new hub.
+    pub(crate) fn load(&self) -> Result<(Option<Policies>, Vec<Device>), Error> {
+        let Self::Disk(database) = self else {
+            return Ok((None, Vec::new()));
+        };
+        let failed = |error: &dyn Display| Error::State {
+            path: PathBuf::from("hub.redb"),
+            reason: format!("cannot be read: {error}; move it away to begin with an empty hub"),
+        };
+        let read = || -> Result<_, redb::Error> {
+            // Makes the tables of a new database, so that reading finds them.
+            let transaction = database.begin_write()?;
+            transaction.open_table(DEVICES)?;
+            transaction.open_table(HUB)?;
+            transaction.commit()?;
+            let transaction = database.begin_read()?;
+            let policies = transaction
+                .open_table(HUB)?
+                .get("policies")?
+                .map(|value| value.value().to_vec());
+            let mut devices = Vec::new();
+            for entry in transaction.open_table(DEVICES)?.iter()? {
+                devices.push(entry?.1.value().to_vec());
+            }
+            Ok((policies, devices))
+        };
+        let (policies, devices) = read().map_err(|error| failed(&error))?;
+        let policies = policies
+            .map(|bytes| serde_json::from_slice(&bytes))
+            .transpose()
+            .map_err(|error| failed(&error))?;
+        let devices = devices
+            .iter()
+            .map(|bytes| serde_json::from_slice(bytes))
+            .collect::<Result<_, _>>()
+            .map_err(|error| failed(&error))?;
+        Ok((policies, devices))
+    }
+
+    /// Keeps the policies' keys.
+    pub(crate) fn put_policies(&self, policies: &Policies) -> Result<(), String> {
+        self.put(HUB, "policies", policies)
+    }
+
+    /// Keeps a device.
+    pub(crate) fn put_device(&self, device: &Device) -> Result<(), String> {
+        self.put(DEVICES, &device.identity.device_id, device)
+    }
+
+    /// Forgets a device.
+    pub(crate) fn remove_device(&self, id: &str) -> Result<(), String> {
+        let Self::Disk(database) = self else {
+            return Ok(());
+        };
+        let remove = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            transaction.open_table(DEVICES)?.remove(id)?;
+            Ok(transaction.commit()?)
+        };
+        blocking(remove).map_err(|error| error.to_string())
+    }
+
+    fn put(
+        &self,
+        table: TableDefinition<'_, &'static str, &'static [u8]>,
+        key: &str,
+        value: &impl Serialize,
+    ) -> Result<(), String> {
+        let Self::Disk(database) = self else {
+            return Ok(());
+        };
+        let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+        let write = || -> Result<(), redb::Error> {
+            let transaction = database.begin_write()?;
+            transaction
+                .open_table(table)?
+                .insert(key, bytes.as_slice())?;
+            Ok(transaction.commit()?)
+        };
+        blocking(write).map_err(|error| error.to_string())
+    }
+}
+
+/// A commit waits for the disk: lets the runtime's other tasks go on meanwhile.
+fn blocking<T>(run: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(run)
+}
+
+fn create_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+fn open_private(file: &Path) -> std::io::Result<fs::File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn device(id: &str) -> Device {
+        Device {
+            identity: Identity::new(id, 1).unwrap(),
+            twin: Twin::new(),
+            subscriptions: None,
+        }
+    }
+
+    #[test]
+    fn what_was_put_is_there_after_opening_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/state");
+        let store = Store::open(&path).unwrap();
+        assert!(store.load().unwrap().0.is_none());
+        let mut kept = device("a");
+        kept.twin.patch_reported(&json!({"x": {"y": 1}})).unwrap();
+        kept.subscriptions = Some([("$iothub/methods/POST/#".to_owned(), 1)].into());
+        let policies: Policies = [("iothubowner".to_owned(), Keys::random().unwrap())].into();
+        store.put_policies(&policies).unwrap();
+        store.put_device(&kept).unwrap();
+        store.put_device(&device("b")).unwrap();
+        store.remove_device("b").unwrap();
+        // As after a kill: the file is copied while the database is open and was never closed.
+        let copy = directory.path().join("copy");
+        create_private(&copy).unwrap();
+        fs::copy(path.join("hub.redb"), copy.join("hub.redb")).unwrap();
+
+        let (again, devices) = Store::open(&copy).unwrap().load().unwrap();
+        assert!(again.unwrap() == policies);
+        assert_eq!(devices.len(), 1);
+        assert_eq!(
+            serde_json::to_value(&devices[0]).unwrap(),
+            serde_json::to_value(&kept).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_directory_in_use_and_a_broken_database_say_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let error = Store::open(directory.path()).err().unwrap().to_string();
+        assert!(error.contains("in use by another hub"), "{error}");
+        drop(store);
+        fs::write(directory.path().join("hub.redb"), "not a database at all").unwrap();
+        let error = Store::open(directory.path()).err().unwrap().to_string();
+        assert!(
+            error.contains("hub.redb") && error.contains("move it away"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,220 @@
+"""What the unmodified Azure SDKs do with the local hub."""
+
+import base64
+import hashlib
+import hmac
+import ssl
+import threading
+import time
+import urllib.parse
+
+import pytest
+from azure.iot.device import IoTHubDeviceClient, MethodResponse
+from azure.iot.device.exceptions import CredentialError
+from azure.iot.hub import IoTHubRegistryManager
+from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
+from msrest.exceptions import HttpOperationError
+from paho.mqtt import client as paho
+
+from conftest import eventually
+
+
+@pytest.fixture
+def registry(hub):
+    return IoTHubRegistryManager.from_connection_string(hub.service)
+
+
+@pytest.fixture
+def device(hub):
+    client = IoTHubDeviceClient.create_from_connection_string(
+        hub.device("d1"), server_verification_cert=hub.ca_pem
+    )
+    client.connect()
+    yield client
+    client.shutdown()
+
+
+def answer_methods(client, calls):
+    def handle(request):
+        calls.append((request.name, request.payload))
+        status = 400 if request.name == "refused" else 200
+        client.send_method_response(
+            MethodResponse.create_from_method_request(request, status, {"said": request.payload})
+        )
+
+    client.on_method_request_received = handle
+
+
+def error(call):
+    with pytest.raises(HttpOperationError) as caught:
+        call()
+    return caught.value.response
+
+
+def test_methods_go_both_ways(device, registry):
+    calls = []
+    answer_methods(device, calls)
+    for payload in [{"fwPackageUri": "https://x/y"}, "text", [1, 2.5, None], ""]:
+        result = registry.invoke_device_method(
+            "d1", CloudToDeviceMethod(method_name="firmwareUpdate", payload=payload)
+        )
+        assert (result.status, result.payload) == (200, {"said": payload})
+    result = registry.invoke_device_method("d1", CloudToDeviceMethod(method_name="refused", payload=1))
+    assert result.status == 400
+    assert [name for name, _ in calls] == ["firmwareUpdate"] * 4 + ["refused"]
+
+
+def test_twin_reported_and_desired(device, registry):
+    device.patch_twin_reported_properties({"firmware": {"status": "current", "n": 1}})
+    device.patch_twin_reported_properties({"firmware": {"n": None}})
+    twin = registry.get_twin("d1")
+    assert twin.properties.reported["firmware"] == {"status": "current"}
+    assert twin.connection_state == "Connected"
+    version = twin.properties.reported["$version"]
+    assert twin.properties.reported["$metadata"]["firmware"]["status"]["$lastUpdated"]
+    own = device.get_twin()
+    assert own["reported"] == {"firmware": {"status": "current"}, "$version": version}
+
+    patches = []
+    device.on_twin_desired_properties_patch_received = patches.append
+    updated = registry.update_twin(
+        "d1", Twin(tags={"place": "here"}, properties=TwinProperties(desired={"a": 1, "b": {"c": 2}})), twin.etag
+    )
+    assert updated.tags == {"place": "here"}
+    eventually(lambda: len(patches) == 1, "first desired patch")
+    registry.update_twin("d1", Twin(properties=TwinProperties(desired={"b": None})))
+    eventually(lambda: len(patches) == 2, "second desired patch")
+    first = patches[0]["$version"]
+    assert patches == [{"a": 1, "b": {"c": 2}, "$version": first}, {"b": None, "$version": first + 1}]
+    assert device.get_twin()["desired"] == {"a": 1, "$version": first + 1}
+
+    replaced = registry.replace_twin("d1", Twin(tags={}, properties=TwinProperties(desired={"z": 1})))
+    assert replaced.tags == {} or replaced.tags is None
+    eventually(lambda: len(patches) == 3, "desired patch of a replacement")
+    assert patches[2] == {"a": None, "z": 1, "$version": first + 2}
+
+
+def test_a_stale_etag_is_412(registry):
+    etag = registry.get_twin("d1").etag
+    registry.update_twin("d1", Twin(tags={"n": "1"}), etag)
+    assert error(lambda: registry.update_twin("d1", Twin(tags={"n": "2"}), etag)).status_code == 412
+
+
+def test_a_bad_report_is_refused_and_the_device_lives_on(device, registry):
+    with pytest.raises(Exception):
+        device.patch_twin_reported_properties({"bad key": 1})
+    with pytest.raises(Exception):
+        device.patch_twin_reported_properties({str(n): "x" * 4000 for n in range(9)})
+    device.patch_twin_reported_properties({"good": 1})
+    assert registry.get_twin("d1").properties.reported["good"] == 1
+
+
+def test_telemetry_is_taken(device):
+    device.send_message("hello")
+
+
+def test_a_dropped_connection_comes_back_and_its_methods_too(hub, device, registry):
+    """The SDK does not subscribe again: the hub must have kept its subscriptions."""
+    calls = []
+    answer_methods(device, calls)
+    registry.invoke_device_method("d1", CloudToDeviceMethod(method_name="before", payload=1))
+    lost = threading.Event()
+    device.on_connection_state_change = lambda: device.connected or lost.set()
+    take_over(hub, "d1")
+    assert lost.wait(15), "the hub dropped the connection"
+    eventually(lambda: device.connected, "the SDK connects again", 30)
+    result = registry.invoke_device_method(
+        "d1", CloudToDeviceMethod(method_name="after", payload=2, connect_timeout_in_seconds=10)
+    )
+    assert result.payload == {"said": 2}
+
+
+def take_over(hub, name):
+    """Connects with the same id by other means, and goes: the hub drops the first connection."""
+    fields = dict(field.split("=", 1) for field in hub.device(name).split(";"))
+    host = fields["HostName"]
+    resource = urllib.parse.quote(f"{host}/devices/{name}", safe="")
+    expiry = int(time.time()) + 60
+    key = base64.b64decode(fields["SharedAccessKey"])
+    digest = hmac.new(key, f"{resource}\n{expiry}".encode(), hashlib.sha256).digest()
+    signature = urllib.parse.quote(base64.b64encode(digest), safe="")
+    client = paho.Client(client_id=name, clean_session=False)
+    client.username_pw_set(
+        f"{host}/{name}/api-version=2016-11-14",
+        f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}",
+    )
+    client.tls_set_context(ssl.create_default_context(cadata=hub.ca_pem))
+    connected = threading.Event()
+    client.on_connect = lambda *_: connected.set()
+    client.connect(host, 8883)
+    client.loop_start()
+    assert connected.wait(10)
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_methods_that_cannot_be_answered(hub, registry):
+    def invoke(device, **options):
+        return lambda: registry.invoke_device_method(device, CloudToDeviceMethod(method_name="m", **options))
+
+    assert error(invoke("nobody")).status_code == 404
+    offline = error(invoke("d2"))
+    assert offline.status_code == 404 and "404103" in offline.text
+    client = IoTHubDeviceClient.create_from_connection_string(
+        hub.device("d2"), server_verification_cert=hub.ca_pem
+    )
+    client.connect()
+    try:
+        # Connected, but it has not subscribed to methods.
+        assert "404103" in error(invoke("d2")).text
+        client.on_method_request_received = lambda request: None
+        late = error(invoke("d2", response_timeout_in_seconds=5))
+        assert late.status_code == 504 and "504101" in late.text
+    finally:
+        client.shutdown()
+
+
+def test_the_registry(hub, registry):
+    key = base64.b64encode(b"k" * 32).decode()
+    made = registry.create_device_with_sas("made", key, key, "enabled")
+    assert (made.device_id, made.status) == ("made", "enabled")
+    assert made.authentication.symmetric_key.primary_key == key
+    assert error(lambda: registry.create_device_with_sas("made", key, key, "enabled")).status_code == 409
+    assert "made" in [device.device_id for device in registry.get_devices()]
+    host = hub.ready["hostName"]
+    client = IoTHubDeviceClient.create_from_connection_string(
+        f"HostName={host};DeviceId=made;SharedAccessKey={key}", server_verification_cert=hub.ca_pem
+    )
+    client.connect()
+    client.shutdown()
+    other = base64.b64encode(b"o" * 32).decode()
+    updated = registry.update_device_with_sas("made", registry.get_device("made").etag, other, other, "disabled")
+    assert updated.status == "disabled"
+    registry.delete_device("made")
+    assert error(lambda: registry.get_device("made")).status_code == 404
+
+
+def test_a_wrong_key_is_refused(hub):
+    host = hub.ready["hostName"]
+    key = base64.b64encode(b"wrong" * 8).decode()
+    client = IoTHubDeviceClient.create_from_connection_string(
+        f"HostName={host};DeviceId=d1;SharedAccessKey={key}", server_verification_cert=hub.ca_pem
+    )
+    with pytest.raises(CredentialError):
+        client.connect()
+    client.shutdown()
+    service = hub.service.replace(hub.service.split("SharedAccessKey=")[1], key)
+    registry = IoTHubRegistryManager.from_connection_string(service)
+    assert error(lambda: registry.get_devices()).status_code == 401
+
+
+def test_queries(registry):
+    from azure.iot.hub.models import QuerySpecification
+
+    found = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices WHERE deviceId = 'd1'"))
+    assert [twin.device_id for twin in found.items] == ["d1"]
+    assert found.continuation_token is None
+    first = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), None, 1)
+    rest = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), first.continuation_token, 100)
+    ids = [twin.device_id for twin in first.items + rest.items]
+    assert len(first.items) == 1 and {"d1", "d2"} <= set(ids) and len(ids) == len(set(ids))
