@@ -1,6 +1,6 @@
 //! Builds and tests all of twinflash.
 //!
-//! `cargo xtask test` is the one test command; see [`test`].
+//! `cargo xtask test` is the one test command.
 // It is a program that talks to whoever started it.
 #![allow(clippy::print_stdout)]
 
