@@ -17,6 +17,7 @@ use hyper_util::{
 };
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fmt,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener},
@@ -118,23 +119,30 @@ impl Hub {
             .spawn(move || run(runtime, &hub, all_gone))
             .map_err(system("cannot start the hub's thread"))?;
 
+        let (service, service_gateway) = host(&options, https_port, 443);
+        let (device, device_gateway) = host(&options, mqtt_port, 8883);
+        let policies: BTreeMap<String, String> = shared
+            .policy_keys()
+            .map(|(name, key)| {
+                let string = format!(
+                    "{service};SharedAccessKeyName={name};SharedAccessKey={key}{service_gateway}"
+                );
+                (name.to_owned(), string)
+            })
+            .collect();
         let info = Info {
             mqtt_port,
             https_port,
             ca: authority.file.clone(),
             ca_pem: authority.pem.clone(),
-            service_connection_string: format!(
-                "{};SharedAccessKeyName=iothubowner;SharedAccessKey={}{}",
-                host(&options, https_port, 443).0,
-                shared.policy_key("iothubowner").unwrap_or_default(),
-                host(&options, https_port, 443).1,
-            ),
+            service_connection_string: policies.get("iothubowner").cloned().unwrap_or_default(),
+            policies,
             devices: shared
                 .device_keys()
                 .into_iter()
                 .map(|(id, key)| {
-                    let (host, gateway) = host(&options, mqtt_port, 8883);
-                    let string = format!("{host};DeviceId={id};SharedAccessKey={key}{gateway}");
+                    let string =
+                        format!("{device};DeviceId={id};SharedAccessKey={key}{device_gateway}");
                     (id, string)
                 })
                 .collect(),

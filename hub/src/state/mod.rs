@@ -114,7 +114,6 @@ impl Shared {
 
     /// Tells the observer.
     pub(crate) fn tell(&self, event: &Event) {
-        log::debug!(target: "twinflash_hub", "{event:?}");
         if let Some(observer) = &self.observer {
             observer(event);
         }
@@ -283,10 +282,25 @@ impl Shared {
         Ok(self.lock().entry(id)?.device.twin.for_device())
     }
 
-    /// A device's PATCH of its reported properties; returns their new version.
-    pub(crate) fn patch_reported(&self, id: &str, patch: &Value) -> Result<u64, Refusal> {
+    /// A device's PATCH of its reported properties; returns their new version. With `expected`, only if that is the
+    /// version they have now.
+    pub(crate) fn patch_reported(
+        &self,
+        id: &str,
+        patch: &Value,
+        expected: Option<&str>,
+    ) -> Result<u64, Refusal> {
         let mut state = self.lock();
         let mut device = state.entry(id)?.device.clone();
+        let current = device.twin.reported.version;
+        if let Some(expected) = expected
+            && expected.parse() != Ok(current)
+        {
+            return Err(Refusal::new(
+                Code::PRECONDITION_FAILED,
+                format!("Precondition failed: the reported properties have version {current}."),
+            ));
+        }
         device.twin.patch_reported(patch)?;
         let version = device.twin.reported.version;
         state.save(device)?;
