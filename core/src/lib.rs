@@ -29,8 +29,22 @@
 
 extern crate alloc;
 
+pub mod contract;
+#[cfg(feature = "http")]
+pub mod device;
+#[cfg(feature = "std")]
+mod disk;
+#[cfg(feature = "http")]
+pub mod download;
+pub mod engine;
 #[cfg(feature = "std")]
 pub mod install;
+#[cfg(feature = "mqtt")]
+pub mod iothub;
+#[cfg(feature = "std")]
+pub mod journal;
+#[cfg(all(test, feature = "std", unix))]
+mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub mod tls;
 pub mod twin;

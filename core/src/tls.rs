@@ -1,9 +1,18 @@
 //! Which certificate authorities a server's certificate must come from. Shared by the downloader
 //! and the IoT Hub client, so that both trust the same.
 
-use rustls::RootCertStore;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
-use std::{fmt, path::Path, sync::Arc};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, time_provider::TimeProvider};
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// Tells the wall time; `None` as long as it is not known (a board without a battery-backed clock,
+/// before its first NTP answer). Called from any thread.
+pub type Clock = Arc<dyn Fn() -> Option<SystemTime> + Send + Sync>;
 
 /// The certificate authorities that are trusted.
 #[derive(Clone, Default)]
@@ -81,6 +90,37 @@ impl Roots {
             return Err(RootsError("none of the certificates can be used".into()));
         }
         Ok(store)
+    }
+}
+
+/// How a client speaks TLS: version 1.2 or 1.3, ring for the cryptography, these roots, and
+/// certificates judged at the time `clock` tells. No client certificate, no ALPN.
+///
+/// # Errors
+/// As [`Roots::store`].
+pub fn client_config(roots: &Roots, clock: Clock) -> Result<Arc<ClientConfig>, RootsError> {
+    let provider = Arc::new(ring::default_provider());
+    let config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock)))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| RootsError(error.to_string()))?
+        .with_root_certificates(roots.store()?)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// A [`Clock`], as rustls asks for one.
+struct Time(Clock);
+
+impl TimeProvider for Time {
+    fn current_time(&self) -> Option<UnixTime> {
+        let since = (self.0)()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    }
+}
+
+impl fmt::Debug for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Time")
     }
 }
 

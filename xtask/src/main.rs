@@ -1,2 +1,37 @@
 //! Builds and tests all of twinflash.
-fn main() {}
+//!
+//! `cargo xtask test` is the one test command.
+// It is a program that talks to whoever started it.
+#![allow(clippy::print_stdout)]
+
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Builds and tests all of twinflash.
+
+cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let passed = match *arguments {
+        ["test"] => test::run(false),
+        ["test", "--quick"] => test::run(true),
+        ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            true
+        }
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

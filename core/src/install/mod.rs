@@ -2,45 +2,16 @@
 //!
 //! One trait, [`Installer`], and the installers built in.
 
+#[cfg(unix)]
+mod file;
+
+pub use crate::update::{ImageInfo, ImageState, Restart};
+#[cfg(unix)]
+pub use file::FileInstall;
+
 use crate::update::Failure;
+use serde_json::Value;
 use std::fmt;
-
-/// Which image runs, or would run at the next start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ImageState {
-    /// The old image: the new one is not activated, or was rolled back.
-    Old,
-    /// The new image: it is activated.
-    New,
-    /// The old image, and a new one that is only partly written.
-    Partial,
-    /// It cannot be told.
-    Unknown,
-}
-
-/// What is to be installed, as far as it is known before its bytes come.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ImageInfo {
-    /// The image's size in bytes, if announced by request or server.
-    pub size: Option<u64>,
-    /// The version asked for, if the request names one.
-    pub version: Option<String>,
-}
-
-/// What makes an activated image run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Restart {
-    /// Nothing: it is used from the next time on that somebody opens it.
-    #[default]
-    None,
-    /// This process ends and its supervisor starts it again.
-    Exit,
-    /// A command restarts the program that uses the image, or the device.
-    Command(Vec<String>),
-    /// The device reboots.
-    System,
-}
 
 /// Writes an image and switches to it.
 ///
@@ -87,4 +58,21 @@ pub trait Installer: Send + fmt::Debug {
     fn restart(&self) -> Restart {
         Restart::None
     }
+
+    /// What [`guard`](crate::device::guard) needs to roll back without the application's
+    /// configuration; kept in the journal. `None` where only the application can roll back.
+    fn describe(&self) -> Option<Value> {
+        None
+    }
+}
+
+/// The installer a [description](Installer::describe) is of; `None` where there is none that can be
+/// made from it.
+pub fn from_description(description: &Value) -> Option<Box<dyn Installer>> {
+    #[cfg(unix)]
+    if let Some(target) = description.get("file").and_then(Value::as_str) {
+        return Some(Box::new(FileInstall::new(target)));
+    }
+    let _ = description;
+    None
 }

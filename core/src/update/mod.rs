@@ -3,10 +3,21 @@
 
 mod check;
 mod failure;
+mod image;
+mod phase;
+mod policy;
+mod record;
+mod request;
 mod transfer;
 mod uri;
+pub mod version;
 
 pub use check::{Check, Checks, Digests};
 pub use failure::{Code, Failure};
+pub use image::{ImageInfo, ImageState, Restart};
+pub use phase::{Outcome, Phase};
+pub use policy::{Confirm, Policy, RetryPolicy};
+pub use record::{Core, Record, Spent, Times, Update};
+pub use request::{Key, Origin, Request};
 pub use transfer::{Checkpoint, Ended, Job, Progress, Retry};
 pub use uri::{Scheme, redact, scheme_of};

@@ -24,9 +24,8 @@ pub fn scheme_of(uri: &str) -> Result<Scheme, Failure> {
             format!("\"{}\" is not the URL of an image: {why}", redact(uri)),
         )
     };
-    let parsed = Uri::parse(uri).map_err(|_| {
-        refuse("an absolute one, such as https://example.com/image.bin, is needed")
-    })?;
+    let parsed = Uri::parse(uri)
+        .map_err(|_| refuse("an absolute one, such as https://example.com/image.bin, is needed"))?;
     let scheme = if parsed.scheme().as_str().eq_ignore_ascii_case("https") {
         Scheme::Https
     } else if parsed.scheme().as_str().eq_ignore_ascii_case("http") {
@@ -85,7 +84,15 @@ mod tests {
     fn only_absolute_http_addresses() {
         assert_eq!(scheme_of("https://h/x?y").unwrap(), Scheme::Https);
         assert_eq!(scheme_of("HTTP://h").unwrap(), Scheme::Http);
-        for bad in ["", "test.com", "/x", "ftp://h/x", "https:", "https:///x", "https://h/a b"] {
+        for bad in [
+            "",
+            "test.com",
+            "/x",
+            "ftp://h/x",
+            "https:",
+            "https:///x",
+            "https://h/a b",
+        ] {
             assert_eq!(scheme_of(bad).unwrap_err().code, Code::InvalidUri, "{bad}");
         }
         let message = scheme_of("https://h/a b?sig=secret").unwrap_err().message;

@@ -1,0 +1,21 @@
+//! Runs the engine against the world.
+//!
+//! [`Updater`] has everything but a connection to the hub: the application, or an Azure SDK, brings
+//! that. [`Device`] is an updater with a connection of its own.
+
+#[cfg(feature = "mqtt")]
+mod connected;
+mod driver;
+mod guard;
+mod options;
+mod pipeline;
+mod restart;
+mod updater;
+
+#[cfg(feature = "mqtt")]
+pub use connected::{Device, DeviceEvent, DeviceOptions};
+pub use guard::{Guarded, guard};
+pub use options::Builder;
+pub use updater::{Answer, Events, Outbound, Updater};
+
+pub use crate::engine::{Event, Status, Verified};

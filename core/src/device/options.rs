@@ -1,0 +1,87 @@
+//! What an updater is made with.
+
+use super::{Event, Outbound, Updater, driver::Handlers};
+use crate::contract::Contract;
+use crate::download::HttpOptions;
+use crate::install::{Installer, Restart};
+use crate::update::{Failure, Policy};
+use std::path::{Path, PathBuf};
+
+/// Makes an [`Updater`]. See [`Updater::builder`].
+#[derive(Debug)]
+pub struct Builder {
+    pub(super) state_dir: PathBuf,
+    pub(super) contract: Contract,
+    pub(super) installer: Box<dyn Installer>,
+    pub(super) current_version: Option<String>,
+    pub(super) policy: Policy,
+    pub(super) http: HttpOptions,
+    pub(super) handlers: Handlers,
+}
+
+impl Builder {
+    pub(super) fn new(state_dir: &Path, contract: Contract, installer: Box<dyn Installer>) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+            contract,
+            installer,
+            current_version: None,
+            policy: Policy::default(),
+            http: HttpOptions::default(),
+            handlers: Handlers::default(),
+        }
+    }
+
+    /// The version that runs now. Where the program that runs is itself what is updated, this is its
+    /// own version; where it is not given, it is the version of the last confirmed update.
+    pub fn current_version(mut self, version: impl Into<String>) -> Self {
+        self.current_version = Some(version.into());
+        self
+    }
+
+    /// What the device's owner allows.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// How images are fetched.
+    pub fn http(mut self, http: HttpOptions) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// Called with each event, in order, on the updater's own thread. It may call everything of the
+    /// updater but `handle_method`, `wait` and `close`.
+    pub fn on_event(mut self, handler: impl FnMut(&Event) + Send + 'static) -> Self {
+        self.handlers.event = Some(Box::new(handler));
+        self
+    }
+
+    /// Called with everything that is to be sent to the hub, on the updater's own thread; see
+    /// [`Updater::on_outbound`].
+    pub fn on_outbound(mut self, handler: impl FnMut(Outbound) + Send + 'static) -> Self {
+        self.handlers.outbound = Some(Box::new(handler));
+        self
+    }
+
+    /// Called in place of the restart the installer asks for, on the updater's own thread. By
+    /// default `Restart::Exit` ends the process with status 0, `Restart::Command` runs the command
+    /// and `Restart::System` runs `reboot`.
+    pub fn on_restart(
+        mut self,
+        handler: impl FnMut(&Restart) -> Result<(), Failure> + Send + 'static,
+    ) -> Self {
+        self.handlers.restart = Some(Box::new(handler));
+        self
+    }
+
+    /// Starts: takes the state directory, reads the journal and goes on with what it says.
+    ///
+    /// # Errors
+    /// The state directory cannot be used or is held by another process; the certificate
+    /// authorities cannot be read; no thread can be started.
+    pub fn start(self) -> Result<Updater, Failure> {
+        Updater::start(self)
+    }
+}

@@ -1,0 +1,90 @@
+//! The pipeline's thread: downloads, and the installer's steps, one at a time.
+
+use super::driver::Shared;
+use super::restart::run;
+use crate::download::{Downloader, Stop};
+use crate::engine::{Input, Step};
+use crate::install::Installer;
+use crate::update::{Code, Failure, ImageInfo, Job};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+/// Something to do.
+pub(super) enum Task {
+    Download(Box<Job>, ImageInfo, Stop),
+    Step(Step),
+}
+
+/// The driver's end of the pipeline.
+pub(super) struct Pipeline {
+    tasks: mpsc::Sender<Task>,
+    pending: Arc<AtomicUsize>,
+}
+
+impl Pipeline {
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        mut installer: Box<dyn Installer>,
+        downloader: Downloader,
+        health: Vec<String>,
+    ) -> Result<Self, Failure> {
+        let (tasks, receiver) = mpsc::channel();
+        let pending = Arc::new(AtomicUsize::new(0));
+        let left = Arc::clone(&pending);
+        thread::Builder::new()
+            .name("twinflash-image".into())
+            .spawn(move || {
+                for task in receiver {
+                    let done = perform(&shared, installer.as_mut(), &downloader, &health, task);
+                    left.fetch_sub(1, Ordering::AcqRel);
+                    shared.input(done);
+                }
+            })
+            .map_err(|error| {
+                Failure::new(Code::State, format!("cannot start a thread: {error}"))
+            })?;
+        Ok(Self { tasks, pending })
+    }
+
+    pub(super) fn run(&self, task: Task) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        if self.tasks.send(task).is_err() {
+            self.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0
+    }
+}
+
+fn perform(
+    shared: &Shared,
+    installer: &mut dyn Installer,
+    downloader: &Downloader,
+    health: &[String],
+    task: Task,
+) -> Input<'static> {
+    let step = match task {
+        Task::Download(job, image, stop) => {
+            let mut on = |progress| shared.input(Input::Transfer(progress));
+            return Input::TransferEnded(downloader.fetch(&job, installer, image, &stop, &mut on));
+        }
+        Task::Step(step) => step,
+    };
+    let result = match step {
+        Step::Finish => installer.finish(),
+        Step::Activate => installer.activate(),
+        Step::Confirm => installer.confirm(),
+        Step::Rollback => installer.rollback(),
+        Step::Abort => installer.abort(),
+        Step::CheckHealth => run(health),
+    };
+    Input::Done(step, result)
+}

@@ -1,0 +1,241 @@
+//! The updater: what an application holds.
+
+use super::driver::{self, Shared, Slot, State};
+use super::{Builder, Event};
+use crate::contract::Contract;
+use crate::engine::{Input, Status};
+use crate::install::Installer;
+use crate::twin::Report;
+use crate::update::{Code, Failure, Outcome};
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    time::{Duration, Instant, SystemTime},
+};
+
+/// The answer to a direct method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status for the caller.
+    pub status: u16,
+    /// JSON, never empty.
+    pub payload: String,
+}
+
+/// What is to be sent to the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outbound {
+    /// Send this patch of the reported properties, then call [`Updater::report_done`].
+    Report(Report),
+    /// Read the twin, then call [`Updater::handle_twin`].
+    ReadTwin,
+}
+
+/// Firmware updates for one device, without a connection of its own: methods, twins and results
+/// come in by `handle_…`, reports go out as [`Outbound`].
+///
+/// Every call may be made from any thread. Dropping it closes it.
+///
+/// ```
+/// use twinflash::{contract::Contract, device::{Outbound, Updater}, install::FileInstall};
+/// # let dir = tempfile::tempdir()?;
+/// # let (state, target) = (dir.path().join("state"), dir.path().join("app.bin"));
+/// let contract = Contract::built_in("iothub-dm")?;
+/// let updater = Updater::builder(&state, contract, FileInstall::new(&target))
+///     .current_version("1.0.0")
+///     .start()?;
+///
+/// // A method that cannot be done is refused, with a reason.
+/// let answer = updater.handle_method("firmwareUpdate", br#"{"fwPackageUri":"test.com"}"#).unwrap();
+/// assert_eq!(answer.status, 400);
+/// assert!(answer.payload.contains("test.com"));
+///
+/// // A method of the application is left to the application.
+/// assert_eq!(updater.handle_method("reboot", b"{}"), None);
+///
+/// // What is to be sent to the hub.
+/// updater.connected(true);
+/// assert!(updater.next_outbound(std::time::Duration::from_secs(5)).is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Updater {
+    shared: Arc<Shared>,
+}
+
+impl Updater {
+    /// An updater that keeps its state in `state_dir`, is asked and reports by `contract`, and
+    /// installs by `installer`. The directory is made where it is not there; it must not lie in what
+    /// is replaced by an update.
+    pub fn builder(
+        state_dir: impl AsRef<Path>,
+        contract: Contract,
+        installer: impl Installer + 'static,
+    ) -> Builder {
+        Builder::new(state_dir.as_ref(), contract, Box::new(installer))
+    }
+
+    pub(super) fn start(builder: Builder) -> Result<Self, Failure> {
+        Ok(Self {
+            shared: driver::start(builder)?,
+        })
+    }
+
+    /// A direct method was called. Returns its answer, or `None` where it is not one of the
+    /// contract's: the application's own handlers get it then.
+    ///
+    /// Returns at once, but for a method that starts an update: then the hub has the first report
+    /// (or two seconds have passed), so that no back end reads the last update's outcome.
+    /// [`report_done`](Self::report_done) must be called from another thread meanwhile; where that
+    /// cannot be, use [`handle_method_then`](Self::handle_method_then), or a
+    /// [policy](crate::update::Policy::answer_wait) without a wait.
+    pub fn handle_method(&self, name: &str, payload: &[u8]) -> Option<Answer> {
+        self.shared.method(name, payload)
+    }
+
+    /// As [`handle_method`](Self::handle_method), without a wait: `then` is called with the answer,
+    /// on this thread or on the updater's own. `false` where the method is not one of the contract's;
+    /// then `then` is not called.
+    pub fn handle_method_then(
+        &self,
+        name: &str,
+        payload: &[u8],
+        then: impl FnOnce(Answer) + Send + 'static,
+    ) -> bool {
+        let slot = Slot::Then(Box::new(then));
+        self.shared.method_then(name, payload, slot)
+    }
+
+    /// A twin was read (`complete`, `{"desired": …, "reported": …}`), or its desired properties were
+    /// patched. What is no JSON is ignored, with an [`Event::Warning`].
+    pub fn handle_twin(&self, complete: bool, json: &[u8]) {
+        self.shared.input(Input::Twin { complete, json });
+    }
+
+    /// The hub is connected, or no longer.
+    pub fn connected(&self, connected: bool) {
+        self.shared.input(match connected {
+            true => Input::Connected,
+            false => Input::Disconnected,
+        });
+    }
+
+    /// A report's result: the hub's status, such as 204, or 0 if the report was lost.
+    pub fn report_done(&self, id: u64, status: u16) {
+        self.shared.input(Input::ReportDone { id, status });
+    }
+
+    /// The next thing to send to the hub; `None` when there was none within `timeout`, or the
+    /// updater was closed. Only where no [handler](Self::on_outbound) takes them.
+    pub fn next_outbound(&self, timeout: Duration) -> Option<Outbound> {
+        self.shared
+            .wait_for(timeout, |state| state.outbound.pop_front())
+    }
+
+    /// From now on `handler` is called with everything that is to be sent to the hub, on the
+    /// updater's own thread. It must not wait for the network; it may call `handle_twin` and
+    /// `report_done`.
+    pub fn on_outbound(&self, handler: impl FnMut(Outbound) + Send + 'static) {
+        self.shared.set_outbound(Box::new(handler));
+    }
+
+    /// Everything that happens from now on, to be read from one thread. Who is more than 1000
+    /// events behind misses some.
+    pub fn events(&self) -> Events {
+        Events(self.shared.subscribe())
+    }
+
+    /// Where everything stands.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// Waits until an update has ended, none runs, and the hub has been told (if it is connected):
+    /// the outcome. `None` when there was no end within `timeout`, or the updater was closed.
+    ///
+    /// With [`Confirm::Connected`](crate::update::Confirm::Connected) an update ends by what comes
+    /// over the connection: it must not be served by the thread that waits here.
+    pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
+        let ended = |state: &mut State| {
+            let status = state.engine.status();
+            status.outcome.filter(|_| status.phase.is_none())
+        };
+        self.shared
+            .wait_for(timeout, |state| {
+                ended(state).filter(|_| state.engine.is_reported())
+            })
+            .or_else(|| self.shared.wait_for(Duration::ZERO, ended))
+    }
+
+    /// The application says that the new version is good (needed for
+    /// [`Confirm::Call`](crate::update::Confirm::Call); taken under any policy).
+    pub fn confirm(&self) {
+        self.shared.input(Input::Confirm);
+    }
+
+    /// Cancels the update that runs; `false` where none does. It has ended when its outcome says so.
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: the image is being applied, which can no longer be cancelled.
+    pub fn cancel(&self) -> Result<bool, Failure> {
+        let status = self.shared.status();
+        let Some(phase) = status.phase else {
+            return Ok(false);
+        };
+        if phase > crate::update::Phase::Verifying {
+            let text = format!("the update can no longer be cancelled: it is {phase}");
+            return Err(Failure::new(Code::Busy, text));
+        }
+        self.shared.input(Input::Cancel);
+        Ok(true)
+    }
+
+    /// Pauses the download; what is there stays. Survives a restart.
+    pub fn pause(&self) {
+        self.shared.input(Input::Pause);
+    }
+
+    /// Goes on with a paused download.
+    pub fn resume(&self) {
+        self.shared.input(Input::Resume);
+    }
+
+    /// The wall time, where the clock can be believed: see
+    /// [`Engine::wall_time`](crate::engine::Engine::wall_time).
+    pub fn wall_time(&self) -> Option<SystemTime> {
+        self.shared.wall_time()
+    }
+
+    /// Stops with a checkpoint and gives the state directory back. Returns within a second, whatever
+    /// network and disk do. Everything after it does nothing.
+    pub fn close(&self) {
+        self.shared
+            .close(Instant::now() + Duration::from_millis(900));
+    }
+}
+
+impl Drop for Updater {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The events of an [`Updater`], as an iterator that waits for the next one and ends when the
+/// updater is closed.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` when there was none within `timeout`, or the updater was closed.
+    pub fn next_within(&self, timeout: Duration) -> Option<Event> {
+        self.0.recv_timeout(timeout).ok()
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.0.recv().ok()
+    }
+}

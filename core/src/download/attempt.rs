@@ -1,0 +1,406 @@
+//! The device's side of an attempt: takes the bytes, checks and installs them, keeps the timers.
+
+use super::{
+    Stop,
+    answer::{Answer, Resume, judge, too_short},
+    failure::{RESUME, failure},
+    network::{self, BUFFER, BUFFERS, Event, Request},
+};
+use crate::{
+    install::{ImageInfo, Installer},
+    update::{
+        Checkpoint, Checks, Code, Ended, Failure, Job, Progress, Retry, Scheme, redact, scheme_of,
+    },
+};
+use std::{
+    collections::VecDeque,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+use ureq::{Agent, config::Config};
+
+/// How often a stop is looked for while the network is silent.
+const TICK: Duration = Duration::from_millis(100);
+/// `Progress::Received` at most so often.
+const PROGRESS: Duration = Duration::from_millis(100);
+/// States kept for an installer whose `sync` answers less than was written.
+const UNSYNCED: usize = 16;
+
+/// Why an attempt ended before its last byte.
+enum Abort {
+    Failed(Failure, Retry),
+    Stopped,
+}
+
+impl From<(Failure, Retry)> for Abort {
+    fn from((failure, retry): (Failure, Retry)) -> Self {
+        Self::Failed(failure, retry)
+    }
+}
+
+/// An installer's failure, or a request that cannot be made: nothing another attempt would change.
+impl From<Failure> for Abort {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure, Retry::Never)
+    }
+}
+
+pub(super) fn run(
+    config: &Config,
+    job: &Job,
+    installer: &mut dyn Installer,
+    mut image: ImageInfo,
+    stop: &Stop,
+    on: &mut dyn FnMut(Progress),
+) -> Ended {
+    image.size = image.size.or(job.size);
+    match attempt(config, job, installer, image, stop, on) {
+        Ok(checks) => Ended::Complete {
+            bytes: checks.bytes(),
+            digests: checks.finish(),
+        },
+        Err(Abort::Failed(failure, retry)) => Ended::Failed(failure, retry),
+        Err(Abort::Stopped) => Ended::Stopped,
+    }
+}
+
+fn attempt(
+    config: &Config,
+    job: &Job,
+    installer: &mut dyn Installer,
+    mut image: ImageInfo,
+    stop: &Stop,
+    on: &mut dyn FnMut(Progress),
+) -> Result<Checks, Abort> {
+    let shown = redact(&job.uri);
+    if scheme_of(&job.uri)? == Scheme::Http && job.https_only {
+        return Err(failure(Code::InsecureUri, &shown, "it is not https").into());
+    }
+    if let Some(size) = job.size.filter(|size| *size > job.max_size) {
+        let why = format!("{size} bytes were announced, {} are allowed", job.max_size);
+        return Err(failure(Code::TooLarge, &shown, &why).into());
+    }
+    let mut resume = usable(job);
+    if let Some((from, _)) = &resume {
+        image.size = image.size.or(from.total);
+        let begun = installer.begin(&image, from.offset)?;
+        resume = resume.filter(|(from, _)| from.offset == begun);
+    }
+    if let Some((resume, checks)) = resume.as_ref().filter(|(r, _)| r.total == Some(r.offset)) {
+        // Stopped between the last byte and its verification: nothing is left to be asked for.
+        on(Progress::Started {
+            offset: resume.offset,
+            total: resume.total,
+        });
+        return Ok(checks.clone());
+    }
+
+    let mut line = Line::open(config, job, stop, resume.as_ref().map(|(resume, _)| resume))?;
+    let head = loop {
+        match line.next()? {
+            Some(Event::Head(head)) => break head,
+            Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
+            Some(Event::Bytes(..) | Event::End) | None => {}
+        }
+    };
+    line.shown.clone_from(&head.shown);
+    let answer = judge(&head, resume.as_ref().map(|(resume, _)| resume), job)?;
+
+    let checks = match resume {
+        Some((_, checks)) if answer.offset > 0 => checks,
+        _ => {
+            image.size = answer.total.or(job.size);
+            let begun = installer.begin(&image, 0)?;
+            if begun != 0 {
+                let why = format!("the installer begins at byte {begun}, not at the first");
+                return Err(Failure::new(Code::Storage, why).into());
+            }
+            Checks::new()
+        }
+    };
+    on(Progress::Started {
+        offset: answer.offset,
+        total: answer.total,
+    });
+    let mut sink = Sink {
+        job,
+        installer,
+        on,
+        durable: checks.bytes(),
+        unsynced: VecDeque::new(),
+        synced: Instant::now(),
+        told: Instant::now(),
+        checks,
+        answer,
+    };
+    match pump(&mut line, &mut sink) {
+        Ok(()) => {}
+        Err(abort @ (Abort::Stopped | Abort::Failed(_, Retry::Resume(_)))) => {
+            // What is here need not be fetched again. A failing sync changes nothing about the end.
+            let _ = sink.checkpoint();
+            return Err(abort);
+        }
+        Err(abort) => return Err(abort),
+    }
+    sink.finish()?;
+    Ok(sink.checks)
+}
+
+/// The checkpoint, if it can be gone on from.
+fn usable(job: &Job) -> Option<(Resume, Checks)> {
+    let from = job.resume.as_ref().filter(|from| from.offset > 0)?;
+    let checks = Checks::restore(&from.checks)?;
+    let fits = from.content == job.content
+        && checks.bytes() == from.offset
+        && from
+            .total
+            .or(job.size)
+            .is_none_or(|total| from.offset <= total)
+        && job
+            .size
+            .is_none_or(|size| from.total.is_none_or(|total| total == size))
+        && (from.validator.is_some() || job.hash_judges);
+    let resume = Resume {
+        offset: from.offset,
+        validator: from.validator.clone(),
+        total: from.total,
+    };
+    fits.then_some((resume, checks))
+}
+
+fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
+    loop {
+        match line.next()? {
+            Some(Event::Bytes(buffer, filled)) => {
+                let bytes = buffer.get(..filled).unwrap_or_default();
+                sink.take(bytes, &line.shown)?;
+                // The network's side has gone when it has read the last byte.
+                let _ = line.empty.send(buffer);
+            }
+            Some(Event::End) => return sink.ended(&line.shown),
+            Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
+            Some(Event::Head(_)) | None => {}
+        }
+        sink.checkpoint_if_due()?;
+    }
+}
+
+/// The line to the network's side. Dropping it ends that side, too.
+struct Line<'a> {
+    job: &'a Job,
+    stop: &'a Stop,
+    agent: Agent,
+    /// Who answers, as it may be shown.
+    shown: String,
+    events: Receiver<Event>,
+    empty: Sender<Vec<u8>>,
+    /// How long it has waited for the network…
+    waited: Duration,
+    /// …and what came in that time. The time the installer takes is not the network's.
+    came: u64,
+}
+
+impl<'a> Line<'a> {
+    fn open(
+        config: &Config,
+        job: &'a Job,
+        stop: &'a Stop,
+        resume: Option<&Resume>,
+    ) -> Result<Self, Abort> {
+        let request = Request {
+            uri: job.uri.clone(),
+            range: resume.map(|resume| (resume.offset, resume.validator.clone())),
+            https_only: job.https_only,
+            max_redirects: job.max_redirects,
+        };
+        let agent = config.new_agent();
+        let (send, events) = mpsc::sync_channel(BUFFERS);
+        let (empty, buffers) = mpsc::channel();
+        for _ in 0..BUFFERS {
+            let _ = empty.send(vec![0; BUFFER]);
+        }
+        let theirs = agent.clone();
+        thread::Builder::new()
+            .name("twinflash-http".into())
+            .spawn(move || network::run(&theirs, request, &buffers, &send))
+            .map_err(|error| {
+                let why = format!("cannot start a thread for the download: {error}");
+                (Failure::new(Code::Network, why), RESUME)
+            })?;
+        Ok(Self {
+            job,
+            stop,
+            agent,
+            shown: redact(&job.uri),
+            events,
+            empty,
+            waited: Duration::ZERO,
+            came: 0,
+        })
+    }
+
+    /// The next event; `None` if there was none for a moment.
+    fn next(&mut self) -> Result<Option<Event>, Abort> {
+        if self.stop.is_stopped() {
+            return Err(Abort::Stopped);
+        }
+        let event = match self.events.try_recv() {
+            Ok(event) => Some(event),
+            Err(_) => {
+                let since = Instant::now();
+                let event = self.events.recv_timeout(TICK);
+                self.waited += since.elapsed();
+                match event {
+                    Ok(event) => Some(event),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => {
+                        let why = "the download's thread ended unexpectedly";
+                        return Err((failure(Code::Network, &self.shown, why), RESUME).into());
+                    }
+                }
+            }
+        };
+        match &event {
+            Some(Event::Bytes(_, filled)) => self.came += *filled as u64,
+            Some(_) => self.waited = Duration::ZERO,
+            None => {}
+        }
+        if self.came >= self.job.stall_bytes.max(1) {
+            self.came = 0;
+            self.waited = Duration::ZERO;
+        }
+        if self.waited >= self.job.stall_time {
+            let why = format!(
+                "the server sent {} bytes in {} s",
+                self.came,
+                self.job.stall_time.as_secs_f32()
+            );
+            return Err((failure(Code::Stalled, &self.shown, &why), RESUME).into());
+        }
+        Ok(event)
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        // Wakes a read that would otherwise wait for a silent server.
+        self.agent.clone().shutdown();
+    }
+}
+
+/// Where the bytes go.
+struct Sink<'a> {
+    job: &'a Job,
+    installer: &'a mut dyn Installer,
+    on: &'a mut dyn FnMut(Progress),
+    answer: Answer,
+    checks: Checks,
+    /// Up to here it is durable and said so.
+    durable: u64,
+    /// States whose bytes were written, but are not known to be durable.
+    unsynced: VecDeque<Checks>,
+    synced: Instant,
+    told: Instant,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, bytes: &[u8], shown: &str) -> Result<(), Abort> {
+        let offset = self.checks.bytes();
+        let limit = self
+            .answer
+            .total
+            .or(self.job.size)
+            .unwrap_or(self.job.max_size);
+        let limit = limit.min(self.job.max_size);
+        if bytes.len() as u64 > limit - offset.min(limit) {
+            let why = format!("it has more than {limit} bytes");
+            return Err(failure(Code::TooLarge, shown, &why).into());
+        }
+        self.checks.update(bytes);
+        self.installer.write(offset, bytes)?;
+        if self.told.elapsed() >= PROGRESS {
+            self.told = Instant::now();
+            (self.on)(Progress::Received(self.checks.bytes()));
+        }
+        Ok(())
+    }
+
+    /// The body is at its end: is it the image's?
+    fn ended(&self, shown: &str) -> Result<(), Abort> {
+        let received = self.checks.bytes();
+        match self.answer.total.or(self.job.size) {
+            Some(size)
+                if received < size && self.answer.total.is_none() && !self.answer.until_close =>
+            {
+                let why = format!("it has {received} bytes, {size} were announced");
+                Err(failure(Code::SizeMismatch, shown, &why).into())
+            }
+            Some(size) if received < size => Err(too_short(shown, received, size).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), Failure> {
+        let written = self.checks.bytes();
+        let since = self.unsynced.back().map_or(self.durable, Checks::bytes);
+        let due = written - since >= self.job.checkpoint_bytes
+            || (written > self.durable && self.synced.elapsed() >= self.job.checkpoint_interval);
+        if due {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable what was written, and says so; the installer's answer.
+    fn checkpoint(&mut self) -> Result<u64, Failure> {
+        let written = self.checks.bytes();
+        if written == self.durable {
+            return Ok(written);
+        }
+        let noted = self.unsynced.back().map(Checks::bytes) == Some(written);
+        if !noted && self.unsynced.len() < UNSYNCED {
+            self.unsynced.push_back(self.checks.clone());
+        }
+        let durable = self.installer.sync()?;
+        self.synced = Instant::now();
+        let mut reached = None;
+        while self
+            .unsynced
+            .front()
+            .is_some_and(|checks| checks.bytes() <= durable)
+        {
+            reached = self.unsynced.pop_front();
+        }
+        if let Some(checks) = reached.filter(|checks| checks.bytes() > self.durable) {
+            self.durable = checks.bytes();
+            (self.on)(Progress::Durable(Checkpoint {
+                content: self.job.content.clone(),
+                validator: self.answer.validator.clone(),
+                total: self.answer.total,
+                offset: checks.bytes(),
+                checks: checks.save(),
+            }));
+        }
+        Ok(durable)
+    }
+
+    /// The last sync: nothing may be left over.
+    fn finish(&mut self) -> Result<(), Failure> {
+        let written = self.checks.bytes();
+        self.unsynced.clear();
+        let mut before = None;
+        loop {
+            let durable = self.checkpoint()?;
+            if self.durable == written {
+                return Ok(());
+            }
+            // An installer may sync behind its writes; one that gets no further has failed.
+            if before.is_some_and(|before| durable <= before) {
+                let why = format!("only {durable} of {written} bytes could be made durable");
+                return Err(Failure::new(Code::Storage, why));
+            }
+            before = Some(durable);
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The course of an update up to its activation.
+
+use super::{After, Engine, Event, Output, Step, Verified, Work};
+use crate::contract::Moment;
+use crate::update::{
+    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Outcome, Phase, Progress,
+    Retry,
+};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+};
+use core::time::Duration;
+use data_encoding::HEXLOWER;
+
+/// An attempt that brought so many bytes shows that the server works: the next one starts at once.
+const GOOD_ATTEMPT: u64 = 64 << 10;
+/// A retry budget's smallest size: a small image may be fetched more often than
+/// [`RetryPolicy::sizes`](crate::update::RetryPolicy::sizes) says.
+const SMALL: u64 = 16 << 20;
+
+impl Engine {
+    /// Whether nothing but time stands in the download's way. Nothing is started before the caller
+    /// has its answer.
+    pub(super) fn may_download(&self) -> bool {
+        let paused = self.record.running().is_none_or(|update| update.paused);
+        self.work.is_none() && self.answers.is_empty() && !paused
+    }
+
+    /// Starts, or goes on with, the download when its time has come.
+    pub(super) fn advance_download(&mut self) {
+        let due = self
+            .transfer
+            .retry_at
+            .is_none_or(|at| self.now.monotonic >= at);
+        if !due || !self.may_download() {
+            return;
+        }
+        self.transfer.retry_at = None;
+        if self.phase() == Some(Phase::Waiting) && !self.begin_download() {
+            return;
+        }
+        self.download();
+    }
+
+    /// From Waiting to Downloading; `false` where no download is needed.
+    fn begin_download(&mut self) -> bool {
+        let wanted = self.request().and_then(|request| request.sha256());
+        let installed = &self.record.confirmed_sha256;
+        if wanted.is_some_and(|wanted| Some(HEXLOWER.encode(&wanted)) == *installed) {
+            self.completed();
+            return false;
+        }
+        let now = self.wall_time(self.now);
+        self.change(|update| update.times.downloading = now);
+        self.enter(Phase::Downloading);
+        self.save();
+        self.report(Moment::Downloading);
+        true
+    }
+
+    fn download(&mut self) {
+        let Some(update) = &self.record.update else {
+            return;
+        };
+        let (request, policy) = (&update.request, &self.config.policy);
+        let content = request.content();
+        let job = Job {
+            uri: request.uri.clone(),
+            resume: update
+                .checkpoint
+                .clone()
+                .filter(|checkpoint| checkpoint.content == content),
+            size: request.size,
+            max_size: policy.max_size,
+            hash_judges: request.has_hash(),
+            content,
+            https_only: !policy.allow_http,
+            max_redirects: policy.max_redirects,
+            checkpoint_interval: policy.checkpoint_interval,
+            checkpoint_bytes: policy.checkpoint_bytes,
+            stall_time: policy.stall_time,
+            stall_bytes: policy.stall_bytes,
+        };
+        let image = ImageInfo {
+            size: request.size,
+            version: request.version.clone(),
+        };
+        self.transfer.offset = job.resume.as_ref().map_or(0, |resume| resume.offset);
+        self.transfer.received = self.transfer.offset;
+        self.transfer.since.get_or_insert(self.now.monotonic);
+        self.work = Some(Work::Transfer);
+        self.output(Output::Download(Box::new(job), image));
+    }
+
+    pub(super) fn progress(&mut self, progress: Progress) {
+        if self.work != Some(Work::Transfer) {
+            return;
+        }
+        match progress {
+            Progress::Started { offset, total } => {
+                self.transfer.offset = offset;
+                self.transfer.received = offset;
+                self.transfer.total = total.or(self.request().and_then(|request| request.size));
+            }
+            Progress::Received(bytes) => self.received(bytes),
+            Progress::Durable(checkpoint) => self.durable(checkpoint),
+        }
+    }
+
+    fn received(&mut self, bytes: u64) {
+        let fetched = bytes.saturating_sub(self.transfer.received);
+        self.change(|update| update.spent.bytes += fetched);
+        self.transfer.received = bytes;
+        self.event(Event::Progress {
+            bytes,
+            total: self.transfer.total,
+        });
+        let policy = &self.config.policy;
+        let (Some(percent), step) = (self.percent(), policy.progress_step) else {
+            return;
+        };
+        let Some(reached) = percent.checked_div(step) else {
+            return;
+        };
+        let since = *self.transfer.reported_at.get_or_insert(self.now.monotonic);
+        let rested = self.now.monotonic.saturating_sub(since) >= policy.progress_interval;
+        if percent < 100 && reached > self.transfer.step_reported && rested {
+            self.transfer.step_reported = reached;
+            self.transfer.reported_at = Some(self.now.monotonic);
+            self.report(Moment::Progress);
+        }
+    }
+
+    fn durable(&mut self, checkpoint: Checkpoint) {
+        self.count_time();
+        self.change(|update| update.checkpoint = Some(checkpoint));
+        self.save_as(true);
+    }
+
+    /// Adds the time since the last count to what the download has used of its budget.
+    fn count_time(&mut self) {
+        let now = self.now.monotonic;
+        if let Some(since) = self.transfer.since.replace(now) {
+            let millis = now.saturating_sub(since).as_millis();
+            let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+            self.change(|update| update.spent.millis = update.spent.millis.saturating_add(millis));
+        }
+    }
+
+    pub(super) fn transfer_ended(&mut self, ended: Ended) {
+        if self.work != Some(Work::Transfer) {
+            return;
+        }
+        self.work = None;
+        self.count_time();
+        match (self.after.take(), ended) {
+            (Some(After::Cancel), _) => self.cancelled(),
+            (Some(After::Desired), _) => {
+                // Looked at anew: it may have changed again since.
+                self.consider_desired();
+            }
+            (Some(After::Pause), Ended::Stopped | Ended::Failed(..)) => {
+                self.transfer.since = None;
+            }
+            (_, Ended::Complete { bytes, digests }) => self.downloaded(bytes, &digests),
+            (None, Ended::Failed(failure, retry)) => self.attempt_failed(failure, retry),
+            // The driver is closing.
+            (None, Ended::Stopped) => {}
+        }
+    }
+
+    fn attempt_failed(&mut self, failure: Failure, retry: Retry) {
+        let pause = match retry {
+            Retry::Never => return self.failed(failure),
+            Retry::FromZero => {
+                self.change(|update| update.checkpoint = None);
+                None
+            }
+            Retry::Resume(pause) => pause,
+        };
+        self.change(|update| update.spent.attempts += 1);
+        if let Some(failure) = self.budget_spent(&failure) {
+            return self.failed(failure);
+        }
+        let after = self.next_pause().max(pause.unwrap_or_default());
+        self.transfer.retry_at = Some(self.now.monotonic + after);
+        self.save_as(true);
+        self.event(Event::Retry { failure, after });
+    }
+
+    /// The failure to end with, once the budget of time or bytes is used up.
+    fn budget_spent(&self, failure: &Failure) -> Option<Failure> {
+        let update = self.record.running()?;
+        let (spent, retry) = (update.spent, &self.config.policy.retry);
+        let size = self
+            .transfer
+            .total
+            .or(update.request.size)
+            .unwrap_or_default();
+        let bytes = size.max(SMALL).saturating_mul(u64::from(retry.sizes));
+        let time = Duration::from_millis(spent.millis);
+        (spent.bytes >= bytes || time >= retry.time).then(|| {
+            Failure::new(
+                failure.code,
+                format!(
+                    "{}; gave up after {} attempts, {} bytes and {} s",
+                    failure.message,
+                    spent.attempts,
+                    spent.bytes,
+                    time.as_secs()
+                ),
+            )
+        })
+    }
+
+    /// Exponential backoff; half of each pause is jitter.
+    fn next_pause(&mut self) -> Duration {
+        let retry = self.config.policy.retry;
+        let brought = self.transfer.received.saturating_sub(self.transfer.offset);
+        if brought >= GOOD_ATTEMPT {
+            self.transfer.pause = Duration::ZERO;
+            return Duration::ZERO;
+        }
+        self.transfer.pause = (self.transfer.pause * 2).clamp(retry.first, retry.longest);
+        let half = self.transfer.pause / 2;
+        let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
+        half + Duration::from_millis(self.random() % millis.saturating_add(1))
+    }
+
+    /// Every byte is there: compare the checks, then install.
+    fn downloaded(&mut self, bytes: u64, digests: &Digests) {
+        let sha256 = HEXLOWER.encode(&digests.sha256);
+        self.transfer.received = bytes;
+        self.transfer.total = Some(bytes);
+        self.change(|update| {
+            update.bytes = Some(bytes);
+            update.sha256 = Some(sha256.clone());
+        });
+        self.report(Moment::Downloaded);
+        self.enter(Phase::Verifying);
+        self.report(Moment::Verifying);
+        if let Some(failure) = self.mismatch(bytes, digests) {
+            return self.failed(failure);
+        }
+        let unchecked = self
+            .request()
+            .is_none_or(|request| request.checks.is_empty());
+        let by = if unchecked {
+            self.event(Event::Warning(String::from(
+                "only its transport (https) vouches for the image: the request carried no check value",
+            )));
+            Verified::Transport
+        } else {
+            Verified::Checks
+        };
+        self.event(Event::Verified { by, bytes, sha256 });
+        let now = self.wall_time(self.now);
+        self.change(|update| update.times.downloaded = now);
+        self.report(Moment::Verified);
+        self.apply();
+    }
+
+    /// What of the request's checks the image does not pass.
+    fn mismatch(&self, bytes: u64, digests: &Digests) -> Option<Failure> {
+        let request = self.request()?;
+        if let Some(size) = request.size.filter(|size| *size != bytes) {
+            return Some(Failure::new(
+                Code::SizeMismatch,
+                format!("the image has {bytes} bytes; {size} were announced"),
+            ));
+        }
+        let check = request
+            .checks
+            .iter()
+            .find(|check| !check.matches(digests))?;
+        let (code, found) = match check {
+            Check::Crc16(_) => (Code::CrcMismatch, Check::Crc16(digests.crc16)),
+            Check::Crc32(_) => (Code::CrcMismatch, Check::Crc32(digests.crc32)),
+            Check::Sha256(_) => (Code::HashMismatch, Check::Sha256(digests.sha256)),
+        };
+        Some(Failure::new(
+            code,
+            format!("the image is {found}; {check} was announced"),
+        ))
+    }
+
+    /// Starts applying; after a crash, starts it again.
+    pub(super) fn apply(&mut self) {
+        let now = self.wall_time(self.now);
+        self.change(|update| {
+            update.apply_attempts += 1;
+            update.times.applying = update.times.applying.or(now);
+        });
+        self.enter(Phase::Applying);
+        self.save();
+        self.report(Moment::Applying);
+        self.start_step(Step::Finish);
+    }
+
+    /// Failed before anything was activated.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        let Some(phase) = self.phase() else { return };
+        // What a server or a network broke can be gone on with by the next request.
+        let keep = matches!(
+            failure.code,
+            Code::Network | Code::Stalled | Code::HttpStatus | Code::Tls
+        );
+        self.ended(Outcome::Failed { phase, failure });
+        if !keep {
+            self.discard();
+        }
+    }
+
+    pub(super) fn cancelled(&mut self) {
+        let Some(phase) = self.phase() else { return };
+        self.ended(Outcome::Cancelled(phase));
+        self.discard();
+    }
+
+    /// What is there of the new image goes.
+    pub(super) fn discard(&mut self) {
+        self.change(|update| update.checkpoint = None);
+        self.start_step(Step::Abort);
+    }
+
+    /// The update has ended; the next one can start.
+    pub(super) fn ended(&mut self, outcome: Outcome) {
+        self.record.core.last_outcome = Some(outcome.as_str().to_string());
+        self.change(|update| update.outcome = Some(outcome.clone()));
+        self.after = None;
+        self.restart_by = None;
+        self.transfer.retry_at = None;
+        self.transfer.since = None;
+        self.save();
+        self.report_state();
+        self.event(Event::Ended(outcome));
+    }
+}

@@ -1,0 +1,223 @@
+//! What goes into the engine and what comes out.
+
+use crate::twin::Report;
+use crate::update::{Ended, Failure, ImageInfo, ImageState, Job, Outcome, Phase, Progress, Record};
+use alloc::{boxed::Box, string::String, vec::Vec};
+use core::time::Duration;
+
+/// The two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Only ever grows; no jump of the wall clock moves it. Where it starts does not matter.
+    pub monotonic: Duration,
+    /// Wall time in milliseconds since 1970 as the clock has it, believable or not; `None` where
+    /// there is no clock.
+    pub wall: Option<u64>,
+}
+
+/// What the journal held at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing: the first start.
+    Empty,
+    /// A record, as [`Record::to_json`] made it.
+    Record(Vec<u8>),
+    /// It cannot be read.
+    Lost,
+}
+
+/// What happens to the engine.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The start: first of all inputs, once.
+    Boot {
+        /// What the journal held.
+        stored: Stored,
+        /// What the installer's `inspect` answered.
+        image: ImageState,
+    },
+    /// The hub is connected.
+    Connected,
+    /// The hub is no longer connected.
+    Disconnected,
+    /// A twin was read, or its desired properties were patched.
+    Twin {
+        /// The whole twin (`{"desired": …, "reported": …}`), not a patch of the desired properties.
+        complete: bool,
+        /// The document.
+        json: &'a [u8],
+    },
+    /// A direct method was called. [`Output::Answer`] follows, with its id.
+    Method {
+        /// Any number; it comes back with the answer.
+        id: u64,
+        /// The method's name: one the engine [takes](super::Engine::takes_method).
+        name: &'a str,
+        /// Its payload.
+        payload: &'a [u8],
+    },
+    /// A report's result.
+    ReportDone {
+        /// The report's id.
+        id: u64,
+        /// The hub's status; 0 if the report was lost.
+        status: u16,
+    },
+    /// A running download says something.
+    Transfer(Progress),
+    /// The download ended.
+    TransferEnded(Ended),
+    /// A step of the installation ended.
+    Done(Step, Result<(), Failure>),
+    /// A save was not possible. What was to come after it was not performed.
+    SaveFailed(Failure),
+    /// The restart that was asked for: done, where the engine outlives it (the command restarted
+    /// another program), or not possible.
+    Restarted(Result<(), Failure>),
+    /// The application says that the new version is good.
+    Confirm,
+    /// The running update is to be cancelled.
+    Cancel,
+    /// The download is to be paused.
+    Pause,
+    /// A paused download is to go on.
+    Resume,
+    /// Time has passed.
+    Tick,
+}
+
+/// A step of the installation, as the installer's method of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `finish`
+    Finish,
+    /// `activate`
+    Activate,
+    /// `confirm`
+    Confirm,
+    /// `rollback`
+    Rollback,
+    /// `abort`
+    Abort,
+    /// The health command of [`Confirm::Health`](crate::update::Confirm::Health).
+    CheckHealth,
+}
+
+/// What the engine wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Make this record durable before anything that comes after it.
+    Save {
+        /// The record.
+        record: Box<Record>,
+        /// Only a checkpoint: where it cannot be saved, what comes after it may still be done.
+        checkpoint: bool,
+    },
+    /// Answer a method.
+    Answer {
+        /// Of the method's input.
+        id: u64,
+        /// The status for the caller.
+        status: u16,
+        /// JSON, never empty.
+        payload: String,
+    },
+    /// Send a patch of the reported properties; [`Input::ReportDone`] follows.
+    Report(Report),
+    /// Read the twin; [`Input::Twin`] follows.
+    ReadTwin,
+    /// Download; [`Input::Transfer`] and [`Input::TransferEnded`] follow.
+    Download(Box<Job>, ImageInfo),
+    /// Stop the running download; [`Input::TransferEnded`] follows.
+    StopDownload,
+    /// Perform a step of the installation; [`Input::Done`] follows.
+    Install(Step),
+    /// Restart, in the way the engine was configured with.
+    Restart,
+    /// Something the application may want to know.
+    Event(Event),
+}
+
+/// Something that happened, for the application.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A request was accepted.
+    Accepted {
+        /// The image's address, as it may be shown.
+        uri: String,
+        /// The version asked for.
+        version: Option<String>,
+    },
+    /// The update has come to a phase.
+    Phase(Phase),
+    /// So much of the image is there. At most ten a second.
+    Progress {
+        /// Bytes.
+        bytes: u64,
+        /// The image's size, if it is known.
+        total: Option<u64>,
+    },
+    /// An attempt failed and is repeated.
+    Retry {
+        /// Why.
+        failure: Failure,
+        /// After this pause.
+        after: Duration,
+    },
+    /// The image is there and passed what it is checked by.
+    Verified {
+        /// What that was.
+        by: Verified,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Its SHA-256 in hexadecimal.
+        sha256: String,
+    },
+    /// The update ended.
+    Ended(Outcome),
+    /// A request was refused.
+    Refused(Failure),
+    /// Something a person should look at.
+    Warning(String),
+}
+
+/// What vouches for an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verified {
+    /// Only its transport: https, and a body that ends where it said it would.
+    Transport,
+    /// The request's checks.
+    Checks,
+}
+
+impl Verified {
+    /// In a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Transport => "transport",
+            Self::Checks => "checks",
+        }
+    }
+}
+
+/// Where everything stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The running update's phase; `None` when none runs.
+    pub phase: Option<Phase>,
+    /// The version the running or last update asked for.
+    pub version: Option<String>,
+    /// Bytes of the image that are there.
+    pub bytes: u64,
+    /// The image's size, if it is known.
+    pub size: Option<u64>,
+    /// How the last update ended; `None` while one runs, and before the first.
+    pub outcome: Option<Outcome>,
+    /// The version that runs now.
+    pub running_version: Option<String>,
+    /// The download is paused.
+    pub paused: bool,
+}

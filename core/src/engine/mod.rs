@@ -1,0 +1,403 @@
+//! Decides. One [`Input`] in, [`Output`]s out: no I/O, no clock, no threads, no `std`.
+//!
+//! ```text
+//! engine.handle(Input, now);
+//! while let Some(output) = engine.poll() { … }   // perform each, in order
+//! // then wait until engine.wake_at(), or for the next input
+//! ```
+//!
+//! [`Output::Save`] must be durable before what comes after it is performed. That is what makes
+//! every crash recoverable: the next start reads the last record and goes on from there.
+
+mod asked;
+mod course;
+mod finish;
+mod io;
+mod start;
+
+pub use io::{Event, Input, Now, Output, Status, Step, Stored, Verified};
+pub use start::{Guard, guard};
+
+use crate::contract::{Contract, Moment, View};
+use crate::twin::Reporter;
+use crate::update::{Phase, Policy, Record, Request, Restart, Update};
+use alloc::{collections::VecDeque, string::String, vec::Vec};
+use core::time::Duration;
+use serde_json::Value;
+
+/// The earliest wall time that is believed: when this version was made (2026-11-01).
+const MADE: u64 = 1_793_491_200_000;
+/// So far may a wall clock lie before the last save and still be believed: clocks are set back a
+/// little when they are corrected.
+const SLACK: u64 = 600_000;
+
+/// What an engine is made with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How it is asked and what it reports.
+    pub contract: Contract,
+    /// What the device's owner allows.
+    pub policy: Policy,
+    /// The version that runs now, if that is known without the record.
+    pub current_version: Option<String>,
+    /// What makes an activated image run.
+    pub restart: Restart,
+    /// Another one at each start that counts as a restart: the system's boot id, or one of the
+    /// process where only the process restarts.
+    pub boot_id: String,
+    /// The installer's description, see [`Record::installer`].
+    pub installer: Option<Value>,
+    /// Any number; makes the jitter of this device's pauses differ from others'.
+    pub seed: u64,
+}
+
+/// The engine. See the [module](self).
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    record: Record,
+    reporter: Reporter,
+    outputs: VecDeque<Output>,
+    now: Now,
+    booted: bool,
+    running_version: Option<String>,
+    /// Wall time of the start.
+    started: Option<u64>,
+    link: Link,
+    work: Option<Work>,
+    /// What is done once the running download has stopped.
+    after: Option<After>,
+    transfer: Transfer,
+    answers: Vec<PendingAnswer>,
+    confirming: Confirming,
+    /// Reports may take until then before a restart.
+    restart_by: Option<Duration>,
+    restart_asked: bool,
+    /// The last restart was not possible: the whole time is waited.
+    restart_wait: bool,
+    rollback_attempts: u32,
+    save_again: Option<Duration>,
+    random: u64,
+}
+
+/// What is known of the connection and of the twin.
+#[derive(Debug, Default)]
+struct Link {
+    connected: bool,
+    desired: Value,
+    /// The version of `desired`; `None` until the twin was read on this connection.
+    version: Option<u64>,
+    /// A twin was read at least once since the start.
+    desired_known: bool,
+    /// The twin is asked for again at this time, if it has not come.
+    read_again: Option<Duration>,
+    read_pause: Duration,
+}
+
+/// What the pipeline is busy with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Transfer,
+    Step(Step),
+}
+
+#[derive(Debug)]
+enum After {
+    Cancel,
+    Pause,
+    /// Another desired request, or none, has taken the place of the running one.
+    Desired,
+}
+
+/// The running attempt at a download, and the pauses between attempts.
+#[derive(Debug, Default)]
+struct Transfer {
+    /// Where this attempt began.
+    offset: u64,
+    /// Bytes that are there.
+    received: u64,
+    total: Option<u64>,
+    pause: Duration,
+    retry_at: Option<Duration>,
+    /// Time of trying is counted from here.
+    since: Option<Duration>,
+    step_reported: u8,
+    reported_at: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct PendingAnswer {
+    id: u64,
+    payload: String,
+    /// The answer waits for the report at this place.
+    place: u64,
+    by: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Confirming {
+    /// Confirmation is due within the policy's time from here.
+    since: Duration,
+    /// The hub was reached since the new version runs.
+    reached: bool,
+    /// The application said so, or the health command did.
+    said: bool,
+    /// The next try of the health command, or of the installer's confirm.
+    again_at: Option<Duration>,
+}
+
+impl Engine {
+    /// An engine that has not been started: it wants [`Input::Boot`] first.
+    pub fn new(config: Config) -> Self {
+        Self {
+            random: config.seed,
+            config,
+            record: Record::default(),
+            reporter: Reporter::default(),
+            outputs: VecDeque::new(),
+            now: Now::default(),
+            booted: false,
+            running_version: None,
+            started: None,
+            link: Link::default(),
+            work: None,
+            after: None,
+            transfer: Transfer::default(),
+            answers: Vec::new(),
+            confirming: Confirming::default(),
+            restart_by: None,
+            restart_asked: false,
+            restart_wait: false,
+            rollback_attempts: 0,
+            save_again: None,
+        }
+    }
+
+    /// Takes an input. Afterwards [`poll`](Self::poll) is to be drained.
+    pub fn handle(&mut self, input: Input<'_>, now: Now) {
+        self.now = now;
+        match input {
+            Input::Boot { stored, image } => self.boot(stored, image),
+            Input::Connected => self.connected(),
+            Input::Disconnected => self.disconnected(),
+            Input::Twin { complete, json } => self.twin(complete, json),
+            Input::Method { id, name, payload } => self.method(id, name, payload),
+            Input::ReportDone { id, status } => self.report_done(id, status),
+            Input::Transfer(progress) => self.progress(progress),
+            Input::TransferEnded(ended) => self.transfer_ended(ended),
+            Input::Done(step, result) => self.done(step, result),
+            Input::Restarted(result) => self.restarted(result),
+            Input::SaveFailed(failure) => self.save_failed(failure),
+            Input::Confirm => self.confirming.said = true,
+            Input::Cancel => self.cancel(),
+            Input::Pause => self.pause(),
+            Input::Resume => self.resume(),
+            Input::Tick => {}
+        }
+        if self.booted {
+            self.advance();
+        }
+    }
+
+    /// The next output to perform.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When the engine wants [`Input::Tick`] at the latest, on the monotonic clock.
+    pub fn wake_at(&self) -> Option<Duration> {
+        let waiting = self.phase() == Some(Phase::Confirming) && self.work.is_none();
+        let may_download = self.may_download();
+        [
+            self.reporter.wake_at(),
+            self.answers.iter().map(|answer| answer.by).min(),
+            self.transfer.retry_at.filter(|_| may_download),
+            self.restart_by.filter(|_| !self.restart_asked),
+            self.confirming.again_at.filter(|_| waiting),
+            waiting.then(|| self.confirming.since + self.config.policy.confirm_time),
+            self.save_again,
+            self.link.read_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether a direct method of this name is this engine's.
+    pub fn takes_method(&self, name: &str) -> bool {
+        self.config.contract.takes_method(name)
+    }
+
+    /// The wall time in milliseconds since 1970, where the clock can be believed: where it is past
+    /// the time this version was made and the record was last saved. A device without a
+    /// battery-backed clock starts in 1970.
+    pub fn wall_time(&self, now: Now) -> Option<u64> {
+        let floor = self.record.saved.max(MADE).saturating_sub(SLACK);
+        now.wall.filter(|wall| *wall >= floor)
+    }
+
+    /// Where everything stands.
+    pub fn status(&self) -> Status {
+        let update = self.record.update.as_ref();
+        Status {
+            phase: self.phase(),
+            version: update.and_then(|update| update.request.version.clone()),
+            bytes: match self.phase() {
+                Some(Phase::Waiting | Phase::Downloading) => self.transfer.received,
+                _ => update.and_then(|update| update.bytes).unwrap_or_default(),
+            },
+            size: self
+                .transfer
+                .total
+                .or(update.and_then(|update| update.bytes.or(update.request.size))),
+            outcome: update.and_then(|update| update.outcome.clone()),
+            running_version: self.running_version.clone(),
+            paused: update.is_some_and(|update| update.paused),
+        }
+    }
+
+    /// Whether the hub has everything there is to report, or cannot be told now.
+    pub fn is_reported(&self) -> bool {
+        !self.link.connected || self.reporter.is_idle()
+    }
+
+    /// Whether the running update can still be cancelled.
+    pub fn can_cancel(&self) -> bool {
+        self.phase().is_some_and(|phase| phase <= Phase::Verifying)
+    }
+
+    /// The phase of the update that runs.
+    fn phase(&self) -> Option<Phase> {
+        self.record.running().map(|update| update.phase)
+    }
+
+    fn request(&self) -> Option<&Request> {
+        self.record.update.as_ref().map(|update| &update.request)
+    }
+
+    /// Changes the update, if there is one.
+    fn change(&mut self, change: impl FnOnce(&mut Update)) {
+        if let Some(update) = &mut self.record.update {
+            change(update);
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.output(Output::Event(event));
+    }
+
+    fn save(&mut self) {
+        self.save_as(false);
+    }
+
+    fn save_as(&mut self, checkpoint: bool) {
+        if let Some(wall) = self.wall_time(self.now) {
+            self.record.saved = wall;
+        }
+        self.save_again = None;
+        self.output(Output::Save {
+            record: self.record.clone().into(),
+            checkpoint,
+        });
+    }
+
+    /// The running update goes into a phase.
+    fn enter(&mut self, phase: Phase) {
+        self.change(|update| update.phase = phase);
+        self.event(Event::Phase(phase));
+    }
+
+    /// Queues the state as it is now to be reported. The answer is its place in the reporter.
+    fn report(&mut self, moment: Moment) -> u64 {
+        let percent = self.percent();
+        let view = View {
+            running: self.running_version.as_deref(),
+            update: self.record.update.as_ref(),
+            percent,
+            started: self.started,
+        };
+        let wanted = self.config.contract.render(moment, view);
+        let tag = (moment == Moment::Progress).then_some(0);
+        self.reporter.push(wanted, tag)
+    }
+
+    fn report_state(&mut self) -> u64 {
+        self.report(Moment::of(self.record.update.as_ref()))
+    }
+
+    fn percent(&self) -> Option<u8> {
+        let total = self.transfer.total.filter(|total| *total > 0)?;
+        let percent = u128::from(self.transfer.received) * 100 / u128::from(total);
+        u8::try_from(percent.min(100)).ok()
+    }
+
+    fn start_step(&mut self, step: Step) {
+        self.work = Some(Work::Step(step));
+        self.output(Output::Install(step));
+    }
+
+    /// A number for jitter (SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Goes on with whatever can go on.
+    fn advance(&mut self) {
+        self.flush();
+        if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
+            self.save();
+        }
+        if self
+            .link
+            .read_again
+            .is_some_and(|at| self.now.monotonic >= at)
+        {
+            self.read_twin();
+        }
+        match self.phase() {
+            Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
+            Some(Phase::Rebooting | Phase::RollingBack) => self.advance_restart(),
+            Some(Phase::Confirming) => self.advance_confirming(),
+            _ => {}
+        }
+        self.flush();
+    }
+
+    /// Hands over the next report, and the answers that waited for one.
+    fn flush(&mut self) {
+        let contract = &self.config.contract;
+        let report = self
+            .reporter
+            .poll(self.now.monotonic, |wanted| contract.whole_patch(wanted));
+        if let Some(report) = report {
+            self.output(Output::Report(report));
+        }
+        let (reporter, now) = (&self.reporter, self.now.monotonic);
+        let handing_over = self.config.policy.answer_wait.is_zero();
+        let mut ready = Vec::new();
+        self.answers.retain_mut(|answer| {
+            let done = reporter.settled(answer.place)
+                || (handing_over && reporter.handed_over(answer.place))
+                || now >= answer.by;
+            if done {
+                ready.push((answer.id, core::mem::take(&mut answer.payload)));
+            }
+            !done
+        });
+        for (id, payload) in ready {
+            self.output(Output::Answer {
+                id,
+                status: 200,
+                payload,
+            });
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! Connection strings, as the Azure portal and `az iot hub` hand them out.
+
+use super::sas::{Key, sas_token};
+use std::{fmt, str::FromStr};
+
+/// The port of MQTT over TLS, where nothing else is said.
+const MQTT_PORT: u16 = 8883;
+/// The port of a hub's REST interface, where nothing else is said.
+const HTTPS_PORT: u16 = 443;
+
+/// A host and the port it listens on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// A device's connection string:
+/// `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`.
+///
+/// Both host names may carry a port (`localhost:18883`); IPv6 addresses stand in brackets. Names of
+/// parts are read in any case, in any order; white space around the whole is ignored. `Debug` and
+/// `Display` do not show the key.
+///
+/// ```
+/// use twinflash::iothub::ConnectionString;
+///
+/// let text = "HostName=myhub.azure-devices.net;DeviceId=d1;SharedAccessKey=c2VjcmV0";
+/// let connection: ConnectionString = text.parse()?;
+/// assert_eq!(connection.device_id(), "d1");
+/// assert_eq!(connection.server(), ("myhub.azure-devices.net", 8883));
+/// assert!(!connection.to_string().contains("c2VjcmV0"));
+/// # Ok::<(), twinflash::iothub::ConnectionStringError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionString {
+    hub: Endpoint,
+    gateway: Option<Endpoint>,
+    device_id: String,
+    key: Key,
+}
+
+impl ConnectionString {
+    /// The hub's name, without port: what tokens and the user name speak of.
+    #[must_use]
+    pub fn hub(&self) -> &str {
+        &self.hub.host
+    }
+
+    /// The device's id in the hub's registry.
+    #[must_use]
+    pub fn device_id(&self) -> &str {
+        &self.device_id
+    }
+
+    /// Host and port to connect to: the gateway's if one is named, else the hub's.
+    #[must_use]
+    pub fn server(&self) -> (&str, u16) {
+        let server = self.gateway.as_ref().unwrap_or(&self.hub);
+        (&server.host, server.port)
+    }
+
+    /// As [`ConnectionString::server`], in one text: `host:port`.
+    pub(super) fn server_name(&self) -> String {
+        self.gateway.as_ref().unwrap_or(&self.hub).to_string()
+    }
+
+    /// A token that proves this device to the hub until `expires`, in seconds since 1970 UTC.
+    #[must_use]
+    pub fn token(&self, expires: u64) -> String {
+        let resource = format!("{}/devices/{}", self.hub.host, self.device_id);
+        sas_token(&resource, &self.key, None, expires)
+    }
+}
+
+impl FromStr for ConnectionString {
+    type Err = ConnectionStringError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = Parts::split(text)?;
+        if parts.module_id.is_some() {
+            return Err(error(
+                "ModuleId is not supported: use a device's connection string, not a module's",
+            ));
+        }
+        if parts
+            .x509
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        {
+            return Err(error(
+                "x509=true: certificates of a device are not supported yet; use a device with a SharedAccessKey",
+            ));
+        }
+        if parts.policy.is_some() && parts.device_id.is_none() {
+            return Err(error(
+                "this is a service's connection string (it has a SharedAccessKeyName); a device's, with a DeviceId, is needed",
+            ));
+        }
+        if parts.policy.is_some() {
+            return Err(error(
+                "SharedAccessKeyName does not belong here: a device connects with its own SharedAccessKey",
+            ));
+        }
+        Ok(Self {
+            hub: parts.host(MQTT_PORT)?,
+            gateway: match parts.gateway {
+                Some(text) => Some(endpoint("GatewayHostName", text, MQTT_PORT)?),
+                None => None,
+            },
+            device_id: device_id(required("DeviceId", parts.device_id)?)?,
+            key: parts.key()?,
+        })
+    }
+}
+
+impl fmt::Display for ConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hub, device_id, .. } = self;
+        write!(f, "HostName={hub};DeviceId={device_id};SharedAccessKey=***")?;
+        match &self.gateway {
+            Some(gateway) => write!(f, ";GatewayHostName={gateway}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A back end's connection string: `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`.
+///
+/// Read and shown as [`ConnectionString`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConnectionString {
+    hub: Endpoint,
+    policy: String,
+    key: Key,
+}
+
+impl ServiceConnectionString {
+    /// The hub's name, without port.
+    #[must_use]
+    pub fn hub(&self) -> &str {
+        &self.hub.host
+    }
+
+    /// The port of the REST interface: 443 if the string names none.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.hub.port
+    }
+
+    /// The name of the shared access policy.
+    #[must_use]
+    pub fn policy(&self) -> &str {
+        &self.policy
+    }
+
+    /// A token for the `Authorization` header, good until `expires`, in seconds since 1970 UTC.
+    #[must_use]
+    pub fn token(&self, expires: u64) -> String {
+        sas_token(&self.hub.host, &self.key, Some(&self.policy), expires)
+    }
+}
+
+impl FromStr for ServiceConnectionString {
+    type Err = ConnectionStringError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = Parts::split(text)?;
+        if parts.device_id.is_some() {
+            return Err(error(
+                "this is a device's connection string (it has a DeviceId); a service's, with a SharedAccessKeyName, is needed",
+            ));
+        }
+        Ok(Self {
+            hub: parts.host(HTTPS_PORT)?,
+            policy: required("SharedAccessKeyName", parts.policy)?.to_owned(),
+            key: parts.key()?,
+        })
+    }
+}
+
+impl fmt::Display for ServiceConnectionString {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hub, policy, .. } = self;
+        write!(
+            f,
+            "HostName={hub};SharedAccessKeyName={policy};SharedAccessKey=***"
+        )
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A connection string cannot be used. The message names the part and what is expected there, never
+/// the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStringError(String);
+
+impl fmt::Display for ConnectionStringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection string: {}", self.0)
+    }
+}
+
+impl std::error::Error for ConnectionStringError {}
+
+fn error(message: impl Into<String>) -> ConnectionStringError {
+    ConnectionStringError(message.into())
+}
+
+/// The parts of a connection string, of either kind, as they stand there.
+#[derive(Default)]
+struct Parts<'a> {
+    host: Option<&'a str>,
+    gateway: Option<&'a str>,
+    device_id: Option<&'a str>,
+    module_id: Option<&'a str>,
+    policy: Option<&'a str>,
+    key: Option<&'a str>,
+    x509: Option<&'a str>,
+}
+
+impl<'a> Parts<'a> {
+    /// A part that cannot be read is told by its number: it may be the key, out of its place.
+    fn split(text: &'a str) -> Result<Self, ConnectionStringError> {
+        let mut parts = Self::default();
+        let all = text.trim().split(';').enumerate();
+        for (index, part) in all.filter(|(_, part)| !part.is_empty()) {
+            let number = index + 1;
+            let Some((name, value)) = part.split_once('=') else {
+                return Err(error(format!("part {number} is not \"name=value\"")));
+            };
+            let slot = match name.trim().to_ascii_lowercase().as_str() {
+                "hostname" => &mut parts.host,
+                "gatewayhostname" => &mut parts.gateway,
+                "deviceid" => &mut parts.device_id,
+                "moduleid" => &mut parts.module_id,
+                "sharedaccesskeyname" => &mut parts.policy,
+                "sharedaccesskey" => &mut parts.key,
+                "x509" => &mut parts.x509,
+                "sharedaccesssignature" => {
+                    return Err(error(
+                        "SharedAccessSignature is not supported: a ready-made token cannot be renewed; use the SharedAccessKey",
+                    ));
+                }
+                _ => {
+                    return Err(error(format!(
+                        "part {number} has an unknown name; known are HostName, DeviceId, SharedAccessKey, GatewayHostName and SharedAccessKeyName"
+                    )));
+                }
+            };
+            if slot.replace(value.trim()).is_some() {
+                return Err(error(format!("part {number} is there twice")));
+            }
+        }
+        Ok(parts)
+    }
+
+    fn host(&self, default_port: u16) -> Result<Endpoint, ConnectionStringError> {
+        endpoint("HostName", required("HostName", self.host)?, default_port)
+    }
+
+    fn key(&self) -> Result<Key, ConnectionStringError> {
+        Key::from_base64(required("SharedAccessKey", self.key)?).ok_or_else(|| {
+            error("SharedAccessKey is not base64: copy the whole key, with its = at the end")
+        })
+    }
+}
+
+fn required<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, ConnectionStringError> {
+    match value {
+        Some(value) if !value.is_empty() => Ok(value),
+        Some(_) => Err(error(format!("{name} is empty"))),
+        None => Err(error(format!("{name} is missing"))),
+    }
+}
+
+/// A value as an error may show it: one that could be a key that slipped into the wrong place is not.
+fn shown(text: &str) -> &str {
+    match Key::from_base64(text) {
+        Some(_) if text.len() >= 16 => "***",
+        _ => text,
+    }
+}
+
+/// Reads `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
+fn endpoint(name: &str, text: &str, default_port: u16) -> Result<Endpoint, ConnectionStringError> {
+    let refuse = || {
+        error(format!(
+            "{name} \"{}\" is not a host name, such as myhub.azure-devices.net or localhost:{default_port}",
+            shown(text)
+        ))
+    };
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').ok_or_else(refuse)?;
+            address
+                .parse::<std::net::Ipv6Addr>()
+                .map_err(|_| refuse())?;
+            match port {
+                "" => (address, None),
+                _ => (address, Some(port.strip_prefix(':').ok_or_else(refuse)?)),
+            }
+        }
+        None => match text.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        },
+    };
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(allowed) {
+        return Err(refuse());
+    }
+    let port = match port.map(str::parse) {
+        None => default_port,
+        Some(Ok(port)) if port > 0 => port,
+        Some(_) => {
+            return Err(error(format!(
+                "{name} \"{}\": the port is not a number from 1 to 65535",
+                shown(text)
+            )));
+        }
+    };
+    Ok(Endpoint {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// The identity registry's rule for device ids.
+fn device_id(text: &str) -> Result<String, ConnectionStringError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@$'".contains(&byte);
+    if text.len() > 128 || !text.bytes().all(allowed) {
+        return Err(error(format!(
+            "DeviceId \"{}\" is not the id of a device: up to 128 ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ $ '",
+            shown(text)
+        )));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "c2VjcmV0//VjcmV0";
+
+    fn parse(text: &str) -> ConnectionString {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn where_a_device_connects() {
+        let plain = parse(&format!(
+            "HostName=h.example;DeviceId=d;SharedAccessKey={KEY}"
+        ));
+        assert_eq!((plain.hub(), plain.device_id()), ("h.example", "d"));
+        assert_eq!(plain.server(), ("h.example", 8883));
+
+        let port = parse(&format!(
+            " HostName=localhost:18883;DeviceId=d;SharedAccessKey={KEY};\n"
+        ));
+        assert_eq!(port.server(), ("localhost", 18883));
+        assert_eq!(port.hub(), "localhost");
+
+        let gateway = parse(&format!(
+            "sharedaccesskey={KEY};GATEWAYHOSTNAME=gw:1;deviceid=d=1;hostname=h:2;x509=false"
+        ));
+        assert_eq!(gateway.server(), ("gw", 1));
+        assert_eq!((gateway.hub(), gateway.device_id()), ("h", "d=1"));
+
+        for (host, server) in [
+            ("[::1]", ("::1", 8883)),
+            ("[::1]:77", ("::1", 77)),
+            ("127.0.0.1:9", ("127.0.0.1", 9)),
+        ] {
+            let text = format!("HostName={host};DeviceId=d;SharedAccessKey={KEY}");
+            assert_eq!(parse(&text).server(), server);
+        }
+    }
+
+    #[test]
+    fn a_token_names_hub_and_device_without_port() {
+        let text =
+            format!("HostName=hub:7;DeviceId=d#1;SharedAccessKey={KEY};GatewayHostName=gw:8");
+        let token = parse(&text).token(5);
+        assert!(token.contains("sr=hub%2Fdevices%2Fd%231&"), "{token}");
+        assert!(token.ends_with("&se=5"), "{token}");
+    }
+
+    #[test]
+    fn a_service_string() {
+        let text = format!(
+            "HostName=hub.example:8443;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"
+        );
+        let service: ServiceConnectionString = text.parse().unwrap();
+        assert_eq!((service.hub(), service.port()), ("hub.example", 8443));
+        assert_eq!(service.policy(), "iothubowner");
+        assert!(service.token(5).ends_with("&se=5&skn=iothubowner"));
+        let text = text.replace(":8443", "");
+        assert_eq!(
+            text.parse::<ServiceConnectionString>().unwrap().port(),
+            HTTPS_PORT
+        );
+    }
+
+    #[test]
+    fn the_key_is_never_shown() {
+        let device = parse(&format!(
+            "HostName=h;DeviceId=d;SharedAccessKey={KEY};GatewayHostName=g"
+        ));
+        assert_eq!(
+            device.to_string(),
+            "HostName=h:8883;DeviceId=d;SharedAccessKey=***;GatewayHostName=g:8883"
+        );
+        let service: ServiceConnectionString =
+            format!("HostName=h;SharedAccessKeyName=p;SharedAccessKey={KEY}")
+                .parse()
+                .unwrap();
+        for shown in [
+            format!("{device:?}"),
+            format!("{service} {service:?}"),
+            format!("{device}"),
+        ] {
+            assert!(
+                !shown.contains(KEY) && !shown.contains("99, 50, 86"),
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_the_key_is_not() {
+        for (text, expected) in [
+            ("", "HostName is missing"),
+            ("DeviceId=d;SharedAccessKey=KEY", "HostName is missing"),
+            ("HostName=h;SharedAccessKey=KEY", "DeviceId is missing"),
+            (
+                "HostName=h;DeviceId=;SharedAccessKey=KEY",
+                "DeviceId is empty",
+            ),
+            ("HostName=h;DeviceId=d", "SharedAccessKey is missing"),
+            (
+                "HostName=h;DeviceId=d;SharedAccessKey=KEY!",
+                "SharedAccessKey is not base64",
+            ),
+            (
+                "HostName=h;DeviceId=d;SharedAccessKey:KEY",
+                "part 3 is not \"name=value\"",
+            ),
+            ("HostName=h;DeviceId=d;KEY=", "part 3 has an unknown name"),
+            (
+                "HostName=h;DeviceId=d;GateHostName=g;SharedAccessKey=KEY",
+                "part 3 has an unknown name",
+            ),
+            (
+                "HostName=h;HostName=h;DeviceId=d;SharedAccessKey=KEY",
+                "part 2 is there twice",
+            ),
+            (
+                "HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=KEY",
+                "ModuleId is not supported",
+            ),
+            ("HostName=h;DeviceId=d;x509=true", "not supported yet"),
+            (
+                "HostName=h;DeviceId=d;SharedAccessSignature=KEY",
+                "cannot be renewed",
+            ),
+            (
+                "HostName=h;SharedAccessKeyName=p;SharedAccessKey=KEY",
+                "this is a service's connection string",
+            ),
+            (
+                "HostName=h;DeviceId=d;SharedAccessKeyName=p;SharedAccessKey=KEY",
+                "SharedAccessKeyName does not belong here",
+            ),
+            (
+                "HostName=https://h;DeviceId=d;SharedAccessKey=KEY",
+                "the port is not a number",
+            ),
+            (
+                "HostName=h/x;DeviceId=d;SharedAccessKey=KEY",
+                "\"h/x\" is not a host name",
+            ),
+            (
+                "HostName=:8883;DeviceId=d;SharedAccessKey=KEY",
+                "is not a host name",
+            ),
+            (
+                "HostName=[::1;DeviceId=d;SharedAccessKey=KEY",
+                "is not a host name",
+            ),
+            (
+                "HostName=[nonsense];DeviceId=d;SharedAccessKey=KEY",
+                "is not a host name",
+            ),
+            (
+                "HostName=h:0;DeviceId=d;SharedAccessKey=KEY",
+                "not a number from 1 to 65535",
+            ),
+            (
+                "HostName=h:65536;DeviceId=d;SharedAccessKey=KEY",
+                "not a number from 1 to 65535",
+            ),
+            (
+                "HostName=h;GatewayHostName=g:;DeviceId=d;SharedAccessKey=KEY",
+                "GatewayHostName \"g:\"",
+            ),
+            (
+                "HostName=KEY;DeviceId=d;SharedAccessKey=KEY",
+                "HostName \"***\" is not a host name",
+            ),
+            (
+                "HostName=h;DeviceId=KEY;SharedAccessKey=KEY",
+                "DeviceId \"***\" is not the id",
+            ),
+            (
+                "HostName=h;DeviceId=a/b;SharedAccessKey=KEY",
+                "\"a/b\" is not the id of a device",
+            ),
+        ] {
+            let error = text
+                .replace("KEY", KEY)
+                .parse::<ConnectionString>()
+                .unwrap_err();
+            let message = error.to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+            assert!(!message.contains(KEY), "{text}: {message}");
+        }
+        for (text, expected) in [
+            (
+                "HostName=h;DeviceId=d;SharedAccessKey=KEY",
+                "this is a device's connection string",
+            ),
+            (
+                "HostName=h;SharedAccessKey=KEY",
+                "SharedAccessKeyName is missing",
+            ),
+        ] {
+            let error = text
+                .replace("KEY", KEY)
+                .parse::<ServiceConnectionString>()
+                .unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+}

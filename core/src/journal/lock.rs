@@ -1,0 +1,63 @@
+//! Only one process at a time uses a state directory.
+
+use super::cannot;
+use crate::update::{Code, Failure};
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    path::Path,
+};
+
+/// Locks the state directory; the lock is held until the file is closed, however the process ends.
+///
+/// The lock is the kernel's, on an open file (`flock`), never the file's mere presence: nothing is
+/// left over after a crash. The file only tells people who holds it.
+pub(super) fn take(directory: &Path) -> Result<File, Failure> {
+    let path = directory.join("lock");
+    let failed = |error| cannot("lock", &path)(error);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    super::private(&mut options);
+    let mut file = options.open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Who it is is said as well as can be; that it is locked is certain.
+            let _ = (&file).take(256).read_to_string(&mut holder);
+            return Err(locked(directory, holder.trim()));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    let holder = format!("process {} ({})\n", std::process::id(), program());
+    // A full disk must not keep a device from starting.
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all(holder.as_bytes()));
+    Ok(file)
+}
+
+fn locked(directory: &Path, holder: &str) -> Failure {
+    let shown = directory.display();
+    let ours = format!("process {} ", std::process::id());
+    let message = if holder.starts_with(&ours) {
+        format!("this process has opened the state directory {shown} already; close that one first")
+    } else {
+        let holder = if holder.is_empty() {
+            "another process"
+        } else {
+            holder
+        };
+        format!(
+            "the state directory {shown} is in use by {holder}; stop it, or use another directory"
+        )
+    };
+    Failure::new(Code::Locked, message)
+}
+
+/// The name of this program's file.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().take(64).collect()
+}

@@ -1,0 +1,264 @@
+//! Remembers: one record, kept on disk through any crash and power cut.
+//!
+//! A directory holds two copies of the record, `journal.a` and `journal.b`, written in turn, each
+//! with a sequence number and a checksum. The copy that is being written is always the older one: if
+//! it is torn, its checksum fails and the other one counts.
+//!
+//! **A copy is overwritten where it lies**, by one write and one `fdatasync`. The other way, writing a
+//! new file and renaming it, needs a second sync for the directory, and on most file systems new
+//! blocks and a commit of the file system's own journal; the two copies make it unnecessary. Only the
+//! very first write of each copy does it that way. So a copy that exists has once been whole: one that
+//! cannot be read was damaged, and is no leftover of a first start that was cut short.
+//!
+//! What the record holds is not known here: it is bytes, at most 1 MiB of them.
+
+mod copy;
+mod lock;
+
+use crate::disk;
+use crate::update::{Code, Failure};
+use copy::Copy;
+use std::{
+    fmt, fs,
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+const NAMES: [&str; 2] = ["journal.a", "journal.b"];
+
+/// What [`Journal::open`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Loaded {
+    /// Nothing was ever saved here.
+    Empty,
+    /// The payload last saved.
+    Record(Vec<u8>),
+    /// Something was saved here, and no copy of it can be read. The files were put aside under the
+    /// names given, and nobody removes them. Until the next [`Journal::save`], every start is told so.
+    Lost {
+        /// The damaged files under their new names.
+        set_aside: Vec<PathBuf>,
+    },
+}
+
+/// The record's place on disk. As long as it lives, no other process can open the same directory.
+pub struct Journal {
+    directory: PathBuf,
+    sequence: u64,
+    /// The copy that is written next: not the one that counts.
+    next: usize,
+    /// The directory may hold entries that are not durable yet.
+    sync_directory: bool,
+    _lock: File,
+}
+
+impl Journal {
+    /// Opens a state directory, made if it is not there (mode 0700; the mode of one that exists is
+    /// left alone), and reads the record. Files have mode 0600 in any case: a record holds URIs
+    /// with their secrets.
+    ///
+    /// # Errors
+    /// [`Code::Locked`] where another process holds the directory, naming it;
+    /// [`Code::NoPermission`], [`Code::NoSpace`] or [`Code::State`] with the path otherwise. A
+    /// damaged record is not an error, but [`Loaded::Lost`].
+    pub fn open(directory: &Path) -> Result<(Self, Loaded), Failure> {
+        let directory =
+            std::path::absolute(directory).map_err(cannot("find the directory", directory))?;
+        make(&directory)?;
+        let lock = lock::take(&directory)?;
+        let mut journal = Self {
+            directory,
+            sequence: 0,
+            next: 0,
+            sync_directory: true,
+            _lock: lock,
+        };
+        let loaded = journal.load()?;
+        Ok((journal, loaded))
+    }
+
+    /// Saves the record: when this returns, it survives a power cut.
+    ///
+    /// After an error the record saved before still counts, or this one does: as after a crash. It
+    /// may be tried again.
+    ///
+    /// # Errors
+    /// [`Code::NoSpace`], [`Code::NoPermission`] or [`Code::State`], naming the file.
+    pub fn save(&mut self, payload: &[u8]) -> Result<(), Failure> {
+        let path = self.path(self.next);
+        let failed = |error| cannot("save the state in", &path)(error);
+        if payload.len() > copy::MAX_PAYLOAD {
+            let (bytes, max) = (payload.len(), copy::MAX_PAYLOAD);
+            let message = format!("a record of {bytes} bytes is more than {max}");
+            return Err(failed(io::Error::other(message)));
+        }
+        let sequence = self.sequence.saturating_add(1);
+        match open_copy(&path).map_err(failed)? {
+            Some(file) => overwrite(file, sequence, payload),
+            None => {
+                self.sync_directory = true;
+                self.create(&path, sequence, payload)
+            }
+        }
+        .map_err(failed)?;
+        if self.sync_directory {
+            disk::sync_dir(&self.directory).map_err(failed)?;
+            self.sync_directory = false;
+        }
+        self.sequence = sequence;
+        self.next = 1 - self.next;
+        Ok(())
+    }
+
+    fn path(&self, index: usize) -> PathBuf {
+        self.directory
+            .join(NAMES.get(index).copied().unwrap_or_default())
+    }
+
+    fn load(&mut self) -> Result<Loaded, Failure> {
+        let mut found = None::<Copy>;
+        let mut damaged = Vec::new();
+        for index in 0..NAMES.len() {
+            let path = self.path(index);
+            let failed = |error| cannot("read the state in", &path)(error);
+            let Some(file) = open_copy(&path).map_err(failed)? else {
+                continue;
+            };
+            // What a killed process wrote may be seen before it is durable; it will be acted upon.
+            file.sync_data().map_err(failed)?;
+            // A sector that cannot be read is damage like any other.
+            match copy::decode(file).unwrap_or_default() {
+                None => damaged.push(path),
+                Some(copy) if found.as_ref().is_some_and(|f| f.sequence >= copy.sequence) => {}
+                Some(copy) => {
+                    self.sequence = copy.sequence;
+                    self.next = 1 - index;
+                    found = Some(copy);
+                }
+            }
+        }
+        if let Some(copy) = found {
+            return Ok(Loaded::Record(copy.payload));
+        }
+        let mut set_aside = self.set_aside_before()?;
+        for path in damaged {
+            set_aside.push(self.set_aside(&path)?);
+        }
+        if set_aside.is_empty() {
+            return Ok(Loaded::Empty);
+        }
+        disk::sync_dir(&self.directory).map_err(cannot("sync", &self.directory))?;
+        Ok(Loaded::Lost { set_aside })
+    }
+
+    /// Copies set aside by earlier starts. Where there is no copy beside them, no record was saved
+    /// since: the loss still stands.
+    fn set_aside_before(&self) -> Result<Vec<PathBuf>, Failure> {
+        let failed = |error| cannot("read the directory", &self.directory)(error);
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if NAMES.iter().any(|n| name.starts_with(&format!("{n}.lost"))) {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        Ok(paths)
+    }
+
+    /// Gives a damaged copy another name, one that nothing has yet. The lock keeps that true.
+    fn set_aside(&self, path: &Path) -> Result<PathBuf, Failure> {
+        let mut number = 1;
+        loop {
+            let mut name = path.as_os_str().to_owned();
+            name.push(format!(".lost-{number}"));
+            let free = PathBuf::from(name);
+            if fs::symlink_metadata(&free).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+                disk::rename(path, &free).map_err(cannot("set aside", path))?;
+                return Ok(free);
+            }
+            number += 1;
+        }
+    }
+
+    fn create(&self, path: &Path, sequence: u64, payload: &[u8]) -> io::Result<()> {
+        let new = path.with_extension("new");
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        private(&mut options);
+        let mut file = options.open(&new)?;
+        file.write_all(&copy::encode(sequence, payload, true))?;
+        file.sync_all()?;
+        disk::rename(&new, path)
+    }
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal")
+            .field("directory", &self.directory)
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens a copy if it exists.
+fn open_copy(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    private(&mut options);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(file) if !file.metadata()?.is_file() => Err(io::Error::other("it is no file")),
+        Ok(file) => Ok(Some(file)),
+    }
+}
+
+fn overwrite(mut file: File, sequence: u64, payload: &[u8]) -> io::Result<()> {
+    let mut bytes = copy::encode(sequence, payload, false);
+    if bytes.len() as u64 > file.metadata()?.len() {
+        bytes = copy::encode(sequence, payload, true);
+    }
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&bytes)?;
+    file.sync_data()
+}
+
+/// Makes the directory, durably.
+fn make(directory: &Path) -> Result<(), Failure> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(directory)
+        .map_err(cannot("make the state directory", directory))?;
+    for parent in directory.ancestors().skip(1) {
+        // A parent that may not be read was not made here.
+        let _ = disk::sync_dir(parent);
+    }
+    Ok(())
+}
+
+/// A file only its owner may read, and no link to somewhere else.
+fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    }
+}
+
+fn cannot<'a>(doing: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + 'a {
+    move |error| disk::failure(&error, Code::State, doing, path)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,406 @@
+use super::*;
+use crate::testing;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn open(directory: &Path) -> (Journal, Loaded) {
+    Journal::open(directory).unwrap()
+}
+
+fn loaded(directory: &Path) -> Loaded {
+    open(directory).1
+}
+
+/// What to read after `count` saves.
+fn record(count: usize) -> Vec<u8> {
+    format!("{{\"count\":{count},\"rest\":\"{}\"}}", "x".repeat(count)).into_bytes()
+}
+
+/// A directory after `count` saves.
+fn saved(count: usize) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, found) = open(directory.path());
+    assert_eq!(found, Loaded::Empty);
+    for n in 1..=count {
+        journal.save(&record(n)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn each_save_is_read_by_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("new/state");
+    assert_eq!(loaded(&state), Loaded::Empty);
+    assert_eq!(loaded(&state), Loaded::Empty);
+    for n in 1..=7 {
+        let (mut journal, _) = open(&state);
+        journal.save(&record(n)).unwrap();
+        drop(journal);
+        assert_eq!(loaded(&state), Loaded::Record(record(n)));
+    }
+    let (mut journal, _) = open(&state);
+    // Longer than the room of a file, and shorter again.
+    for payload in [record(100_000), record(3), record(40_000), record(1)] {
+        journal.save(&payload).unwrap();
+    }
+    drop(journal);
+    assert_eq!(loaded(&state), Loaded::Record(record(1)));
+}
+
+#[test]
+fn a_record_that_is_too_long_is_refused_and_harms_nothing() {
+    let directory = saved(2);
+    let (mut journal, _) = open(directory.path());
+    let failure = journal.save(&vec![0; copy::MAX_PAYLOAD + 1]).unwrap_err();
+    assert_eq!(failure.code, Code::State);
+    assert!(failure.message.contains("1048577 bytes"), "{failure}");
+    drop(journal);
+    assert_eq!(loaded(directory.path()), Loaded::Record(record(2)));
+}
+
+#[test]
+fn nobody_else_may_read_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let (mut journal, _) = open(&state);
+    journal.save(b"1").unwrap();
+    journal.save(b"2").unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&state), 0o700);
+    let files: Vec<_> = fs::read_dir(&state)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+}
+
+#[test]
+fn the_mode_of_a_directory_of_others_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    open(directory.path());
+    let mode = fs::metadata(directory.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
+
+/// A save that is torn anywhere leaves the record before it; one that is whole counts.
+#[test]
+fn a_torn_save_leaves_the_record_before() {
+    for count in [2, 3] {
+        let directory = saved(count);
+        let name = directory.path().join(NAMES[count % 2]);
+        let before = fs::read(&name).unwrap();
+        let (mut journal, _) = open(directory.path());
+        journal.save(&record(count + 1)).unwrap();
+        drop(journal);
+        let after = fs::read(&name).unwrap();
+        assert_ne!(before, after, "the older copy is the one written");
+        let changed = 64 + record(count + 1).len();
+        assert_eq!(before[changed..], after[changed..]);
+        for cut in 0..=changed {
+            // From the front, and sectors in the other order.
+            for (first, second) in [(&after, &before), (&before, &after)] {
+                let torn = [&first[..cut], &second[cut..]].concat();
+                fs::write(&name, &torn).unwrap();
+                let expected = if torn == after { count + 1 } else { count };
+                assert_eq!(
+                    loaded(directory.path()),
+                    Loaded::Record(record(expected)),
+                    "cut at {cut}"
+                );
+            }
+        }
+        // It goes on from there.
+        fs::write(&name, &after[..20]).unwrap();
+        let (mut journal, _) = open(directory.path());
+        journal.save(b"on").unwrap();
+        drop(journal);
+        assert_eq!(loaded(directory.path()), Loaded::Record(b"on".to_vec()));
+    }
+}
+
+#[test]
+fn the_first_save_is_there_or_not() {
+    let mut steps = 0;
+    loop {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open(directory.path());
+        disk::cut::after(Some(steps));
+        let result = journal.save(b"first");
+        disk::cut::after(None);
+        drop(journal);
+        match result {
+            Ok(()) => break,
+            Err(_) if steps == 0 => assert_eq!(loaded(directory.path()), Loaded::Empty),
+            Err(_) => assert_eq!(loaded(directory.path()), Loaded::Record(b"first".to_vec())),
+        }
+        // The leftover of a save cut short is in nobody's way.
+        let (mut journal, _) = open(directory.path());
+        journal.save(b"second").unwrap();
+        drop(journal);
+        assert_eq!(loaded(directory.path()), Loaded::Record(b"second".to_vec()));
+        steps += 1;
+    }
+    assert_eq!(steps, 2);
+}
+
+#[test]
+fn a_save_that_failed_is_tried_again_in_the_same_copy() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open(directory.path());
+    journal.save(b"first").unwrap();
+    for _ in 0..3 {
+        disk::cut::after(Some(0));
+        journal.save(b"second").unwrap_err();
+        disk::cut::after(None);
+    }
+    journal.save(b"second").unwrap();
+    assert_eq!(disk::cut::done().last().map(|s| &s[..4]), Some("sync"));
+    drop(journal);
+    assert_eq!(loaded(directory.path()), Loaded::Record(b"second".to_vec()));
+}
+
+#[test]
+fn a_lost_copy_means_the_other() {
+    for (gone, left) in [(0, 4), (1, 3)] {
+        let directory = saved(4);
+        fs::remove_file(directory.path().join(NAMES[gone])).unwrap();
+        assert_eq!(loaded(directory.path()), Loaded::Record(record(left)));
+        let (mut journal, _) = open(directory.path());
+        journal.save(b"more").unwrap();
+        drop(journal);
+        assert_eq!(loaded(directory.path()), Loaded::Record(b"more".to_vec()));
+    }
+}
+
+#[test]
+fn both_damaged_are_set_aside_and_said_until_something_is_saved() {
+    let directory = saved(2);
+    let damage = |text: &str| {
+        for name in NAMES {
+            fs::write(directory.path().join(name), text).unwrap();
+        }
+    };
+    let names = |numbers: &[(&str, u32)]| Loaded::Lost {
+        set_aside: numbers
+            .iter()
+            .map(|(copy, n)| directory.path().join(format!("journal.{copy}.lost-{n}")))
+            .collect(),
+    };
+    damage("one");
+    let first = names(&[("a", 1), ("b", 1)]);
+    assert_eq!(loaded(directory.path()), first);
+    assert_eq!(
+        loaded(directory.path()),
+        first,
+        "a crash before the next save"
+    );
+    let (mut journal, _) = open(directory.path());
+    journal.save(b"{}").unwrap();
+    journal.save(b"{}").unwrap();
+    drop(journal);
+    assert_eq!(loaded(directory.path()), Loaded::Record(b"{}".to_vec()));
+    damage("two");
+    let Loaded::Lost { set_aside } = loaded(directory.path()) else {
+        panic!("not lost");
+    };
+    assert_eq!(set_aside.len(), 4);
+    for (path, text) in [
+        ("a.lost-1", "one"),
+        ("b.lost-1", "one"),
+        ("a.lost-2", "two"),
+        ("b.lost-2", "two"),
+    ] {
+        let path = directory.path().join(format!("journal.{path}"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
+#[test]
+fn setting_aside_survives_a_power_cut() {
+    for steps in 0..4 {
+        let directory = saved(2);
+        for name in NAMES {
+            fs::write(directory.path().join(name), "damaged").unwrap();
+        }
+        disk::cut::after(Some(steps));
+        let result = Journal::open(directory.path());
+        disk::cut::after(None);
+        assert_eq!(result.is_ok(), steps >= 3);
+        drop(result);
+        let Loaded::Lost { set_aside } = loaded(directory.path()) else {
+            panic!("not lost after {steps}");
+        };
+        assert_eq!(set_aside.len(), 2, "{set_aside:?}");
+    }
+}
+
+#[test]
+fn a_first_copy_that_is_damaged_is_no_empty_journal() {
+    let directory = saved(1);
+    fs::write(directory.path().join("journal.a"), "").unwrap();
+    assert!(matches!(loaded(directory.path()), Loaded::Lost { .. }));
+}
+
+#[test]
+fn huge_garbage_is_set_aside_unread() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in NAMES {
+        let file = File::create(directory.path().join(name)).unwrap();
+        file.set_len(1 << 40).unwrap();
+    }
+    let start = std::time::Instant::now();
+    assert!(matches!(loaded(directory.path()), Loaded::Lost { .. }));
+    assert!(start.elapsed().as_secs() < 5);
+}
+
+#[test]
+fn a_copy_that_is_no_file_is_said() {
+    for make in [
+        (|path| fs::create_dir(path)) as fn(PathBuf) -> io::Result<()>,
+        |path| symlink("/dev/null", path),
+        |path| {
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            let kind = rustix::fs::FileType::Fifo;
+            Ok(rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0)?)
+        },
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        make(directory.path().join("journal.b")).unwrap();
+        let failure = Journal::open(directory.path()).unwrap_err();
+        assert_eq!(failure.code, Code::State);
+        assert!(failure.message.contains("journal.b"), "{failure}");
+    }
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("state")] {
+        let failure = Journal::open(&path).unwrap_err();
+        assert_eq!(failure.code, Code::State);
+        assert!(
+            failure.message.contains(&*path.to_string_lossy()),
+            "{failure}"
+        );
+    }
+}
+
+#[test]
+fn this_process_is_told_that_it_has_it_open() {
+    let directory = saved(1);
+    let (journal, _) = open(directory.path());
+    let failure = Journal::open(directory.path()).unwrap_err();
+    assert_eq!(failure.code, Code::Locked);
+    assert!(failure.message.starts_with("this process"), "{failure}");
+    drop(journal);
+    open(directory.path());
+}
+
+/// Holds the directory until its standard input ends. Run in a process of its own.
+#[test]
+fn child_holds_the_lock() {
+    let Some(directory) = testing::child_argument() else {
+        return;
+    };
+    let _journal = open(Path::new(&directory));
+    writeln!(io::stdout(), "holding").unwrap();
+    io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+#[test]
+fn a_second_process_is_told_who_holds_it() {
+    let directory = saved(1);
+    let mut child = testing::child(
+        "journal::tests::child_holds_the_lock",
+        directory.path().as_os_str(),
+    );
+    child.wait_for("holding");
+    let failure = Journal::open(directory.path()).unwrap_err();
+    assert_eq!(failure.code, Code::Locked);
+    let process = format!("process {} (twinflash-", child.id());
+    assert!(failure.message.contains(&process), "{failure}");
+    let path = directory.path().to_string_lossy();
+    assert!(failure.message.contains(&*path), "{failure}");
+    // SIGKILL: the lock goes with the process.
+    child.kill();
+    assert_eq!(loaded(directory.path()), Loaded::Record(record(1)));
+}
+
+#[test]
+fn child_may_not_write() {
+    let Some(directory) = testing::child_argument() else {
+        return;
+    };
+    let directory = Path::new(&directory);
+    for (path, named) in [("state", "state/lock"), ("state/sub", "state/sub")] {
+        let failure = Journal::open(&directory.join(path)).unwrap_err();
+        assert_eq!(failure.code, Code::NoPermission);
+        assert!(failure.message.contains(named), "{failure}");
+    }
+}
+
+#[test]
+fn a_directory_that_may_not_be_written_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o555)).unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    testing::unprivileged(
+        "journal::tests::child_may_not_write",
+        directory.path().as_os_str(),
+    );
+}
+
+/// Runs on a file system of 64 KiB; `argument` is where it is mounted.
+#[test]
+fn child_has_no_space() {
+    let Some(directory) = testing::child_argument() else {
+        return;
+    };
+    let directory = Path::new(&directory);
+    let (mut journal, _) = open(directory);
+    journal.save(b"first").unwrap();
+    let failure = journal.save(&[b'x'; 100_000]).unwrap_err();
+    assert_eq!(failure.code, Code::NoSpace);
+    assert!(failure.message.contains("journal.b"), "{failure}");
+    assert!(failure.message.contains("free some space"), "{failure}");
+    journal.save(b"second").unwrap();
+    // A full disk does not keep a record of usual length from being saved.
+    let mut filler = File::create(directory.join("filler")).unwrap();
+    while filler.write_all(&[0; 1024]).is_ok() {}
+    for n in 3..9 {
+        journal.save(&record(n)).unwrap();
+    }
+    drop(journal);
+    assert_eq!(loaded(directory), Loaded::Record(record(8)));
+}
+
+#[test]
+fn a_full_disk_is_said_and_harms_nothing() {
+    testing::on_small_disk("journal::tests::child_has_no_space", "64k");
+}
+
+#[test]
+fn child_is_read_only() {
+    let Some(directory) = testing::child_argument() else {
+        return;
+    };
+    let directory = Path::new(&directory);
+    open(directory).0.save(b"first").unwrap();
+    testing::remount_read_only(directory);
+    let failure = Journal::open(directory).unwrap_err();
+    assert_eq!(failure.code, Code::NoPermission);
+    assert!(failure.message.contains("Read-only"), "{failure}");
+}
+
+#[test]
+fn a_read_only_file_system_is_said() {
+    testing::on_small_disk("journal::tests::child_is_read_only", "64k");
+}

@@ -1,0 +1,238 @@
+//! What is remembered of updates: the content of the journal.
+
+use super::{Checkpoint, Key, Outcome, Phase, Request};
+use alloc::{string::String, vec::Vec};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What is remembered between starts, as JSON in the [journal](crate::journal).
+///
+/// [`Core`] keeps its layout for ever; everything else may grow, and fields of later versions are
+/// kept as they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The layout: [`Record::FORMAT`]. A newer one is read by its [`Core`] only.
+    pub format: u32,
+    /// What every version can read.
+    pub core: Core,
+    /// Wall time of the last save, in milliseconds since 1970; 0 if it was not known.
+    #[serde(default)]
+    pub saved: u64,
+    /// The update that runs, or the last one that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Update>,
+    /// The version of the last update that was confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_version: Option<String>,
+    /// The SHA-256 of the last update that was confirmed, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirmed_sha256: Option<String>,
+    /// The journal was lost: what is desired first is not started until it changes.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub lost: bool,
+    /// The desired request that is not started because of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_started: Option<Key>,
+    /// The installer's own description, so that a rollback needs no configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub installer: Option<Value>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// The part of a [`Record`] whose layout never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Core {
+    /// The last request's key.
+    pub last_key: Option<Key>,
+    /// How its update ended, in a word; nothing while it runs.
+    pub last_outcome: Option<String>,
+    /// Starts of the new version that were counted while it has to prove itself.
+    pub attempts: u32,
+    /// The slot the last update was written to, where there are slots.
+    pub slot: Option<String>,
+    /// The lowest version that may be installed.
+    pub floor: Option<String>,
+}
+
+/// One update, running or ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// What was asked for.
+    pub request: Request,
+    /// Where it stands, or stood when it ended.
+    pub phase: Phase,
+    /// How it ended; nothing while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// When it reached each step.
+    #[serde(default)]
+    pub times: Times,
+    /// Where its download goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+    /// The image's size in bytes, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// The image's SHA-256 in hexadecimal, once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// What the download has used of its retry budget.
+    #[serde(default)]
+    pub spent: Spent,
+    /// How often applying was started.
+    #[serde(default)]
+    pub apply_attempts: u32,
+    /// The boot in which the restart was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// Why the old image is being brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<super::Failure>,
+    /// Starts allowed while the new version has to prove itself.
+    #[serde(default)]
+    pub starts_allowed: u32,
+    /// This start has been counted already, by the guard.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub start_counted: bool,
+    /// The user has agreed.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub consent: bool,
+    /// Paused: the download does not go on by itself.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub paused: bool,
+}
+
+/// Wall times in milliseconds since 1970; nothing where the step was not reached, or the time was
+/// not known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// Accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
+    /// Download started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloading: Option<u64>,
+    /// Downloaded and verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downloaded: Option<u64>,
+    /// Applying started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applying: Option<u64>,
+    /// The restart was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebooting: Option<u64>,
+    /// Completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed: Option<u64>,
+}
+
+/// What a download has used of its retry budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Spent {
+    /// Attempts that failed.
+    pub attempts: u32,
+    /// Milliseconds of trying, pauses included.
+    pub millis: u64,
+    /// Bytes fetched, those fetched twice included.
+    pub bytes: u64,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            format: Self::FORMAT,
+            core: Core::default(),
+            saved: 0,
+            update: None,
+            confirmed_version: None,
+            confirmed_sha256: None,
+            lost: false,
+            not_started: None,
+            installer: None,
+            unknown: Map::new(),
+        }
+    }
+}
+
+impl Record {
+    /// The layout this version writes.
+    pub const FORMAT: u32 = 1;
+
+    /// Reads a record. One of a newer layout is read by its [`Core`]; `None` is no record at all.
+    pub fn from_json(json: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct AnyVersion {
+            format: u32,
+            core: Core,
+        }
+        let any: AnyVersion = serde_json::from_slice(json).ok()?;
+        if any.format <= Self::FORMAT {
+            return serde_json::from_slice(json).ok();
+        }
+        Some(Self {
+            core: any.core,
+            ..Self::default()
+        })
+    }
+
+    /// The record as JSON.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The update that runs; `None` when none does.
+    pub fn running(&self) -> Option<&Update> {
+        self.update
+            .as_ref()
+            .filter(|update| update.outcome.is_none())
+    }
+}
+
+impl Update {
+    /// A new update.
+    pub fn new(request: Request) -> Self {
+        Self {
+            request,
+            phase: Phase::Waiting,
+            outcome: None,
+            times: Times::default(),
+            checkpoint: None,
+            bytes: None,
+            sha256: None,
+            spent: Spent::default(),
+            apply_attempts: 0,
+            boot_id: None,
+            reason: None,
+            starts_allowed: 0,
+            start_counted: false,
+            consent: false,
+            paused: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_fields_are_kept() {
+        let json = json!({"format":1,"core":{"last_key":null,"last_outcome":null,"attempts":2,"slot":null,"floor":null},"later":{"a":[1]}});
+        let record = Record::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(record.core.attempts, 2);
+        let again: Value = serde_json::from_slice(&record.to_json()).unwrap();
+        assert_eq!(again["later"], json!({"a":[1]}));
+    }
+
+    #[test]
+    fn a_newer_layout_is_read_by_its_core() {
+        let json = json!({"format":9,"core":{"last_key":null,"last_outcome":"completed","attempts":1,"slot":"B","floor":"2.0"},"update":"different"});
+        let record = Record::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(record.core.floor.as_deref(), Some("2.0"));
+        assert_eq!(record.update, None);
+        assert_eq!(Record::from_json(b"{}"), None);
+    }
+}

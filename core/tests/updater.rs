@@ -1,0 +1,155 @@
+//! The updater at its boundary: method in, twin out, a real file installed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    thread,
+    time::Duration,
+};
+use twinflash::{
+    contract::Contract,
+    device::{Outbound, Updater},
+    install::FileInstall,
+    twin,
+    update::{Outcome, Policy},
+};
+
+/// Serves one image over plain HTTP, for ever.
+fn serve(image: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nETag: \"1\"\r\nConnection: close\r\n\r\n",
+                image.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.write_all(&image);
+        }
+    });
+    format!("http://{address}/image.bin")
+}
+
+/// A back end's view: the reported properties, with every status in the order it came.
+fn pump(updater: &Updater, reported: &mut Value, path: &str, seen: &mut Vec<String>) {
+    while let Some(outbound) = updater.next_outbound(Duration::from_millis(300)) {
+        match outbound {
+            Outbound::ReadTwin => {
+                let twin = json!({"desired": {"$version": 1}, "reported": reported});
+                updater.handle_twin(true, twin.to_string().as_bytes());
+            }
+            Outbound::Report(report) => {
+                let patch: Value = serde_json::from_str(&report.patch).unwrap();
+                twin::merge(reported, &patch);
+                updater.report_done(report.id, 204);
+                let status = twinflash::contract::at_path(reported, path).unwrap();
+                let status = status.as_str().unwrap().to_owned();
+                if seen.last() != Some(&status) {
+                    seen.push(status);
+                }
+            }
+        }
+    }
+}
+
+fn start(dir: &Path) -> Updater {
+    let mut policy = Policy::default();
+    policy.allow_http = true;
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    Updater::builder(
+        dir.join("state"),
+        contract,
+        FileInstall::new(dir.join("app.bin")),
+    )
+    .current_version("1.0.0")
+    .policy(policy)
+    .start()
+    .unwrap()
+}
+
+#[test]
+fn from_a_method_to_an_installed_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("app.bin"), b"old").unwrap();
+    let image: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let uri = serve(image.clone());
+    let updater = std::sync::Arc::new(start(dir.path()));
+    let mut reported = json!({});
+    let mut seen = Vec::new();
+    let path = "iothubDM.firmwareUpdate.status";
+    updater.connected(true);
+    pump(&updater, &mut reported, path, &mut seen);
+    assert_eq!(reported["iothubDM"]["firmwareVersion"], "1.0.0");
+
+    let crc = {
+        let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
+        format!("{:x}", crc.checksum(&image))
+    };
+    let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": crc}).to_string();
+    let caller = {
+        let updater = std::sync::Arc::clone(&updater);
+        let payload = payload.clone();
+        thread::spawn(move || {
+            updater
+                .handle_method("firmwareUpdate", payload.as_bytes())
+                .unwrap()
+        })
+    };
+    pump(&updater, &mut reported, path, &mut seen);
+    let answer = caller.join().unwrap();
+    assert_eq!(answer.payload, "\"FirmwareUpdate started.\"");
+    assert_eq!(answer.status, 200);
+    pump(&updater, &mut reported, path, &mut seen);
+    assert_eq!(
+        updater.wait(Duration::from_secs(10)),
+        Some(Outcome::Completed)
+    );
+    assert_eq!(
+        seen,
+        [
+            "waiting",
+            "downloading",
+            "downloadComplete",
+            "applying",
+            "applyComplete"
+        ]
+    );
+    assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
+    let update = &reported["iothubDM"]["firmwareUpdate"];
+    for time in [
+        "startedWaitingTime",
+        "downloadCompleteTime",
+        "lastFirmwareUpdate",
+    ] {
+        assert!(update[time].as_str().unwrap().ends_with('Z'), "{update}");
+    }
+
+    // A wrong check: failed, and the file stays.
+    let bad = json!({"fwPackageUri": uri, "fwPackageCheckValue": "0001"}).to_string();
+    assert!(
+        updater.handle_method_then("firmwareUpdate", bad.as_bytes(), |answer| {
+            assert_eq!(answer.status, 200);
+        })
+    );
+    pump(&updater, &mut reported, path, &mut seen);
+    let outcome = updater.wait(Duration::from_secs(10)).unwrap();
+    pump(&updater, &mut reported, path, &mut seen);
+    assert_eq!(seen.last().unwrap(), "downloadFailed", "{outcome}");
+    assert_eq!(
+        reported["iothubDM"]["firmwareUpdate"]["error"]["code"],
+        "crc-mismatch"
+    );
+    assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
+}

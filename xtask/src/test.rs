@@ -1,0 +1,290 @@
+//! The one test command: a list of steps. All are run, whatever fails; the last line counts them.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+type Outcome = Result<(), String>;
+
+struct Step {
+    name: &'static str,
+    /// Left out by `--quick`.
+    slow: bool,
+    run: fn(&Run) -> Outcome,
+}
+
+const STEPS: &[Step] = &[
+    step("format", format),
+    step("clippy", clippy),
+    step("each feature by itself", features),
+    step("tests", tests),
+    step("sans-I/O library, driven from C", sansio),
+    slow("documentation", documentation),
+    slow("dependencies", dependencies),
+    slow("the unmodified Azure SDKs for Python", sdk_python),
+];
+
+const fn step(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
+    Step {
+        name,
+        slow: false,
+        run,
+    }
+}
+
+const fn slow(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
+    Step {
+        name,
+        slow: true,
+        run,
+    }
+}
+
+/// What every step needs to know.
+struct Run {
+    /// The workspace.
+    root: PathBuf,
+    /// Where cargo builds.
+    target: PathBuf,
+    quick: bool,
+}
+
+/// Runs the steps; says whether all passed.
+pub(crate) fn run(quick: bool) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+        .to_path_buf();
+    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
+    let target = root.join(target);
+    let run = Run {
+        root,
+        target,
+        quick,
+    };
+    let steps: Vec<_> = STEPS.iter().filter(|step| !(quick && step.slow)).collect();
+    let mut done = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        println!("\n==== {}/{} {}", index + 1, steps.len(), step.name);
+        let start = Instant::now();
+        let outcome = (step.run)(&run);
+        let time = start.elapsed();
+        println!("==== {}", line(step.name, &outcome, time));
+        done.push((step.name, outcome, time));
+    }
+    println!();
+    for (name, outcome, time) in &done {
+        println!("{}", line(name, outcome, *time));
+    }
+    let failed = done
+        .iter()
+        .filter(|(_, outcome, _)| outcome.is_err())
+        .count();
+    println!("{} passed, {failed} failed", done.len() - failed);
+    failed == 0
+}
+
+fn line(name: &str, outcome: &Outcome, time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match outcome {
+        Ok(()) => format!("ok     {seconds:6.1} s  {name}"),
+        Err(why) => format!("FAILED {seconds:6.1} s  {name}: {why}"),
+    }
+}
+
+impl Run {
+    /// A command, run in the workspace.
+    fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.args(arguments).current_dir(&self.root);
+        command
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        self.command(
+            env::var_os("CARGO").unwrap_or("cargo".into()).as_ref() as &Path,
+            arguments,
+        )
+    }
+}
+
+/// Runs a command, its output going where ours goes.
+fn execute(command: &mut Command) -> Outcome {
+    let program = Path::new(command.get_program())
+        .file_name()
+        .unwrap_or_default();
+    let mut shown = program.to_string_lossy().into_owned();
+    for argument in command.get_args() {
+        shown = format!("{shown} {}", argument.to_string_lossy());
+    }
+    println!("$ {shown}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{shown}: {status}")),
+        Err(error) => Err(format!("cannot run {shown}: {error}")),
+    }
+}
+
+const SANSIO: &str = "bindings/sansio/Cargo.toml";
+
+fn format(run: &Run) -> Outcome {
+    execute(&mut run.cargo(&["fmt", "--all", "--check"]))?;
+    execute(&mut run.cargo(&["fmt", "--manifest-path", SANSIO, "--check"]))
+}
+
+fn clippy(run: &Run) -> Outcome {
+    execute(&mut run.cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--quiet",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+/// The core builds with no std, and with each feature alone.
+fn features(run: &Run) -> Outcome {
+    for features in [
+        &[][..],
+        &["--features=std"],
+        &["--features=http"],
+        &["--features=mqtt"],
+    ] {
+        let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);
+        execute(
+            command
+                .args(features)
+                .args(["--quiet", "--", "-D", "warnings"]),
+        )?;
+    }
+    Ok(())
+}
+
+/// All tests and the examples in the documentation. Where tests can do more or less of the same, the
+/// full run asks for more by `TWINFLASH_FULL=1`.
+fn tests(run: &Run) -> Outcome {
+    let mut command = run.cargo(&[
+        "test",
+        "--workspace",
+        "--all-features",
+        "--no-fail-fast",
+        "--quiet",
+    ]);
+    if !run.quick {
+        command.env("TWINFLASH_FULL", "1");
+    }
+    execute(&mut command)
+}
+
+/// The library that has no std, and a C program that uses it.
+fn sansio(run: &Run) -> Outcome {
+    let target = run.target.join("sansio");
+    for command in ["clippy", "build"] {
+        let mut cargo = run.cargo(&[command, "--release", "--quiet", "--manifest-path", SANSIO]);
+        cargo.arg("--target-dir").arg(&target);
+        if command == "clippy" {
+            cargo.args(["--", "-D", "warnings"]);
+        }
+        execute(&mut cargo)?;
+    }
+    let program = target.join("checks");
+    let compiler = env::var_os("CC").unwrap_or("cc".into());
+    let mut compile = run.command(
+        &compiler,
+        &["-std=c11", "-Wall", "-Wextra", "-Werror", "-g"],
+    );
+    compile
+        .arg(format!(
+            "-DEXPECTED_VERSION=\"{}\"",
+            env!("CARGO_PKG_VERSION")
+        ))
+        .arg("bindings/sansio/test/checks.c")
+        .arg(target.join("release/libtwinflash_sansio.a"))
+        .arg("-o")
+        .arg(&program);
+    execute(&mut compile)?;
+    execute(&mut run.command(&program, &[]))
+}
+
+fn documentation(run: &Run) -> Outcome {
+    let mut command = run.cargo(&[
+        "doc",
+        "--workspace",
+        "--all-features",
+        "--no-deps",
+        "--quiet",
+    ]);
+    execute(command.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// What `deny.toml` says of dependencies. Advisories are left out: their database is on GitHub,
+/// which a build may not reach.
+fn dependencies(run: &Run) -> Outcome {
+    if !run
+        .cargo(&["deny", "--version"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+    {
+        return Err("cargo-deny is missing: cargo install cargo-deny --locked".into());
+    }
+    let check = ["check", "bans", "licenses", "sources"];
+    execute(run.cargo(&["deny"]).args(check))?;
+    // Fewer dependencies, under the same rules: not every rule has something to say.
+    let allow = [
+        "-A",
+        "unmatched-skip",
+        "-A",
+        "unnecessary-skip",
+        "-A",
+        "license-not-encountered",
+    ];
+    execute(
+        run.cargo(&["deny", "--manifest-path", SANSIO])
+            .args(check)
+            .args(allow),
+    )
+}
+
+/// Microsoft's SDKs, device's and service's, against `twinflash hub`.
+fn sdk_python(run: &Run) -> Outcome {
+    let tests = run.root.join("tests/sdk/python");
+    let wanted = fs::read(tests.join("requirements.txt"))
+        .map_err(|error| format!("tests/sdk/python/requirements.txt: {error}"))?;
+    let venv = run.target.join("sdk-python");
+    let installed = venv.join("installed.txt");
+    let python = venv.join("bin/python");
+    if fs::read(&installed).ok().as_ref() != Some(&wanted) {
+        let system = env::var_os("PYTHON").unwrap_or("python3".into());
+        execute(run.command(&system, &["-m", "venv", "--clear"]).arg(&venv))?;
+        execute(
+            run.command(
+                &python,
+                &[
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "-r",
+                ],
+            )
+            .arg(tests.join("requirements.txt")),
+        )?;
+        fs::write(&installed, &wanted)
+            .map_err(|error| format!("{}: {error}", installed.display()))?;
+    }
+    execute(&mut run.cargo(&["build", "--quiet", "-p", "twinflash-cli"]))?;
+    let hub = run.target.join("debug/twinflash");
+    let mut pytest = run.command(&python, &["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    pytest
+        .arg(&tests)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("TWINFLASH_HUB", format!("{} hub --json", hub.display()));
+    execute(&mut pytest)
+}
