@@ -18,7 +18,7 @@ pub enum Refusal {
     Incomplete,
     /// The version asked for runs: up to date.
     SameVersion,
-    /// The URI does not begin with `https:`: failed.
+    /// The URI does not begin with `https:`, whatever else it is: failed.
     InsecureUri,
     /// The version is not higher than the running one: ignored.
     NotHigher,
