@@ -47,6 +47,8 @@ pub struct Stage {
     said: Arc<Mutex<Vec<String>>>,
     warnings: Arc<Mutex<Vec<String>>>,
     restarts: Arc<AtomicU64>,
+    /// Of the methods that were not waited for.
+    answers: Arc<Mutex<Vec<String>>>,
 }
 
 /// Plays a scenario to its end. The error says at which step it went wrong, and how.
@@ -110,6 +112,7 @@ impl Stage {
             said: Arc::default(),
             warnings: Arc::default(),
             restarts: Arc::default(),
+            answers: Arc::default(),
         }
     }
 
@@ -177,6 +180,13 @@ impl Stage {
             (_, payload) => payload.to_string(),
         };
         let name = name.as_str().ok_or("a method's name is needed")?;
+        if step["asynchronous"] == json!(true) {
+            let answers = Arc::clone(&self.answers);
+            let then = move |answer: Answer| answers.lock().unwrap().push(answer.payload);
+            let updater = self.updater()?;
+            updater.handle_method_then(name, payload.as_bytes(), then);
+            return Ok(());
+        }
         let answer = self.updater()?.handle_method(name, payload.as_bytes());
         let reported = self.hub.twin().reported.clone();
         let found = match answer {
@@ -255,6 +265,10 @@ impl Stage {
                 "statuses" => expect(expected, &json!(twin.statuses), "statuses")?,
                 "reads" => expect(expected, &json!(twin.reads), "reads")?,
                 "reports" => expect(expected, &json!(twin.patches.len()), "reports")?,
+                "answers" => {
+                    let answers = self.answers.lock().unwrap().len();
+                    expect(expected, &json!(answers), "answers")?;
+                }
                 "connected" => expect(expected, &json!(twin.connected), "connected")?,
                 "requests" => {
                     for (path, count) in expected.as_object().into_iter().flatten() {
