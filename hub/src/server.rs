@@ -44,6 +44,7 @@ const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 pub struct Hub {
     shared: Arc<Shared>,
     info: Info,
+    tls: Arc<rustls::ServerConfig>,
     thread: Option<JoinHandle<()>>,
     /// Its temporary file must live as long as the hub.
     _authority: Authority,
@@ -70,7 +71,8 @@ impl Hub {
         let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
         let mqtt_port = port(&mqtt).map_err(system("no local address"))?;
         let https_port = port(&https).map_err(system("no local address"))?;
-        let tls = TlsAcceptor::from(authority.server(names(&options))?);
+        let server_config = authority.server(names(&options))?;
+        let tls = TlsAcceptor::from(Arc::clone(&server_config));
 
         let shared = Arc::new(Shared::new(
             options.host_name.clone(),
@@ -117,6 +119,7 @@ impl Hub {
         Ok(Self {
             shared,
             info,
+            tls: server_config,
             thread: Some(thread),
             _authority: authority,
         })
@@ -125,6 +128,12 @@ impl Hub {
     /// How the hub is reached.
     pub fn info(&self) -> &Info {
         &self.info
+    }
+
+    /// TLS for another server on this machine, a firmware server for instance: with the hub's certificate, which is valid
+    /// for the hub's name, `localhost`, `127.0.0.1` and `::1`. Who trusts the hub's authority trusts that server too.
+    pub fn server_config(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.tls)
     }
 
     /// Closes a device's connection, as a hub may at any time; false when it has none.
