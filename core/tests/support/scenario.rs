@@ -98,6 +98,10 @@ impl Stage {
         names.set("user_server", with_user);
         names.set("secret", SECRET);
         let contract = Contract::built_in(scenario["contract"].as_str().unwrap()).unwrap();
+        let hub = Hub::new(contract.follow());
+        if let Some(reported) = scenario.get("reported") {
+            hub.twin().reported = reported.clone();
+        }
         Self {
             scenario: scenario.clone(),
             names,
@@ -107,7 +111,7 @@ impl Stage {
             copies: 0,
             server,
             plans,
-            hub: Hub::new(contract.follow()),
+            hub,
             updater: None,
             said: Arc::default(),
             warnings: Arc::default(),
@@ -160,7 +164,8 @@ impl Stage {
                 let updater = self.updater()?;
                 let outcome = updater.wait(Duration::from_secs_f64(within));
                 let outcome = outcome.map_or(Value::Null, |outcome| outcome_of(&outcome));
-                return expect(&named(what, "outcome"), &outcome, "outcome");
+                return expect(&named(what, "outcome"), &outcome, "outcome")
+                    .map_err(|why| format!("{why}; {}", status_of(&updater.status())));
             }
             "until" => return self.hold(what, within),
             "pause" => thread::sleep(Duration::from_secs_f64(what.as_f64().ok_or("seconds")?)),
@@ -376,6 +381,7 @@ impl Stage {
         match (builder.start(), what.get("error")) {
             (Ok(updater), None) => {
                 let updater = Arc::new(updater);
+                self.hub.twin().connected = false;
                 let line = self.hub.serve(&updater);
                 self.updater = Some((updater, line));
                 Ok(())
