@@ -44,6 +44,7 @@ mod identity;
 mod methods;
 mod mqtt;
 mod options;
+mod query;
 mod rest;
 mod sas;
 mod server;
