@@ -754,7 +754,7 @@ fn a_stop_does_not_wait_for_the_network() {
             reply.hang();
         }
     });
-    for (path, durable) in [("/silent", None), ("/half", Some(LENGTH as u64 / 2))] {
+    for path in ["/silent", "/half"] {
         let mut device = Device::new();
         let stop = Stop::new();
         let (told, later) = std::sync::mpsc::channel();
@@ -771,7 +771,14 @@ fn a_stop_does_not_wait_for_the_network() {
         );
         stopper.join().unwrap();
         assert_eq!(ended, Ended::Stopped);
-        assert_eq!(device.checkpoint().map(|c| c.offset), durable, "{path}");
+        // All but what was in one buffer when the server fell silent is kept.
+        let kept = device.checkpoint().map_or(0, |c| c.offset as usize);
+        let half = if path == "/half" { LENGTH / 2 } else { 0 };
+        assert!(
+            (half.saturating_sub(128 * 1024)..=half).contains(&kept),
+            "{path}: {kept}"
+        );
+        assert_eq!(device.staging.bytes(), &image(1)[..kept]);
     }
     let stopped = Stop::new();
     stopped.stop();
