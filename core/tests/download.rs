@@ -119,6 +119,13 @@ impl Device {
         })
     }
 
+    fn received(&self) -> Option<u64> {
+        self.progress.iter().rev().find_map(|p| match p {
+            Progress::Received(bytes) => Some(*bytes),
+            _ => None,
+        })
+    }
+
     fn started(&self) -> Option<u64> {
         self.progress.iter().find_map(|p| match p {
             Progress::Started { offset, .. } => Some(*offset),
@@ -132,6 +139,7 @@ impl Device {
         assert_eq!((code, retry), (Code::Network, Retry::Resume(None)));
         job.resume = self.checkpoint();
         assert_eq!(job.resume.as_ref().unwrap().offset, LENGTH as u64 / 2);
+        assert_eq!(self.received(), Some(LENGTH as u64 / 2));
         job
     }
 
@@ -147,6 +155,7 @@ impl Device {
         );
         assert!(self.staging.bytes() == image, "other bytes were installed");
         assert_eq!(self.checkpoint().map(|c| c.offset), Some(bytes));
+        assert_eq!(self.received(), Some(bytes));
     }
 }
 

@@ -90,12 +90,19 @@ fn compare(
 ) -> Result<(), Error> {
     let ca = directory.join("certificate.pem");
     let out = directory.join("out.bin");
-    let (ca, to, fetch) = (ca.display(), out.display(), fetch.display());
-    let curl = format!("curl -sS --fail --noproxy '*' --cacert {ca}");
+    let (to, fetch) = (out.display(), fetch.display());
+    let (our_ca, curls_ca) = match scheme {
+        "https" => (
+            format!("--ca {}", ca.display()),
+            format!("--cacert {}", ca.display()),
+        ),
+        _ => Default::default(),
+    };
+    let curl = format!("curl -sS --fail --noproxy '*' {curls_ca}");
     let commands = [
         (
             "ours",
-            format!("exec {fetch} {url} {to} --check sha256:{sha256} --ca {ca}"),
+            format!("exec {fetch} {url} {to} --check sha256:{sha256} {our_ca}"),
         ),
         (
             "curl -o, sync",
@@ -294,8 +301,6 @@ http {{
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let http = format!("http://{}", listener.local_addr()?);
         let image = directory.join("image.bin");
-        // curl is told of it, used or not.
-        fs::write(directory.join("certificate.pem"), "")?;
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let image = image.clone();

@@ -134,11 +134,14 @@ fn attempt(
         durable: checks.bytes(),
         unsynced: VecDeque::new(),
         synced: Instant::now(),
-        told: Instant::now(),
+        told: checks.bytes(),
+        told_at: Instant::now(),
         checks,
         answer,
     };
-    match pump(&mut line, &mut sink) {
+    let pumped = pump(&mut line, &mut sink);
+    sink.tell();
+    match pumped {
         Ok(()) => {}
         Err(abort @ (Abort::Stopped | Abort::Failed(_, Retry::Resume(_)))) => {
             // What is here need not be fetched again. A failing sync changes nothing about the end.
@@ -319,7 +322,9 @@ struct Sink<'a> {
     /// States whose bytes were written, but are not known to be durable.
     unsynced: VecDeque<Checks>,
     synced: Instant,
-    told: Instant,
+    /// How much was last said to have come, and when.
+    told: u64,
+    told_at: Instant,
 }
 
 impl Sink<'_> {
@@ -337,11 +342,18 @@ impl Sink<'_> {
         }
         self.checks.update(bytes);
         self.installer.write(offset, bytes)?;
-        if self.told.elapsed() >= PROGRESS {
-            self.told = Instant::now();
-            (self.on)(Progress::Received(self.checks.bytes()));
+        if self.told_at.elapsed() >= PROGRESS {
+            self.tell();
         }
         Ok(())
+    }
+
+    fn tell(&mut self) {
+        let received = self.checks.bytes();
+        self.told_at = Instant::now();
+        if std::mem::replace(&mut self.told, received) != received {
+            (self.on)(Progress::Received(received));
+        }
     }
 
     /// The body is at its end: is it the image's?
