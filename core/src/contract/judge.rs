@@ -207,15 +207,14 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
-        if self.file.version == VersionRule::Higher {
-            if let (Some(asked), Some(running)) = (&request.version, running) {
-                if !version::compare(asked, running).is_gt() {
-                    return Some(refuse(
-                        Code::VersionRefused,
-                        format!("version {asked} is not higher than the running {running}"),
-                    ));
-                }
-            }
+        if self.file.version == VersionRule::Higher
+            && let (Some(asked), Some(running)) = (&request.version, running)
+            && !version::compare(asked, running).is_gt()
+        {
+            return Some(refuse(
+                Code::VersionRefused,
+                format!("version {asked} is not higher than the running {running}"),
+            ));
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(
@@ -248,7 +247,7 @@ impl Contract {
     }
 }
 
-/// `https:`, or `http:` where the policy lets that in.
+/// Begins with `https:`, or with `http:` where the policy lets that in.
 fn is_secure(uri: &str, policy: &Policy) -> bool {
     let begins = |scheme: &str| {
         uri.get(..scheme.len())

@@ -159,7 +159,11 @@ impl Engine {
             .update
             .take()
             .and_then(|last| last.checkpoint)
-            .filter(|checkpoint| checkpoint.content == update.request.content());
+            .filter(|checkpoint| checkpoint.content == update.request.content())
+            // With no check to judge it by, what is whole must at least be asked for once more.
+            .filter(|checkpoint| {
+                !update.request.checks.is_empty() || checkpoint.total != Some(checkpoint.offset)
+            });
         self.begin(update)
     }
 
