@@ -177,6 +177,7 @@ fn devices_are_made_changed_listed_and_deleted() {
             .collect()
     };
     assert_eq!(ids("/devices"), ["d1", "d2", "made:1"]);
+    assert_eq!(ids("/devices/"), ids("/devices"));
     assert_eq!(ids("/devices?top=2"), ["d1", "d2"]);
     owner.get("/devices?top=0").refused(400, "ArgumentInvalid");
     assert_eq!(

@@ -1,6 +1,7 @@
 //! The updater: what an application holds.
 
-use super::driver::{self, Shared, Slot, State};
+use super::driver;
+use super::shared::{Shared, Slot, State};
 use super::{Builder, Event};
 use crate::contract::Contract;
 use crate::engine::{Input, Status};

@@ -252,10 +252,12 @@ impl Line {
                 let quiet = self.quiet();
                 let deadline = connection.deadline(&self.options, quiet);
                 select! {
-                    event = &mut poll => break event,
+                    // What has come is read before anything is called late.
+                    biased;
                     command = self.commands.recv() => {
                         self.command(connection, command.unwrap_or(Command::Close))?;
                     }
+                    event = &mut poll => break event,
                     () = sleep_until(deadline.into()) => self.timers(connection)?,
                 }
             };

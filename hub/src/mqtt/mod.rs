@@ -7,6 +7,7 @@ use crate::{
     clock,
     error::{Code, Refusal},
     event::{DisconnectReason, Event},
+    identity::check_device_id,
     methods::Answer,
     state::{Attached, Shared, without_port},
 };
@@ -141,7 +142,8 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         link.queue(connack.into());
     }
     let (expiry, attached) = outcome.map_err(|reason| Refused {
-        device: Some(id.clone()),
+        // Anybody can say anything: only what can be an id is passed on.
+        device: check_device_id(&id).is_ok().then(|| id.clone()),
         reason,
     })?;
     let left = expiry
@@ -414,3 +416,6 @@ fn twin_error(refusal: &Refusal) -> (u16, String) {
 fn shortened(topic: &str) -> String {
     topic.chars().take(100).collect()
 }
+
+#[cfg(test)]
+mod tests;

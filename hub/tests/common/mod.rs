@@ -135,7 +135,10 @@ impl Fixture {
     }
 
     pub fn connect(&self, connect: &Connect) -> Result<Device, u8> {
-        let mut device = Device::open(self.info());
+        self.connect_over(Device::open(self.info()), connect)
+    }
+
+    pub fn connect_over(&self, mut device: Device, connect: &Connect) -> Result<Device, u8> {
         device.write(&connect.bytes());
         let (first, body) = device.packet().expect("a CONNACK");
         assert_eq!(first, 0x20);
@@ -398,9 +401,33 @@ impl Message {
     }
 }
 
+/// What MQTT runs over.
+pub trait Stream: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Stream for T {}
+
+/// TLS to one of the hub's ports.
+pub fn tls(info: &Info, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(info.ca_pem.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let config =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+    let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    tcp.set_nodelay(true).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    StreamOwned::new(tls, tcp)
+}
+
 /// A connection that speaks MQTT.
 pub struct Device {
-    stream: StreamOwned<ClientConnection, TcpStream>,
+    stream: Box<dyn Stream>,
     pub session_present: bool,
     messages: VecDeque<Message>,
     next_id: u16,
@@ -409,22 +436,12 @@ pub struct Device {
 impl Device {
     /// Only TLS so far.
     pub fn open(info: &Info) -> Self {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(info.ca_pem.as_bytes()) {
-            roots.add(certificate.unwrap()).unwrap();
-        }
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
-        let tcp = TcpStream::connect(("127.0.0.1", info.mqtt_port)).unwrap();
-        tcp.set_nodelay(true).unwrap();
-        tcp.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self::over(tls(info, info.mqtt_port))
+    }
+
+    pub fn over(stream: impl Stream + 'static) -> Self {
         Self {
-            stream: StreamOwned::new(tls, tcp),
+            stream: Box::new(stream),
             session_present: false,
             messages: VecDeque::new(),
             next_id: 0,

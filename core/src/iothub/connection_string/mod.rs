@@ -1,19 +1,15 @@
 //! Connection strings, as the Azure portal and `az iot hub` hand them out.
 
+mod parts;
+
 use super::sas::{Key, sas_token};
+use parts::{Endpoint, Parts, device_id, error, required};
 use std::{fmt, str::FromStr};
 
 /// The port of MQTT over TLS, where nothing else is said.
 const MQTT_PORT: u16 = 8883;
 /// The port of a hub's REST interface, where nothing else is said.
 const HTTPS_PORT: u16 = 443;
-
-/// A host and the port it listens on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Endpoint {
-    host: String,
-    port: u16,
-}
 
 /// A device's connection string:
 /// `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`.
@@ -103,10 +99,7 @@ impl FromStr for ConnectionString {
         }
         Ok(Self {
             hub: parts.host(MQTT_PORT)?,
-            gateway: match parts.gateway {
-                Some(text) => Some(endpoint("GatewayHostName", text, MQTT_PORT)?),
-                None => None,
-            },
+            gateway: parts.gateway(MQTT_PORT)?,
             device_id: device_id(required("DeviceId", parts.device_id)?)?,
             key: parts.key()?,
         })
@@ -124,12 +117,14 @@ impl fmt::Display for ConnectionString {
     }
 }
 
-/// A back end's connection string: `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`.
+/// A back end's connection string:
+/// `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…[;GatewayHostName=…]`.
 ///
 /// Read and shown as [`ConnectionString`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConnectionString {
     hub: Endpoint,
+    gateway: Option<Endpoint>,
     policy: String,
     key: Key,
 }
@@ -141,10 +136,12 @@ impl ServiceConnectionString {
         &self.hub.host
     }
 
-    /// The port of the REST interface: 443 if the string names none.
+    /// Host and port of the REST interface: the gateway's if one is named, else the hub's; 443 if
+    /// the string names no port.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.hub.port
+    pub fn server(&self) -> (&str, u16) {
+        let server = self.gateway.as_ref().unwrap_or(&self.hub);
+        (&server.host, server.port)
     }
 
     /// The name of the shared access policy.
@@ -172,6 +169,7 @@ impl FromStr for ServiceConnectionString {
         }
         Ok(Self {
             hub: parts.host(HTTPS_PORT)?,
+            gateway: parts.gateway(HTTPS_PORT)?,
             policy: required("SharedAccessKeyName", parts.policy)?.to_owned(),
             key: parts.key()?,
         })
@@ -184,16 +182,10 @@ impl fmt::Display for ServiceConnectionString {
         write!(
             f,
             "HostName={hub};SharedAccessKeyName={policy};SharedAccessKey=***"
-        )
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
+        )?;
+        match &self.gateway {
+            Some(gateway) => write!(f, ";GatewayHostName={gateway}"),
+            None => Ok(()),
         }
     }
 }
@@ -211,146 +203,11 @@ impl fmt::Display for ConnectionStringError {
 
 impl std::error::Error for ConnectionStringError {}
 
-fn error(message: impl Into<String>) -> ConnectionStringError {
-    ConnectionStringError(message.into())
-}
-
-/// The parts of a connection string, of either kind, as they stand there.
-#[derive(Default)]
-struct Parts<'a> {
-    host: Option<&'a str>,
-    gateway: Option<&'a str>,
-    device_id: Option<&'a str>,
-    module_id: Option<&'a str>,
-    policy: Option<&'a str>,
-    key: Option<&'a str>,
-    x509: Option<&'a str>,
-}
-
-impl<'a> Parts<'a> {
-    /// A part that cannot be read is told by its number: it may be the key, out of its place.
-    fn split(text: &'a str) -> Result<Self, ConnectionStringError> {
-        let mut parts = Self::default();
-        let all = text.trim().split(';').enumerate();
-        for (index, part) in all.filter(|(_, part)| !part.is_empty()) {
-            let number = index + 1;
-            let Some((name, value)) = part.split_once('=') else {
-                return Err(error(format!("part {number} is not \"name=value\"")));
-            };
-            let slot = match name.trim().to_ascii_lowercase().as_str() {
-                "hostname" => &mut parts.host,
-                "gatewayhostname" => &mut parts.gateway,
-                "deviceid" => &mut parts.device_id,
-                "moduleid" => &mut parts.module_id,
-                "sharedaccesskeyname" => &mut parts.policy,
-                "sharedaccesskey" => &mut parts.key,
-                "x509" => &mut parts.x509,
-                "sharedaccesssignature" => {
-                    return Err(error(
-                        "SharedAccessSignature is not supported: a ready-made token cannot be renewed; use the SharedAccessKey",
-                    ));
-                }
-                _ => {
-                    return Err(error(format!(
-                        "part {number} has an unknown name; known are HostName, DeviceId, SharedAccessKey, GatewayHostName and SharedAccessKeyName"
-                    )));
-                }
-            };
-            if slot.replace(value.trim()).is_some() {
-                return Err(error(format!("part {number} is there twice")));
-            }
-        }
-        Ok(parts)
-    }
-
-    fn host(&self, default_port: u16) -> Result<Endpoint, ConnectionStringError> {
-        endpoint("HostName", required("HostName", self.host)?, default_port)
-    }
-
-    fn key(&self) -> Result<Key, ConnectionStringError> {
-        Key::from_base64(required("SharedAccessKey", self.key)?).ok_or_else(|| {
-            error("SharedAccessKey is not base64: copy the whole key, with its = at the end")
-        })
-    }
-}
-
-fn required<'a>(name: &str, value: Option<&'a str>) -> Result<&'a str, ConnectionStringError> {
-    match value {
-        Some(value) if !value.is_empty() => Ok(value),
-        Some(_) => Err(error(format!("{name} is empty"))),
-        None => Err(error(format!("{name} is missing"))),
-    }
-}
-
-/// A value as an error may show it: one that could be a key that slipped into the wrong place is not.
-fn shown(text: &str) -> &str {
-    match Key::from_base64(text) {
-        Some(_) if text.len() >= 16 => "***",
-        _ => text,
-    }
-}
-
-/// Reads `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
-fn endpoint(name: &str, text: &str, default_port: u16) -> Result<Endpoint, ConnectionStringError> {
-    let refuse = || {
-        error(format!(
-            "{name} \"{}\" is not a host name, such as myhub.azure-devices.net or localhost:{default_port}",
-            shown(text)
-        ))
-    };
-    let (host, port) = match text.strip_prefix('[') {
-        Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or_else(refuse)?;
-            address
-                .parse::<std::net::Ipv6Addr>()
-                .map_err(|_| refuse())?;
-            match port {
-                "" => (address, None),
-                _ => (address, Some(port.strip_prefix(':').ok_or_else(refuse)?)),
-            }
-        }
-        None => match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        },
-    };
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
-    if host.is_empty() || !host.bytes().all(allowed) {
-        return Err(refuse());
-    }
-    let port = match port.map(str::parse) {
-        None => default_port,
-        Some(Ok(port)) if port > 0 => port,
-        Some(_) => {
-            return Err(error(format!(
-                "{name} \"{}\": the port is not a number from 1 to 65535",
-                shown(text)
-            )));
-        }
-    };
-    Ok(Endpoint {
-        host: host.to_owned(),
-        port,
-    })
-}
-
-/// The identity registry's rule for device ids.
-fn device_id(text: &str) -> Result<String, ConnectionStringError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@$'".contains(&byte);
-    if text.len() > 128 || !text.bytes().all(allowed) {
-        return Err(error(format!(
-            "DeviceId \"{}\" is not the id of a device: up to 128 ASCII letters, digits and - : . + % _ # * ? ! ( ) , = @ $ '",
-            shown(text)
-        )));
-    }
-    Ok(text.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const KEY: &str = "c2VjcmV0//VjcmV0";
+    const KEY: &str = "c2VjcmV0//VjcmV0c2VjcmV0";
 
     fn parse(text: &str) -> ConnectionString {
         text.parse().unwrap()
@@ -401,14 +258,17 @@ mod tests {
             "HostName=hub.example:8443;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"
         );
         let service: ServiceConnectionString = text.parse().unwrap();
-        assert_eq!((service.hub(), service.port()), ("hub.example", 8443));
+        assert_eq!(service.hub(), "hub.example");
+        assert_eq!(service.server(), ("hub.example", 8443));
         assert_eq!(service.policy(), "iothubowner");
         assert!(service.token(5).ends_with("&se=5&skn=iothubowner"));
         let text = text.replace(":8443", "");
-        assert_eq!(
-            text.parse::<ServiceConnectionString>().unwrap().port(),
-            HTTPS_PORT
-        );
+        let plain: ServiceConnectionString = text.parse().unwrap();
+        assert_eq!(plain.server(), ("hub.example", HTTPS_PORT));
+        let text = format!("{text};GatewayHostName=localhost:8443");
+        let through: ServiceConnectionString = text.parse().unwrap();
+        assert_eq!(through.server(), ("localhost", 8443));
+        assert_eq!(through.hub(), "hub.example");
     }
 
     #[test]
@@ -549,6 +409,30 @@ mod tests {
                 .parse::<ServiceConnectionString>()
                 .unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_shows_the_key_or_panics(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    KEY, "HostName=", "GatewayHostName=", "DeviceId=", "SharedAccessKey=",
+                    "SharedAccessKeyName=", "ModuleId=", "x509=", "true", ";", "=", ":", "[", "]", "h",
+                    "8883", " ", "\u{fc}",
+                ]),
+                0..16,
+            )
+        ) {
+            let text = pieces.concat();
+            let errors = [
+                text.parse::<ConnectionString>().err(),
+                text.parse::<ServiceConnectionString>().err(),
+            ];
+            for error in errors.into_iter().flatten() {
+                let shown = error.to_string();
+                proptest::prop_assert!(!shown.contains(KEY), "{}", shown);
+            }
         }
     }
 }
