@@ -1,2 +1,115 @@
-//! The twinflash command.
-fn main() {}
+//! The `twinflash` command: a local IoT hub, a device agent, and the back end's side of firmware
+//! updates.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
+
+mod agent;
+mod ask;
+mod config;
+mod demo;
+mod error;
+mod firmware;
+mod follow;
+mod guard;
+mod hub;
+mod image;
+mod screen;
+mod secret;
+mod service;
+mod signals;
+mod update;
+
+use clap::{Parser, Subcommand};
+use error::Error;
+use screen::Screen;
+use std::{path::PathBuf, process::ExitCode};
+use twinflash::tls::Roots;
+
+/// Firmware updates for devices on Azure IoT Hub, with or without the cloud.
+#[derive(Parser)]
+#[command(
+    version,
+    arg_required_else_help = true,
+    after_help = "Start with: twinflash demo\n\n\
+        Connection strings may be given as @FILE (a file that holds one), or in the environment:\n\
+        TWINFLASH_SERVICE for the back end's, TWINFLASH_DEVICE for a device's. Arguments are visible\n\
+        to other users of this machine; files and the environment are not.\n\n\
+        The exit status is 0 only if what was asked for has happened."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+struct Common {
+    /// Print one JSON object a line
+    #[arg(long, global = true)]
+    json: bool,
+    /// Trust the certificate authorities in this PEM file to vouch for the hub, and no others
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+impl Common {
+    /// The certificate authorities a hub's certificate must come from.
+    fn roots(&self) -> Result<Roots, Error> {
+        match &self.ca {
+            Some(file) => Ok(Roots::from_pem_file(file)?),
+            None => Ok(Roots::BuiltIn),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show an update from end to end: hub, firmware server, device and back end in one process
+    Demo(demo::Demo),
+    /// Run a local IoT hub
+    Hub(hub::Hub),
+    /// Run the device agent
+    Device(agent::Agent),
+    /// Before the application starts: count the start of a new version, roll it back after too many
+    Guard(guard::Guard),
+    /// Ask a device for an update and follow it
+    Update(update::Update),
+    /// Follow an update that is under way
+    Watch(update::Watch),
+    /// Firmware images
+    #[command(subcommand)]
+    Image(image::Image),
+}
+
+fn main() -> ExitCode {
+    let Cli { command, common } = Cli::parse();
+    let screen = Screen::new(common.json);
+    let done = match command {
+        Command::Demo(demo) => demo.run(&screen),
+        Command::Hub(hub) => hub.run(&screen),
+        Command::Device(agent) => agent.run(&common, screen.clone()),
+        Command::Guard(guard) => guard.run(&screen),
+        Command::Update(update) => update.run(&common, &screen),
+        Command::Watch(watch) => watch.run(&common, &screen),
+        Command::Image(image) => image.run(&screen),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        // What went wrong has been shown.
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            screen.error(&error);
+            ExitCode::from(error.status())
+        }
+    }
+}

@@ -144,7 +144,7 @@ impl Service {
             .uri(format!(
                 "https://{}:{}{path}?api-version=2021-04-12",
                 self.connection.hub(),
-                self.connection.port()
+                self.connection.server().1
             ))
             .header("Authorization", self.connection.token(now.as_secs() + 60))
             .header("Content-Type", "application/json")

@@ -18,7 +18,7 @@ pub enum Refusal {
     Incomplete,
     /// The version asked for runs: up to date.
     SameVersion,
-    /// The URI does not begin with `https:`: failed.
+    /// The URI does not begin with `https:`, whatever else it is: failed.
     InsecureUri,
     /// The version is not higher than the running one: ignored.
     NotHigher,
@@ -207,15 +207,14 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
-        if self.file.version == VersionRule::Higher {
-            if let (Some(asked), Some(running)) = (&request.version, running) {
-                if !version::compare(asked, running).is_gt() {
-                    return Some(refuse(
-                        Code::VersionRefused,
-                        format!("version {asked} is not higher than the running {running}"),
-                    ));
-                }
-            }
+        if self.file.version == VersionRule::Higher
+            && let (Some(asked), Some(running)) = (&request.version, running)
+            && !version::compare(asked, running).is_gt()
+        {
+            return Some(refuse(
+                Code::VersionRefused,
+                format!("version {asked} is not higher than the running {running}"),
+            ));
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(

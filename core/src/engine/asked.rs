@@ -168,14 +168,17 @@ impl Engine {
 
     /// A request that ends at once: refused, or nothing to do.
     fn conclude(&mut self, request: Request, outcome: Outcome) {
-        let replaces = self.record.running().is_some();
         let last = self.record.update.take();
+        // Bytes of the update whose place it takes.
+        let bytes = last
+            .as_ref()
+            .is_some_and(|last| last.outcome.is_none() || last.checkpoint.is_some());
         let mut update = Update::new(request);
         update.times = last.map(|last| last.times).unwrap_or_default();
         update.outcome = Some(outcome.clone());
         self.begin(update);
         self.event(Event::Ended(outcome));
-        if replaces {
+        if bytes {
             self.discard();
         }
     }
@@ -227,6 +230,7 @@ impl Engine {
         self.link.desired = desired;
         self.link.desired_known = true;
         self.link.read_again = None;
+        self.link.read_pause = Duration::ZERO;
         self.confirming.reached = true;
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
@@ -258,6 +262,10 @@ impl Engine {
             return;
         }
         let Some(members) = self.config.contract.desired(&self.link.desired).cloned() else {
+            if core::mem::take(&mut self.record.lost) {
+                // Whatever is desired from now on is new.
+                self.save();
+            }
             let running = self.record.running();
             if running.is_some_and(|update| update.request.origin == Origin::Desired) {
                 self.cancel();

@@ -134,6 +134,10 @@ impl Engine {
     }
 
     fn durable(&mut self, checkpoint: Checkpoint) {
+        // Progress is told at most ten times a second; what came since then is there, too.
+        if checkpoint.offset > self.transfer.received {
+            self.received(checkpoint.offset);
+        }
         self.count_time();
         self.change(|update| update.checkpoint = Some(checkpoint));
         self.save_as(true);

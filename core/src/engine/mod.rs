@@ -261,6 +261,11 @@ impl Engine {
         !self.link.connected || self.reporter.is_idle()
     }
 
+    /// Whether a download or a step of the installation is under way.
+    pub fn is_at_work(&self) -> bool {
+        self.work.is_some()
+    }
+
     /// Whether the running update can still be cancelled.
     pub fn can_cancel(&self) -> bool {
         self.phase().is_some_and(|phase| phase <= Phase::Verifying)

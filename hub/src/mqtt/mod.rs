@@ -416,3 +416,6 @@ fn twin_error(refusal: &Refusal) -> (u16, String) {
 fn shortened(topic: &str) -> String {
     topic.chars().take(100).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 mod parts;
 
 use super::sas::{Key, sas_token};
-use parts::{Endpoint, Parts, device_id, endpoint, error, required};
+use parts::{Endpoint, Parts, device_id, error, required};
 use std::{fmt, str::FromStr};
 
 /// The port of MQTT over TLS, where nothing else is said.
@@ -99,10 +99,7 @@ impl FromStr for ConnectionString {
         }
         Ok(Self {
             hub: parts.host(MQTT_PORT)?,
-            gateway: match parts.gateway {
-                Some(text) => Some(endpoint("GatewayHostName", text, MQTT_PORT)?),
-                None => None,
-            },
+            gateway: parts.gateway(MQTT_PORT)?,
             device_id: device_id(required("DeviceId", parts.device_id)?)?,
             key: parts.key()?,
         })
@@ -120,12 +117,14 @@ impl fmt::Display for ConnectionString {
     }
 }
 
-/// A back end's connection string: `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…`.
+/// A back end's connection string:
+/// `HostName=…;SharedAccessKeyName=…;SharedAccessKey=…[;GatewayHostName=…]`.
 ///
 /// Read and shown as [`ConnectionString`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConnectionString {
     hub: Endpoint,
+    gateway: Option<Endpoint>,
     policy: String,
     key: Key,
 }
@@ -137,10 +136,12 @@ impl ServiceConnectionString {
         &self.hub.host
     }
 
-    /// The port of the REST interface: 443 if the string names none.
+    /// Host and port of the REST interface: the gateway's if one is named, else the hub's; 443 if
+    /// the string names no port.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.hub.port
+    pub fn server(&self) -> (&str, u16) {
+        let server = self.gateway.as_ref().unwrap_or(&self.hub);
+        (&server.host, server.port)
     }
 
     /// The name of the shared access policy.
@@ -168,6 +169,7 @@ impl FromStr for ServiceConnectionString {
         }
         Ok(Self {
             hub: parts.host(HTTPS_PORT)?,
+            gateway: parts.gateway(HTTPS_PORT)?,
             policy: required("SharedAccessKeyName", parts.policy)?.to_owned(),
             key: parts.key()?,
         })
@@ -180,7 +182,11 @@ impl fmt::Display for ServiceConnectionString {
         write!(
             f,
             "HostName={hub};SharedAccessKeyName={policy};SharedAccessKey=***"
-        )
+        )?;
+        match &self.gateway {
+            Some(gateway) => write!(f, ";GatewayHostName={gateway}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -252,14 +258,17 @@ mod tests {
             "HostName=hub.example:8443;SharedAccessKeyName=iothubowner;SharedAccessKey={KEY}"
         );
         let service: ServiceConnectionString = text.parse().unwrap();
-        assert_eq!((service.hub(), service.port()), ("hub.example", 8443));
+        assert_eq!(service.hub(), "hub.example");
+        assert_eq!(service.server(), ("hub.example", 8443));
         assert_eq!(service.policy(), "iothubowner");
         assert!(service.token(5).ends_with("&se=5&skn=iothubowner"));
         let text = text.replace(":8443", "");
-        assert_eq!(
-            text.parse::<ServiceConnectionString>().unwrap().port(),
-            HTTPS_PORT
-        );
+        let plain: ServiceConnectionString = text.parse().unwrap();
+        assert_eq!(plain.server(), ("hub.example", HTTPS_PORT));
+        let text = format!("{text};GatewayHostName=localhost:8443");
+        let through: ServiceConnectionString = text.parse().unwrap();
+        assert_eq!(through.server(), ("localhost", 8443));
+        assert_eq!(through.hub(), "hub.example");
     }
 
     #[test]

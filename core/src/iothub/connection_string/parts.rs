@@ -24,7 +24,7 @@ impl fmt::Display for Endpoint {
 #[derive(Default)]
 pub(super) struct Parts<'a> {
     host: Option<&'a str>,
-    pub(super) gateway: Option<&'a str>,
+    gateway: Option<&'a str>,
     pub(super) device_id: Option<&'a str>,
     pub(super) module_id: Option<&'a str>,
     pub(super) policy: Option<&'a str>,
@@ -70,6 +70,16 @@ impl<'a> Parts<'a> {
 
     pub(super) fn host(&self, default_port: u16) -> Result<Endpoint, ConnectionStringError> {
         endpoint("HostName", required("HostName", self.host)?, default_port)
+    }
+
+    pub(super) fn gateway(
+        &self,
+        default_port: u16,
+    ) -> Result<Option<Endpoint>, ConnectionStringError> {
+        let gateway = self.gateway;
+        gateway
+            .map(|text| endpoint("GatewayHostName", text, default_port))
+            .transpose()
     }
 
     pub(super) fn key(&self) -> Result<Key, ConnectionStringError> {

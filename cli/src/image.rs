@@ -1,0 +1,85 @@
+//! `twinflash image`
+
+use crate::{
+    error::Error,
+    screen::{Screen, Tone},
+};
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::{Path, PathBuf},
+};
+use twinflash::update::{Checks, Digests};
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Image {
+    /// Show an image's size and the check values an update is asked for with
+    Info {
+        /// The image
+        file: PathBuf,
+    },
+}
+
+/// Under the names that the DevKit's tool prints and that requests have.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Info {
+    fw_path: String,
+    fw_size: u64,
+    /// CRC-16/XMODEM, without leading zeros.
+    fw_package_check_value: String,
+    crc32: String,
+    sha256: String,
+}
+
+impl Image {
+    pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
+        let Self::Info { file } = self;
+        let (size, digests) = digest(&file)?;
+        let info = Info {
+            fw_path: file.display().to_string(),
+            fw_size: size,
+            fw_package_check_value: format!("{:x}", digests.crc16),
+            crc32: format!("{:08x}", digests.crc32),
+            sha256: HEXLOWER.encode(&digests.sha256),
+        };
+        if screen.is_json() {
+            screen.json(&info);
+        } else {
+            for (name, value, what) in [
+                ("fwPath", info.fw_path, ""),
+                ("fwSize", info.fw_size.to_string(), "bytes"),
+                (
+                    "fwPackageCheckValue",
+                    info.fw_package_check_value,
+                    "CRC-16/XMODEM",
+                ),
+                ("crc32", info.crc32, ""),
+                ("sha256", info.sha256, ""),
+            ] {
+                screen.pair(19, name, &value, what, Tone::Normal);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Size and checks of a file, read once from front to back.
+pub(crate) fn digest(file: &Path) -> Result<(u64, Digests), Error> {
+    let failed = |error| Error::new(format_args!("cannot read {}: {error}", file.display()));
+    let mut reader = File::open(file).map_err(failed)?;
+    let mut buffer = vec![0; 256 * 1024];
+    let mut checks = Checks::new();
+    loop {
+        let read = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        checks.update(buffer.get(..read).unwrap_or_default());
+    }
+    Ok((checks.bytes(), checks.finish()))
+}

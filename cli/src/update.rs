@@ -1,0 +1,278 @@
+//! `twinflash update` and `twinflash watch`
+
+use crate::{
+    Common,
+    ask::{self, Ask, Asked, Event},
+    config,
+    error::Error,
+    follow::{End, Follower, follow},
+    screen::{Screen, Tone},
+    secret,
+    service::Service,
+    signals,
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::{
+    path::Path,
+    process, thread,
+    time::{Duration, Instant},
+};
+use twinflash::{
+    contract::{Contract, Verdict},
+    iothub::ServiceConnectionString,
+    update::{Origin, Policy},
+};
+
+/// Azure offers a back end nothing but to ask again.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Silence that a person would wonder about.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// Asks a device for an update and follows it to its end. Ctrl-C ends the following, not the update.
+#[derive(clap::Args)]
+pub(crate) struct Update {
+    #[command(flatten)]
+    target: Target,
+    /// Where the device gets the image from
+    url: String,
+    /// A check value of the image: CRC-16, CRC-32 or SHA-256 (`twinflash image info` prints them)
+    #[arg(long, value_name = "VALUE")]
+    check: Option<String>,
+    /// The image's size in bytes
+    #[arg(long, value_name = "N")]
+    size: Option<u64>,
+    /// The image's version
+    #[arg(long, value_name = "V")]
+    version: Option<String>,
+}
+
+/// Follows an update that is under way, to its end; exits with 0 if it succeeded.
+#[derive(clap::Args)]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    target: Target,
+    /// Go on after its end, until Ctrl-C
+    #[arg(long)]
+    forever: bool,
+}
+
+#[derive(clap::Args)]
+struct Target {
+    /// The service's connection string of the hub, or @FILE
+    #[arg(
+        long,
+        env = "TWINFLASH_SERVICE",
+        hide_env_values = true,
+        value_name = "CONNECTION_STRING"
+    )]
+    service: String,
+    /// The contract the device follows: a built-in one's name, or the file of another
+    #[arg(long, default_value = "iothub-dm", value_name = "NAME|FILE")]
+    contract: String,
+    /// The device's id
+    device: String,
+}
+
+/// How an update ended, for programs.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "result", rename_all = "camelCase")]
+struct Ended {
+    outcome: &'static str,
+    contract: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    seconds: f64,
+}
+
+impl Update {
+    pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
+        let (service, contract) = self.target.open(common)?;
+        let device = &self.target.device;
+        let start = Instant::now();
+        let asked = ask::ask(
+            &service,
+            &Ask {
+                device,
+                contract: &contract,
+                url: &self.url,
+                version: self.version.as_deref(),
+                check: self.check.as_deref(),
+                size: self.size,
+            },
+            &mut |event| event.show(screen),
+        )?;
+        let end = match asked {
+            Asked::Refused(reason) => End::Failed {
+                code: Some("refused".into()),
+                message: reason,
+            },
+            Asked::Follow(mut follower) => {
+                let follow_again = format!(
+                    "no longer following; device \"{device}\" goes on by itself. To follow it again: twinflash watch {device}"
+                );
+                leave_on_signal(screen, follow_again)?;
+                let mut poll = Poll::new(&service, &self.target, screen);
+                follow(&mut follower, &mut || poll.next(), &mut |seen| {
+                    Event::from(seen).show(screen);
+                })?
+            }
+        };
+        Ok(show_end(screen, &contract, end, start))
+    }
+}
+
+impl Watch {
+    pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
+        let (service, contract) = self.target.open(common)?;
+        let device = &self.target.device;
+        let twin = service.twin(device)?;
+        let version = desired_version(&contract, &twin);
+        let mut follower = Follower::new(&contract, version.as_deref());
+        let note = format!("no longer following; device \"{device}\" goes on by itself");
+        leave_on_signal(screen, note)?;
+        let mut poll = Poll::new(&service, &self.target, screen);
+        let start = Instant::now();
+        loop {
+            let end = follow(&mut follower, &mut || poll.next(), &mut |seen| {
+                Event::from(seen).show(screen);
+            })?;
+            let succeeded = show_end(screen, &contract, end, start);
+            if !self.forever {
+                return Ok(succeeded);
+            }
+            follower.go_on();
+        }
+    }
+}
+
+impl Target {
+    fn open(&self, common: &Common) -> Result<(Service, Contract), Error> {
+        let contract = config::contract(&self.contract, Path::new(""))?;
+        let text = secret::resolve(&self.service, Path::new(""))?;
+        let connection: ServiceConnectionString = text.parse()?;
+        let service = Service::new(connection, &common.roots()?, false)?;
+        Ok((service, contract))
+    }
+}
+
+/// The version that is asked for by the desired properties.
+fn desired_version(contract: &Contract, twin: &Value) -> Option<String> {
+    let desired = contract.desired(twin.pointer("/properties/desired")?)?;
+    match contract.judge(desired, Origin::Desired, None, &Policy::default()) {
+        Verdict::Start(request) | Verdict::UpToDate(request) | Verdict::Refuse(request, _) => {
+            request.version
+        }
+        Verdict::Ignore => None,
+    }
+}
+
+/// Ends the process on Ctrl-C: everything that goes on does so elsewhere.
+fn leave_on_signal(screen: &Screen, note: String) -> Result<(), Error> {
+    let screen = screen.clone();
+    signals::on_stop(move |signal| {
+        screen.progress_ended();
+        screen.note(&note);
+        process::exit(128 + signal);
+    })
+}
+
+/// Shows how it ended; whether it succeeded.
+fn show_end(screen: &Screen, contract: &Contract, end: End, start: Instant) -> bool {
+    screen.progress_ended();
+    let seconds = start.elapsed().as_secs_f64();
+    let (outcome, code, message) = match end {
+        End::Done => ("completed", None, None),
+        End::Failed { code, message } => ("failed", code, Some(message)),
+    };
+    match (&message, &code) {
+        (None, _) => screen.text(&format!("completed in {seconds:.1} s"), Tone::Good),
+        (Some(message), None) => screen.text(&format!("failed: {message}"), Tone::Bad),
+        (Some(message), Some(code)) => {
+            screen.text(&format!("failed: {message} ({code})"), Tone::Bad);
+        }
+    }
+    let succeeded = message.is_none();
+    if screen.is_json() {
+        screen.json(&Ended {
+            outcome,
+            contract: contract.name().into(),
+            code,
+            message,
+            seconds: (seconds * 1000.0).round() / 1000.0,
+        });
+    }
+    succeeded
+}
+
+/// Reads the twin again and again.
+struct Poll<'a> {
+    service: &'a Service,
+    target: &'a Target,
+    screen: &'a Screen,
+    last: Option<Instant>,
+    failing: bool,
+    /// The reported properties' version, since when, and whether a note was made of that.
+    quiet: (Option<u64>, Instant, bool),
+}
+
+impl<'a> Poll<'a> {
+    fn new(service: &'a Service, target: &'a Target, screen: &'a Screen) -> Self {
+        Self {
+            service,
+            target,
+            screen,
+            last: None,
+            failing: false,
+            quiet: (None, Instant::now(), false),
+        }
+    }
+
+    /// The reported properties, a second after the last time. What passes is waited out.
+    fn next(&mut self) -> Result<Value, Error> {
+        loop {
+            if let Some(last) = self.last {
+                thread::sleep(INTERVAL.saturating_sub(last.elapsed()));
+            }
+            self.last = Some(Instant::now());
+            match self.service.twin(&self.target.device) {
+                Ok(mut twin) => {
+                    self.failing = false;
+                    self.note_silence(&twin);
+                    let reported = twin.pointer_mut("/properties/reported");
+                    return Ok(reported.map(Value::take).unwrap_or_default());
+                }
+                Err(refused) if refused.passing => {
+                    if !self.failing {
+                        self.screen.note(&format!("{refused}; trying again"));
+                    }
+                    self.failing = true;
+                }
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+    }
+
+    fn note_silence(&mut self, twin: &Value) {
+        let version = twin
+            .pointer("/properties/reported/$version")
+            .and_then(Value::as_u64);
+        let (known, since, noted) = &mut self.quiet;
+        if *known != version {
+            self.quiet = (version, Instant::now(), false);
+        } else if !*noted && since.elapsed() >= QUIET {
+            *noted = true;
+            let connected = twin.get("connectionState").and_then(Value::as_str);
+            let device = &self.target.device;
+            let note = match connected {
+                Some("Disconnected") => {
+                    format!("device \"{device}\" is not connected; it goes on when it comes back")
+                }
+                _ => format!("device \"{device}\" has reported nothing new yet; still waiting"),
+            };
+            self.screen.note(&note);
+        }
+    }
+}
