@@ -27,7 +27,7 @@ pub(crate) struct Ask<'a> {
 /// What came of asking.
 pub(crate) enum Asked {
     /// It is under way, or already done.
-    Follow(Follower),
+    Follow(Box<Follower>),
     /// The device refused it, in these words.
     Refused(String),
 }
@@ -170,7 +170,7 @@ pub(crate) fn ask(
             };
             return Ok(Asked::Refused(reason));
         }
-        return Ok(Asked::Follow(follower));
+        return Ok(Asked::Follow(Box::new(follower)));
     }
 
     let Some(path) = contract.desired_path() else {
@@ -198,7 +198,7 @@ pub(crate) fn ask(
         let patch = json!({"properties": {"desired": at(path, patch)}});
         service.patch_twin(device, &patch)?;
     }
-    Ok(Asked::Follow(follower))
+    Ok(Asked::Follow(Box::new(follower)))
 }
 
 /// What turns the desired object that is there into the wanted one. `None` where the same was asked

@@ -5,7 +5,7 @@ use crate::{
     config,
     error::Error,
     firmware,
-    follow::{End, Follower, follow},
+    follow::{End, follow},
     image,
     screen::{Screen, Tone, size},
     service::Service,
@@ -298,7 +298,7 @@ impl BackEnd {
         let mut on = |event| {
             let _ = tell.send(News::BackEnd(event));
         };
-        let mut follower: Follower = match ask::ask(&self.service, &ask, &mut on)? {
+        let mut follower = match ask::ask(&self.service, &ask, &mut on)? {
             Asked::Follow(follower) => follower,
             Asked::Refused(message) => {
                 return Ok(End::Failed {
