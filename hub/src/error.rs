@@ -116,6 +116,8 @@ impl Code {
 pub(crate) struct Refusal {
     pub(crate) code: Code,
     pub(crate) message: String,
+    /// What `info` says in the body, if there is more to say.
+    info: Option<Value>,
 }
 
 impl Refusal {
@@ -123,7 +125,13 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            info: None,
         }
+    }
+
+    pub(crate) fn with_info(mut self, info: Value) -> Self {
+        self.info = Some(info);
+        self
     }
 
     pub(crate) fn argument(message: impl Into<String>) -> Self {
@@ -139,23 +147,21 @@ impl Refusal {
 
     /// The object that twin answers over MQTT have as their body, and direct methods as their message's text.
     pub(crate) fn body(&self) -> Value {
-        json!({
+        let mut body = json!({
             "errorCode": self.code.0,
             "trackingId": tracking_id(),
             "message": self.message,
             "timestampUtc": crate::clock::now(),
-        })
+        });
+        if let (Some(info), Value::Object(members)) = (&self.info, &mut body) {
+            members.insert("info".into(), info.clone());
+        }
+        body
     }
 
     /// The answer of `POST /twins/{id}/methods`: the error is a JSON text within the message.
     pub(crate) fn into_method_response(self) -> Response {
-        let mut body = self.body();
-        if self.code == Code::DEVICE_NOT_ONLINE
-            && let Value::Object(members) = &mut body
-        {
-            members.insert("info".into(), json!({"timeout": "00:00:00"}));
-        }
-        let body = json!({"Message": body.to_string(), "ExceptionMessage": ""});
+        let body = json!({"Message": self.body().to_string(), "ExceptionMessage": ""});
         self.respond(body)
     }
 

@@ -8,6 +8,10 @@ use std::{fmt, sync::Arc};
 pub type Observer = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// Something that happened at the hub. Serialised, each is one object with `event` and its own members in camel case.
+///
+/// Payloads and patches are what users sent and may hold their secrets, such as a URL's query: print them where the user
+/// looks, not into a log. A device that connects again while its old connection is there is told as connected first;
+/// the old connection's end follows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(
     tag = "event",

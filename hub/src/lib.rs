@@ -4,6 +4,13 @@
 //! access signatures are really checked, twins are merged, limited and versioned as Azure does it, and refusals have
 //! Azure's codes and bodies.
 //!
+//! Where it is not like Azure:
+//! - Nothing is throttled, and nothing but configured limits of size is counted. Telemetry is taken and told to the observer, not kept.
+//! - A device that connects again within the response timeout may still answer a direct method.
+//! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
+//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices, configurations and jobs (yet), and queries find all
+//!   devices or one by its id.
+//!
 //! ```
 //! use twinflash_hub::{Hub, Options};
 //!
@@ -37,6 +44,7 @@ mod identity;
 mod methods;
 mod mqtt;
 mod options;
+mod query;
 mod rest;
 mod sas;
 mod server;

@@ -215,7 +215,7 @@ async fn run(hub: &Shared, device: &str, call: &Call) -> Result<Value, Refusal> 
         }
         timeout_at(deadline, reachable)
             .await
-            .map_err(|_| not_online())?;
+            .map_err(|_| not_online(call.connect_timeout))?;
     }
     hub.tell(&Event::MethodCalled {
         device: device.into(),
@@ -262,12 +262,20 @@ fn read(body: &[u8]) -> Result<Value, Refusal> {
     })
 }
 
-fn not_online() -> Refusal {
+fn not_online(waited: Duration) -> Refusal {
+    let seconds = waited.as_secs();
+    let timeout = format!(
+        "{:02}:{:02}:{:02}",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    );
     Refusal::new(
         Code::DEVICE_NOT_ONLINE,
         "The operation failed because the requested device isn't online or hasn't registered the direct method \
          callback. To learn more, see https://aka.ms/iothub404103",
     )
+    .with_info(json!({"timeout": timeout}))
 }
 
 #[cfg(test)]

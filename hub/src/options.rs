@@ -80,6 +80,9 @@ pub struct Info {
     pub ca_pem: String,
     /// The connection string of the policy `iothubowner`.
     pub service_connection_string: String,
+    /// The connection string of each shared access policy, by its name.
+    #[serde(skip)]
+    pub policies: BTreeMap<String, String>,
     /// Every device registered when the hub had started, with its connection string.
     pub devices: BTreeMap<String, String>,
 }

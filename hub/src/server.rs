@@ -17,6 +17,7 @@ use hyper_util::{
 };
 use serde_json::json;
 use std::{
+    collections::BTreeMap,
     fmt,
     io::ErrorKind,
     net::{IpAddr, SocketAddr, TcpListener},
@@ -95,22 +96,16 @@ impl Hub {
             .build()
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
-        {
-            let _inside = runtime.enter();
-            for (listener, serves) in [(mqtt, Serves::Mqtt), (https, Serves::Https)] {
-                let listener =
-                    tokio::net::TcpListener::from_std(listener).map_err(system("cannot listen"))?;
-                let port = Port {
-                    hub: shared.clone(),
-                    tls: tls.clone(),
-                    serves,
-                    slots: Arc::new(Semaphore::new(
-                        options.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-                    )),
-                    alive: alive.clone(),
-                };
-                runtime.spawn(port.accept(listener));
-            }
+        let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        for (listener, serves) in [(mqtt, Serves::Mqtt), (https, Serves::Https)] {
+            let port = Port {
+                hub: shared.clone(),
+                tls: tls.clone(),
+                serves,
+                slots: Arc::new(Semaphore::new(max_connections)),
+                alive: alive.clone(),
+            };
+            runtime.spawn(port.accept(listener));
         }
         drop(alive);
         // A thread of its own, so that the hub may be stopped from inside another runtime too.
@@ -120,28 +115,7 @@ impl Hub {
             .spawn(move || run(runtime, &hub, all_gone))
             .map_err(system("cannot start the hub's thread"))?;
 
-        let info = Info {
-            mqtt_port,
-            https_port,
-            ca: authority.file.clone(),
-            ca_pem: authority.pem.clone(),
-            service_connection_string: format!(
-                "{};SharedAccessKeyName=iothubowner;SharedAccessKey={}{}",
-                host(&options, https_port, 443).0,
-                shared.policy_key("iothubowner").unwrap_or_default(),
-                host(&options, https_port, 443).1,
-            ),
-            devices: shared
-                .device_keys()
-                .into_iter()
-                .map(|(id, key)| {
-                    let (host, gateway) = host(&options, mqtt_port, 8883);
-                    let string = format!("{host};DeviceId={id};SharedAccessKey={key}{gateway}");
-                    (id, string)
-                })
-                .collect(),
-            host_name: options.host_name,
-        };
+        let info = describe(options, &shared, &authority, mqtt_port, https_port);
         Ok(Self {
             shared,
             info,
@@ -225,7 +199,14 @@ struct Port {
 }
 
 impl Port {
-    async fn accept(self, listener: tokio::net::TcpListener) {
+    async fn accept(self, listener: TcpListener) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                log::error!(target: "twinflash_hub", "cannot listen: {error}");
+                return;
+            }
+        };
         let mut stopped = std::pin::pin!(self.hub.stopped());
         loop {
             let next = async {
@@ -371,6 +352,37 @@ fn check_host_name(name: &str) -> Result<(), Error> {
     Err(Error::Name(format!(
         "{name:?} is no host name: letters, digits, dots and hyphens, without a port"
     )))
+}
+
+fn describe(
+    options: Options,
+    hub: &Shared,
+    authority: &Authority,
+    mqtt_port: u16,
+    https_port: u16,
+) -> Info {
+    let (service, service_gateway) = host(&options, https_port, 443);
+    let (device, device_gateway) = host(&options, mqtt_port, 8883);
+    let of_policy = |(name, key): (&str, &str)| {
+        let string =
+            format!("{service};SharedAccessKeyName={name};SharedAccessKey={key}{service_gateway}");
+        (name.to_owned(), string)
+    };
+    let of_device = |(id, key): (String, String)| {
+        let string = format!("{device};DeviceId={id};SharedAccessKey={key}{device_gateway}");
+        (id, string)
+    };
+    let policies: BTreeMap<String, String> = hub.policy_keys().map(of_policy).collect();
+    Info {
+        mqtt_port,
+        https_port,
+        ca: authority.file.clone(),
+        ca_pem: authority.pem.clone(),
+        service_connection_string: policies.get("iothubowner").cloned().unwrap_or_default(),
+        policies,
+        devices: hub.device_keys().into_iter().map(of_device).collect(),
+        host_name: options.host_name,
+    }
 }
 
 /// What the certificate is valid for.

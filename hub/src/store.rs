@@ -9,6 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
 const HUB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hub");
@@ -151,9 +152,13 @@ impl Store {
     }
 }
 
-/// A commit waits for the disk: lets the runtime's other tasks go on meanwhile.
+/// A commit waits for the disk: lets the runtime's other tasks go on meanwhile. A hub may be started inside a runtime
+/// that cannot do that.
 fn blocking<T>(run: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(run)
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
+        _ => run(),
+    }
 }
 
 fn create_private(directory: &Path) -> std::io::Result<()> {

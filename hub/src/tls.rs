@@ -39,6 +39,7 @@ impl Authority {
             .tempfile()
             .map_err(system)?;
         file.write_all(pem.as_bytes()).map_err(system)?;
+        readable(file.as_file()).map_err(system)?;
         let path = file.into_temp_path();
         Ok(Self {
             issuer: issuer(&pem, key).map_err(Error::Certificate)?,
@@ -73,8 +74,8 @@ impl Authority {
             }
             (None, _) => {
                 let (pem, key) = create()?;
-                write(&key_file, &key.serialize_pem())?;
-                write(&file, &pem)?;
+                write(&key_file, &key.serialize_pem(), false)?;
+                write(&file, &pem, true)?;
                 (pem, key)
             }
         };
@@ -146,8 +147,17 @@ fn issuer(pem: &str, key: KeyPair) -> Result<Issuer<'static, KeyPair>, String> {
         .map_err(|error| format!("holds no usable certificate ({error})"))
 }
 
-/// Whole or not at all, for the owner's eyes only.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+/// Lets everybody read a certificate: clients may run as other users than the hub.
+fn readable(file: &fs::File) -> std::io::Result<()> {
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
+/// Whole or not at all; for the owner's eyes only unless `public`.
+fn write(path: &Path, text: &str, public: bool) -> Result<(), Error> {
     let failed = |error: &dyn std::fmt::Display| Error::State {
         path: path.into(),
         reason: format!("cannot be written: {error}"),
@@ -156,6 +166,9 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     let mut file = NamedTempFile::new_in(directory).map_err(|error| failed(&error))?;
     file.write_all(text.as_bytes())
         .map_err(|error| failed(&error))?;
+    if public {
+        readable(file.as_file()).map_err(|error| failed(&error))?;
+    }
     file.as_file().sync_all().map_err(|error| failed(&error))?;
     file.persist(path).map_err(|error| failed(&error))?;
     Ok(())
@@ -166,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_authority_is_kept_and_its_files_are_private() {
+    fn an_authority_is_kept_and_its_key_is_private() {
         let directory = tempfile::tempdir().unwrap();
         let first = Authority::kept(directory.path()).unwrap();
         let again = Authority::kept(directory.path()).unwrap();
@@ -177,11 +190,11 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = fs::metadata(directory.path().join("ca-key.pem"))
-                .unwrap()
-                .permissions()
-                .mode();
-            assert_eq!(mode & 0o777, 0o600);
+            let mode = |name| {
+                let file = directory.path().join(name);
+                fs::metadata(file).unwrap().permissions().mode() & 0o777
+            };
+            assert_eq!((mode("ca-key.pem"), mode("ca.pem")), (0o600, 0o644));
         }
     }
 

@@ -18,7 +18,7 @@ pub enum Refusal {
     Incomplete,
     /// The version asked for runs: up to date.
     SameVersion,
-    /// The URI does not begin with `https:`: failed.
+    /// The URI does not begin with `https:`, whatever else it is: failed.
     InsecureUri,
     /// The version is not higher than the running one: ignored.
     NotHigher,
@@ -99,7 +99,8 @@ impl Contract {
                     }
                 }
                 Refusal::InsecureUri => {
-                    if let Some(failure) = insecure(&request.uri, policy) {
+                    if !request.uri.is_empty() && !is_secure(&request.uri, policy) {
+                        let failure = insecure(&request.uri);
                         return Verdict::Refuse(request, failure);
                     }
                 }
@@ -203,18 +204,17 @@ impl Contract {
             Ok(scheme) => scheme,
             Err(failure) => return Some(failure),
         };
-        if let Some(failure) = insecure(&request.uri, policy) {
-            return Some(failure);
+        if !is_secure(&request.uri, policy) {
+            return Some(insecure(&request.uri));
         }
-        if self.file.version == VersionRule::Higher {
-            if let (Some(asked), Some(running)) = (&request.version, running) {
-                if !version::compare(asked, running).is_gt() {
-                    return Some(refuse(
-                        Code::VersionRefused,
-                        format!("version {asked} is not higher than the running {running}"),
-                    ));
-                }
-            }
+        if self.file.version == VersionRule::Higher
+            && let (Some(asked), Some(running)) = (&request.version, running)
+            && !version::compare(asked, running).is_gt()
+        {
+            return Some(refuse(
+                Code::VersionRefused,
+                format!("version {asked} is not higher than the running {running}"),
+            ));
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(
@@ -247,20 +247,20 @@ impl Contract {
     }
 }
 
-/// Not `https:`, and the policy wants it.
-fn insecure(uri: &str, policy: &Policy) -> Option<Failure> {
+/// Begins with `https:`, or with `http:` where the policy lets that in.
+fn is_secure(uri: &str, policy: &Policy) -> bool {
     let begins = |scheme: &str| {
         uri.get(..scheme.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     };
-    let fine = begins("https:") || (policy.allow_http && begins("http:"));
-    // What is no address at all is told so, not that it is insecure.
-    (!fine && uri.contains("://") && scheme_of(uri).is_ok()).then(|| {
-        refuse(
-            Code::InsecureUri,
-            format!("\"{}\" is not https", redact(uri)),
-        )
-    })
+    begins("https:") || (policy.allow_http && begins("http:"))
+}
+
+fn insecure(uri: &str) -> Failure {
+    refuse(
+        Code::InsecureUri,
+        format!("\"{}\" is not https", redact(uri)),
+    )
 }
 
 /// A value's kind, for a message.

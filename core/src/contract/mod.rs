@@ -12,6 +12,11 @@ pub use file::{CheckRule, Follow, VersionRule};
 pub use judge::{Refusal, Verdict};
 pub use render::{Moment, View};
 
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+use crate::twin;
 use crate::update::{Code, Failure};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
@@ -46,11 +51,20 @@ impl core::error::Error for ContractError {}
 
 /// The built-in contracts, by name.
 const BUILT_IN: &[(&str, &str)] = &[
+    (
+        "node-direct-method",
+        include_str!("../../contracts/node-direct-method.json"),
+    ),
     ("iothub-dm", include_str!("../../contracts/iothub-dm.json")),
+    (
+        "python-firmware-status",
+        include_str!("../../contracts/python-firmware-status.json"),
+    ),
     (
         "configuration",
         include_str!("../../contracts/configuration.json"),
     ),
+    ("devkit", include_str!("../../contracts/devkit.json")),
 ];
 
 impl Contract {

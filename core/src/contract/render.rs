@@ -153,6 +153,8 @@ pub struct View<'a> {
     pub update: Option<&'a Update>,
     /// How much of the image is there.
     pub percent: Option<u8>,
+    /// When the device started, in milliseconds since 1970.
+    pub started: Option<u64>,
 }
 
 /// Every placeholder a template may hold.
@@ -163,6 +165,7 @@ const PLACEHOLDERS: &[&str] = &[
     "percent",
     "reason",
     "error",
+    "time.started",
     "time.waiting",
     "time.downloading",
     "time.downloaded",
@@ -280,6 +283,7 @@ impl Contract {
                 let failure = failure_of(update?)?;
                 Some(json!({"code": failure.code, "message": failure.message}))
             }
+            "time.started" => time(view.started),
             "time.waiting" => time(times?.waiting),
             "time.downloading" => time(times?.downloading),
             "time.downloaded" => time(times?.downloaded),

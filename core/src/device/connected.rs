@@ -9,13 +9,16 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+type EventHandler = Box<dyn FnMut(DeviceEvent) + Send>;
+type MethodHandler = Box<dyn FnMut(&str, &[u8]) -> Option<Answer> + Send>;
+
 /// How a [`Device`] connects.
 pub struct DeviceOptions {
     /// The connection, the trusted roots and the like. The clock is set by the device: no token is
     /// made while the wall time is not known.
     pub iothub: iothub::Options,
-    on_event: Option<Box<dyn FnMut(DeviceEvent) + Send>>,
-    on_method: Option<Box<dyn FnMut(&str, &[u8]) -> Option<Answer> + Send>>,
+    on_event: Option<EventHandler>,
+    on_method: Option<MethodHandler>,
 }
 
 impl fmt::Debug for DeviceOptions {
@@ -161,8 +164,8 @@ impl Drop for Device {
 struct Handler {
     updater: std::sync::Weak<Updater>,
     client: Arc<OnceLock<Arc<Client>>>,
-    on_event: Option<Box<dyn FnMut(DeviceEvent) + Send>>,
-    on_method: Option<Box<dyn FnMut(&str, &[u8]) -> Option<Answer> + Send>>,
+    on_event: Option<EventHandler>,
+    on_method: Option<MethodHandler>,
 }
 
 impl Handler {

@@ -10,6 +10,7 @@ mod guard;
 mod options;
 mod pipeline;
 mod restart;
+mod shared;
 mod updater;
 
 #[cfg(feature = "mqtt")]

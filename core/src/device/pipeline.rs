@@ -1,12 +1,13 @@
 //! The pipeline's thread: downloads, and the installer's steps, one at a time.
 
-use super::driver::Shared;
 use super::restart::run;
+use super::shared::Shared;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Input, Step};
 use crate::install::Installer;
-use crate::update::{Code, Failure, ImageInfo, Job};
+use crate::update::{Code, Ended, Failure, ImageInfo, Job, Retry};
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,6 +20,17 @@ use std::{
 pub(super) enum Task {
     Download(Box<Job>, ImageInfo, Stop),
     Step(Step),
+}
+
+impl Task {
+    /// What its end is when it panics.
+    fn broken(&self) -> Input<'static> {
+        let failure = Failure::new(Code::InstallFailed, "the installer panicked");
+        match self {
+            Self::Download(..) => Input::TransferEnded(Ended::Failed(failure, Retry::Never)),
+            Self::Step(step) => Input::Done(*step, Err(failure)),
+        }
+    }
 }
 
 /// The driver's end of the pipeline.
@@ -34,14 +46,19 @@ impl Pipeline {
         downloader: Downloader,
         health: Vec<String>,
     ) -> Result<Self, Failure> {
-        let (tasks, receiver) = mpsc::channel();
+        let (tasks, receiver) = mpsc::channel::<Task>();
         let pending = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&pending);
         thread::Builder::new()
             .name("twinflash-image".into())
             .spawn(move || {
                 for task in receiver {
-                    let done = perform(&shared, installer.as_mut(), &downloader, &health, task);
+                    // An application's installer may panic; the update fails, nothing hangs.
+                    let broken = task.broken();
+                    let run = AssertUnwindSafe(|| {
+                        perform(&shared, installer.as_mut(), &downloader, &health, task)
+                    });
+                    let done = catch_unwind(run).unwrap_or(broken);
                     left.fetch_sub(1, Ordering::AcqRel);
                     shared.input(done);
                 }

@@ -1,6 +1,7 @@
 //! The updater: what an application holds.
 
-use super::driver::{self, Shared, Slot};
+use super::driver;
+use super::shared::{Shared, Slot, State};
 use super::{Builder, Event};
 use crate::contract::Contract;
 use crate::engine::{Input, Status};
@@ -150,13 +151,24 @@ impl Updater {
         self.shared.status()
     }
 
-    /// Waits until no update runs and there has been one: its outcome. `None` when that did not
-    /// happen within `timeout`, or the updater was closed.
+    /// Waits until an update has ended, none runs, and the hub has been told (if it is connected):
+    /// the outcome, which is durable then; what a failed update had written is removed. `None` when
+    /// there was no end within `timeout`, or the updater was closed.
+    ///
+    /// With [`Confirm::Connected`](crate::update::Confirm::Connected) an update ends by what comes
+    /// over the connection: it must not be served by the thread that waits here.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
-        self.shared.wait_for(timeout, |state| {
+        let ended = |state: &mut State| {
             let status = state.engine.status();
-            status.outcome.filter(|_| status.phase.is_none())
-        })
+            status
+                .outcome
+                .filter(|_| status.phase.is_none() && state.is_settled())
+        };
+        self.shared
+            .wait_for(timeout, |state| {
+                ended(state).filter(|_| state.engine.is_reported())
+            })
+            .or_else(|| self.shared.wait_for(Duration::ZERO, ended))
     }
 
     /// The application says that the new version is good (needed for

@@ -3,7 +3,7 @@
 use super::{After, Engine, Event, Output, PendingAnswer, Work};
 use crate::contract::Verdict;
 use crate::twin;
-use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Times, Update, redact};
+use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Update, redact};
 use alloc::{
     format,
     string::{String, ToString},
@@ -158,18 +158,29 @@ impl Engine {
             .update
             .take()
             .and_then(|last| last.checkpoint)
-            .filter(|checkpoint| checkpoint.content == update.request.content());
+            .filter(|checkpoint| checkpoint.content == update.request.content())
+            // With no check to judge it by, what is whole must at least be asked for once more.
+            .filter(|checkpoint| {
+                !update.request.checks.is_empty() || checkpoint.total != Some(checkpoint.offset)
+            });
         self.begin(update)
     }
 
     /// A request that ends at once: refused, or nothing to do.
     fn conclude(&mut self, request: Request, outcome: Outcome) {
-        let times = self.record.update.take().map(|last| last.times);
+        let last = self.record.update.take();
+        // Bytes of the update whose place it takes.
+        let bytes = last
+            .as_ref()
+            .is_some_and(|last| last.outcome.is_none() || last.checkpoint.is_some());
         let mut update = Update::new(request);
-        update.times = Times::clone(&times.unwrap_or_default());
+        update.times = last.map(|last| last.times).unwrap_or_default();
         update.outcome = Some(outcome.clone());
         self.begin(update);
         self.event(Event::Ended(outcome));
+        if bytes {
+            self.discard();
+        }
     }
 
     fn begin(&mut self, update: Update) -> u64 {
@@ -219,6 +230,7 @@ impl Engine {
         self.link.desired = desired;
         self.link.desired_known = true;
         self.link.read_again = None;
+        self.link.read_pause = Duration::ZERO;
         self.confirming.reached = true;
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
@@ -250,6 +262,10 @@ impl Engine {
             return;
         }
         let Some(members) = self.config.contract.desired(&self.link.desired).cloned() else {
+            if core::mem::take(&mut self.record.lost) {
+                // Whatever is desired from now on is new.
+                self.save();
+            }
             let running = self.record.running();
             if running.is_some_and(|update| update.request.origin == Origin::Desired) {
                 self.cancel();

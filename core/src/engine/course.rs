@@ -21,15 +21,20 @@ const GOOD_ATTEMPT: u64 = 64 << 10;
 const SMALL: u64 = 16 << 20;
 
 impl Engine {
+    /// Whether nothing but time stands in the download's way. Nothing is started before the caller
+    /// has its answer.
+    pub(super) fn may_download(&self) -> bool {
+        let paused = self.record.running().is_none_or(|update| update.paused);
+        self.work.is_none() && self.answers.is_empty() && !paused
+    }
+
     /// Starts, or goes on with, the download when its time has come.
     pub(super) fn advance_download(&mut self) {
-        // Nothing is started before the caller has its answer.
         let due = self
             .transfer
             .retry_at
             .is_none_or(|at| self.now.monotonic >= at);
-        let paused = self.record.running().is_none_or(|update| update.paused);
-        if self.work.is_some() || !self.answers.is_empty() || !due || paused {
+        if !due || !self.may_download() {
             return;
         }
         self.transfer.retry_at = None;
@@ -129,6 +134,10 @@ impl Engine {
     }
 
     fn durable(&mut self, checkpoint: Checkpoint) {
+        // Progress is told at most ten times a second; what came since then is there, too.
+        if checkpoint.offset > self.transfer.received {
+            self.received(checkpoint.offset);
+        }
         self.count_time();
         self.change(|update| update.checkpoint = Some(checkpoint));
         self.save_as(true);

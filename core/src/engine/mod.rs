@@ -61,6 +61,8 @@ pub struct Engine {
     now: Now,
     booted: bool,
     running_version: Option<String>,
+    /// Wall time of the start.
+    started: Option<u64>,
     link: Link,
     work: Option<Work>,
     /// What is done once the running download has stopped.
@@ -156,6 +158,7 @@ impl Engine {
             now: Now::default(),
             booted: false,
             running_version: None,
+            started: None,
             link: Link::default(),
             work: None,
             after: None,
@@ -204,10 +207,11 @@ impl Engine {
     /// When the engine wants [`Input::Tick`] at the latest, on the monotonic clock.
     pub fn wake_at(&self) -> Option<Duration> {
         let waiting = self.phase() == Some(Phase::Confirming) && self.work.is_none();
+        let may_download = self.may_download();
         [
             self.reporter.wake_at(),
             self.answers.iter().map(|answer| answer.by).min(),
-            self.transfer.retry_at.filter(|_| self.work.is_none()),
+            self.transfer.retry_at.filter(|_| may_download),
             self.restart_by.filter(|_| !self.restart_asked),
             self.confirming.again_at.filter(|_| waiting),
             waiting.then(|| self.confirming.since + self.config.policy.confirm_time),
@@ -250,6 +254,16 @@ impl Engine {
             running_version: self.running_version.clone(),
             paused: update.is_some_and(|update| update.paused),
         }
+    }
+
+    /// Whether the hub has everything there is to report, or cannot be told now.
+    pub fn is_reported(&self) -> bool {
+        !self.link.connected || self.reporter.is_idle()
+    }
+
+    /// Whether a download or a step of the installation is under way.
+    pub fn is_at_work(&self) -> bool {
+        self.work.is_some()
     }
 
     /// Whether the running update can still be cancelled.
@@ -309,6 +323,7 @@ impl Engine {
             running: self.running_version.as_deref(),
             update: self.record.update.as_ref(),
             percent,
+            started: self.started,
         };
         let wanted = self.config.contract.render(moment, view);
         let tag = (moment == Moment::Progress).then_some(0);

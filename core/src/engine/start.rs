@@ -12,6 +12,7 @@ impl Engine {
             Stored::Record(json) => Record::from_json(&json).unwrap_or_else(|| self.lost()),
             Stored::Lost => self.lost(),
         };
+        self.started = self.wall_time(self.now);
         self.record.installer = self.config.installer.clone();
         let confirmed = self.record.confirmed_version.clone();
         self.running_version = self.config.current_version.clone().or(confirmed);
@@ -109,7 +110,9 @@ impl Engine {
 
     /// A start of the new version, which has to prove itself.
     fn start_counts(&mut self) {
-        let counted = self.record.update.as_ref().is_some_and(|u| u.start_counted);
+        // Where nothing has to be restarted, this start is not one of the new version.
+        let counted = self.config.restart == Restart::None
+            || self.record.update.as_ref().is_some_and(|u| u.start_counted);
         let starts = self.record.core.attempts + u32::from(!counted);
         if starts > self.config.policy.confirm_attempts {
             self.record.core.attempts = starts;

@@ -11,6 +11,14 @@ use std::{
 
 /// How long a good-bye may take.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long the hub may take to stop sending method calls, and we to answer the last of them, before
+/// the token is renewed all the same.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Calls that the hub has sent before it acknowledged the end of the subscription may still be on
+/// their way for this long.
+const LINGER: Duration = Duration::from_millis(100);
+/// As good as never: a time to look at timers when none is set.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What is known of one connection.
 pub(super) struct Connection {
@@ -24,10 +32,22 @@ pub(super) struct Connection {
     pub(super) early: Vec<Publish>,
     /// When the last packet came.
     pub(super) heard: Instant,
-    /// From here on the token is renewed, as soon as nobody waits for anything.
-    pub(super) renew_at: Instant,
-    /// Here it is renewed in any case.
-    pub(super) renew_by: Instant,
+    /// How far the token's renewal has come.
+    renewal: Renewal,
+    /// Here we leave to renew it in any case.
+    renew_by: Instant,
+}
+
+/// A token is renewed by connecting again. A method called in between would be lost, and its caller
+/// would wait in vain: so no more calls are asked for first, which the hub then refuses at once or
+/// holds back until we are there again, and the last ones are answered.
+enum Renewal {
+    /// Begins at this time, once nobody waits for anything.
+    From(Instant),
+    /// Waits for the acknowledgement that no calls come any more.
+    Unsubscribing,
+    /// It has come; we leave at this time, once nobody waits for anything.
+    Leave(Instant),
 }
 
 /// How far it has come.
@@ -61,7 +81,7 @@ impl Connection {
             requests: HashMap::new(),
             early: Vec::new(),
             heard: now,
-            renew_at: now + lifetime.mul_f64(0.80 + 0.05 * random_fraction()),
+            renewal: Renewal::From(now + lifetime.mul_f64(0.80 + 0.05 * random_fraction())),
             renew_by: now + lifetime.mul_f64(0.95),
         }
     }
@@ -106,22 +126,44 @@ impl Connection {
         let _ = self.client.try_disconnect_with_timeout(LEAVE_TIMEOUT);
     }
 
-    /// When [`Line::timers`] has to look next. `quiet`: no back end waits for a method.
+    /// Does what is due for the token's renewal. `quiet`: no back end waits for a method.
+    pub(super) fn renew(&mut self, now: Instant, quiet: bool) {
+        if now < self.renewal_due(quiet) {
+            return;
+        }
+        if matches!(self.renewal, Renewal::From(_)) && now < self.renew_by {
+            self.renewal = Renewal::Unsubscribing;
+            self.renew_by = self.renew_by.min(now + DRAIN_TIMEOUT);
+            let _ = self.client.try_unsubscribe(topic::METHODS);
+        } else {
+            self.leave(true);
+        }
+    }
+
+    /// The hub sends no more method calls.
+    pub(super) fn unsubscribed(&mut self) {
+        self.renewal = Renewal::Leave(Instant::now() + LINGER);
+    }
+
+    fn renewal_due(&self, quiet: bool) -> Instant {
+        match self.renewal {
+            Renewal::From(time) | Renewal::Leave(time) if quiet && self.requests.is_empty() => {
+                time.min(self.renew_by)
+            }
+            _ => self.renew_by,
+        }
+    }
+
+    /// When timers have to be looked at next.
     pub(super) fn deadline(&self, options: &Options, quiet: bool) -> Instant {
         let phase = match self.phase {
-            Phase::Subscribing { until } | Phase::Leaving { until, .. } => Some(until),
-            Phase::Online if quiet && self.requests.is_empty() => Some(self.renew_at),
-            Phase::Online => Some(self.renew_by),
             // The MQTT library has a time limit of its own.
-            Phase::Connecting => None,
+            Phase::Connecting => Instant::now() + IDLE,
+            Phase::Subscribing { until } | Phase::Leaving { until, .. } => until,
+            Phase::Online => self.renewal_due(quiet),
         };
         let sent = self.requests.values().map(|request| request.sent).min();
-        let answer = sent.map(|sent| sent + options.answer_timeout);
-        phase
-            .into_iter()
-            .chain(answer)
-            .min()
-            .unwrap_or(self.renew_by)
+        sent.map_or(phase, |sent| phase.min(sent + options.answer_timeout))
     }
 }
 

@@ -167,6 +167,7 @@ impl Line {
                     };
                     self.online(&mut connection, session);
                 }
+                Ok(Packet::UnsubAck(_)) => connection.unsubscribed(),
                 Ok(Packet::Publish(message)) => self.incoming(&mut connection, message),
                 Ok(_) => {}
                 Err(Stop::End(end)) => break end,
@@ -205,9 +206,10 @@ impl Line {
             product_info,
             ..
         } = &self.options;
+        // Rounded up: a token must not end before it is renewed.
         let expires = expires
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+            .map_or(0, |since| since.as_secs().saturating_add(1));
         let (host, port) = connection.server();
         let mut options = MqttOptions::new(connection.device_id(), (host, port));
         options
@@ -224,8 +226,9 @@ impl Line {
                 connection.token(expires),
             )
             .set_keep_alive(u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX))
-            // Subscriptions are made anew on each connection, and a method must not come twice.
-            .set_clean_session(true)
+            // As every SDK of Azure's does. Nothing relies on what the hub remembers: subscriptions are
+            // made anew, and at quality of service 0 no method comes twice.
+            .set_clean_session(false)
             .set_max_packet_size(MAX_PACKET, MAX_PACKET);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
@@ -249,10 +252,12 @@ impl Line {
                 let quiet = self.quiet();
                 let deadline = connection.deadline(&self.options, quiet);
                 select! {
-                    event = &mut poll => break event,
+                    // What has come is read before anything is called late.
+                    biased;
                     command = self.commands.recv() => {
                         self.command(connection, command.unwrap_or(Command::Close))?;
                     }
+                    event = &mut poll => break event,
                     () = sleep_until(deadline.into()) => self.timers(connection)?,
                 }
             };
@@ -338,10 +343,8 @@ impl Line {
                 return Err(Stop::End(if renewal { End::Renewal } else { End::Closed }));
             }
             Phase::Online => {
-                let quiet = self.quiet() && connection.requests.is_empty();
-                if now >= connection.renew_by || (quiet && now >= connection.renew_at) {
-                    connection.leave(true);
-                }
+                let quiet = self.quiet();
+                connection.renew(now, quiet);
             }
             _ => {}
         }
@@ -379,9 +382,9 @@ impl Line {
 
     fn incoming(&mut self, connection: &mut Connection, message: Publish) {
         match connection.phase {
-            Phase::Online => {}
+            Phase::Online | Phase::Leaving { renewal: true, .. } => {}
             Phase::Connecting | Phase::Subscribing { .. } => return connection.early.push(message),
-            Phase::Leaving { .. } => return,
+            Phase::Leaving { renewal: false, .. } => return,
         }
         let Ok(topic) = std::str::from_utf8(&message.topic) else {
             return;

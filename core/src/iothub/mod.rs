@@ -7,7 +7,7 @@
 //! hub queues no changes for a device that is away.
 //!
 //! What goes over the wire is Microsoft's "Communicate with an IoT hub using the MQTT protocol":
-//! MQTT 3.1.1 over TLS, clean sessions, quality of service 0.
+//! MQTT 3.1.1 over TLS, quality of service 0.
 
 mod client;
 mod connection;

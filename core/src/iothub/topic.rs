@@ -1,8 +1,11 @@
 //! The MQTT topics of Azure IoT Hub: Microsoft's "Communicate with an IoT hub using MQTT".
 
+/// Where methods are called.
+pub(super) const METHODS: &str = "$iothub/methods/POST/#";
+
 /// Everything a device subscribes to: method calls, answers about its twin, desired properties.
 pub(super) const SUBSCRIPTIONS: [&str; 3] = [
-    "$iothub/methods/POST/#",
+    METHODS,
     "$iothub/twin/res/#",
     "$iothub/twin/PATCH/properties/desired/#",
 ];

@@ -50,10 +50,19 @@ pub fn redact(uri: &str) -> String {
         Some(at) => shown.split_at(at + 2),
         None => ("", shown),
     };
-    let authority_end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(authority_end);
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    let mut text = format!("{scheme}{host}{path}");
+    // In text that is no URL with a host, a user name may end at any `@`.
+    let has_host = Uri::parse(uri).is_ok_and(|uri| {
+        uri.authority()
+            .is_some_and(|authority| !authority.host().is_empty())
+    });
+    let user_end = if has_host {
+        rest.find('/').unwrap_or(rest.len())
+    } else {
+        rest.len()
+    };
+    let (before, after) = rest.split_at(user_end);
+    let host = before.rsplit('@').next().unwrap_or_default();
+    let mut text = format!("{scheme}{host}{after}");
     if text.len() > 256 {
         let mut cut = 253;
         while !text.is_char_boundary(cut) {
@@ -76,7 +85,17 @@ mod tests {
             "https://host:1/a/b@c.bin"
         );
         assert_eq!(redact("test.com?sig=1"), "test.com");
-        assert_eq!(redact("user:pw@host/x"), "host/x");
+        for odd in [
+            "user:pw@host/x",
+            "https:/me:pw@host/x",
+            "https:///me:pw@host/x",
+            "https://me:p/w@host/x",
+            "me@there:pw@host/x",
+        ] {
+            let shown = redact(odd);
+            assert!(shown.ends_with("host/x"), "{shown}");
+            assert!(!shown.contains("me") && !shown.contains("w@"), "{shown}");
+        }
         assert!(redact(&"ä".repeat(1000)).len() <= 256);
     }
 

@@ -30,7 +30,7 @@ fn connects_as_the_documentation_says() {
     assert!((3599..3610).contains(&lifetime.as_secs()), "{lifetime:?}");
     let log = broker.log();
     assert!(
-        log.contains("as d1 (p2, c1, k240, u'localhost/d1/?api-version=2021-04-12&DeviceClientType=my%20app%2F2')"),
+        log.contains("as d1 (p2, c0, k240, u'localhost/d1/?api-version=2021-04-12&DeviceClientType=my%20app%2F2')"),
         "{log}"
     );
     for filter in ["methods/POST", "twin/res", "twin/PATCH/properties/desired"] {

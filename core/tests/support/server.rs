@@ -52,6 +52,10 @@ pub struct Reply {
     server: Arc<Inner>,
     number: usize,
     pub asked: Asked,
+    /// `serve` sends pieces of so many bytes…
+    pub piece: usize,
+    /// …and waits so long after each.
+    pub pause: Duration,
 }
 
 impl Reply {
@@ -138,10 +142,11 @@ impl Reply {
             },
             &headers,
         );
-        for piece in body[..body.len().min(most)].chunks(16 * 1024) {
-            if !self.body(piece) {
+        for piece in body[..body.len().min(most)].chunks(self.piece) {
+            if !self.body(piece) || self.server.ended.load(Ordering::Relaxed) {
                 return;
             }
+            thread::sleep(self.pause);
         }
     }
 }
@@ -276,5 +281,7 @@ fn handle(
         server,
         number,
         asked,
+        piece: 16 * 1024,
+        pause: Duration::ZERO,
     });
 }

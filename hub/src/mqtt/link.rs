@@ -18,6 +18,8 @@ use tokio::{
 const MAX_PACKET: u32 = 256 * 1024 + 64 * 1024 + 16;
 /// The most bytes up to and with CONNECT; who is not known yet gets no more memory than that.
 const MAX_CONNECT: usize = 16 * 1024;
+/// The first byte of CONNECT, and so of a connection. Else HTTP's "GET" is a packet that never ends.
+const CONNECT: u8 = 0x10;
 /// How long a peer may take to read what was written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -66,6 +68,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             let count = self.stream.read(&mut buffer).await.unwrap_or(0);
             if count == 0 {
                 return Err(DisconnectReason::Lost);
+            }
+            if self.received == 0 && buffer.first() != Some(&CONNECT) {
+                return Err(DisconnectReason::Protocol(
+                    "the first packet is not CONNECT".into(),
+                ));
             }
             self.received = self.received.saturating_add(count);
             if !self.connected && self.received > MAX_CONNECT {
@@ -167,5 +174,69 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             let _ = self.stream.shutdown().await;
         };
         let _ = timeout(Duration::from_millis(500), close).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Parses all of it, with CONNECT answered.
+    fn feed(bytes: &[u8]) -> Option<DisconnectReason> {
+        let mut link = Link::new(tokio::io::duplex(1).0);
+        link.unread = bytes.to_vec();
+        loop {
+            let left = link.unread.len();
+            link.parse();
+            while let Some(packet) = link.packets.pop_front() {
+                if let Packet::V3_1_1Connect(_) = packet
+                    && let Ok(connack) = v3_1_1::Connack::builder()
+                        .session_present(false)
+                        .return_code(
+                            mqtt_protocol_core::mqtt::result_code::ConnectReturnCode::Accepted,
+                        )
+                        .build()
+                {
+                    link.queue(connack.into());
+                }
+            }
+            if link.ended.is_some() || link.unread.len() == left {
+                return link.ended;
+            }
+        }
+    }
+
+    const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01d";
+
+    fn any_packet() -> impl Strategy<Value = Vec<u8>> {
+        let body = prop::collection::vec(
+            prop_oneof![Just(0_u8), Just(1), Just(4), any::<u8>()],
+            0..40,
+        );
+        (any::<u8>(), body, -3_i8..3).prop_map(|(first, body, wrong)| {
+            let length = u8::try_from(body.len())
+                .unwrap()
+                .saturating_add_signed(wrong);
+            [vec![first, length], body].concat()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn no_bytes_make_it_panic(packets in prop::collection::vec(any_packet(), 0..8), connected in any::<bool>()) {
+            let start = if connected { CONNECT } else { &[] };
+            feed(&[start, &packets.concat()].concat());
+        }
+    }
+
+    #[test]
+    fn a_good_connection_goes_on() {
+        assert_eq!(
+            feed(&[CONNECT, b"\xc0\x00", b"\x30\x03\x00\x01t"].concat()),
+            None
+        );
+        assert!(feed(&[CONNECT, CONNECT].concat()).is_some());
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     clock,
     error::{Code, Refusal},
     event::{DisconnectReason, Event},
+    identity::check_device_id,
     methods::Answer,
     state::{Attached, Shared, without_port},
 };
@@ -141,7 +142,8 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         link.queue(connack.into());
     }
     let (expiry, attached) = outcome.map_err(|reason| Refused {
-        device: Some(id.clone()),
+        // Anybody can say anything: only what can be an id is passed on.
+        device: check_device_id(&id).is_ok().then(|| id.clone()),
         reason,
     })?;
     let left = expiry
@@ -350,7 +352,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             let topic = format!("$iothub/twin/res/{status}/?$rid={request}");
             answer(hub, link, id, connection, &topic, &body);
         }
-        Published::PatchReported { request } => {
+        Published::PatchReported { request, version } => {
             let patched = serde_json::from_slice::<Value>(payload)
                 .map_err(|error| {
                     Refusal::new(
@@ -358,7 +360,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
                         format!("The patch is not JSON: {error}."),
                     )
                 })
-                .and_then(|patch| Ok((hub.patch_reported(id, &patch)?, patch)));
+                .and_then(|patch| Ok((hub.patch_reported(id, &patch, version)?, patch)));
             let (topic, body, event) = match patched {
                 Ok((version, patch)) => (
                     format!("$iothub/twin/res/204/?$rid={request}&$version={version}"),
@@ -414,3 +416,6 @@ fn twin_error(refusal: &Refusal) -> (u16, String) {
 fn shortened(topic: &str) -> String {
     topic.chars().take(100).collect()
 }
+
+#[cfg(test)]
+mod tests;

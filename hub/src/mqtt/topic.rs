@@ -15,6 +15,8 @@ pub(crate) enum Published<'a> {
     },
     PatchReported {
         request: &'a str,
+        /// The version the device believes the reported properties have; the Java SDK sends it.
+        version: Option<&'a str>,
     },
 }
 
@@ -30,6 +32,7 @@ impl<'a> Published<'a> {
             if let Some(query) = rest.strip_prefix("twin/PATCH/properties/reported/") {
                 return Some(Self::PatchReported {
                     request: request(query)?,
+                    version: field(query, "$version="),
                 });
             }
             let (status, query) = rest.strip_prefix("methods/res/")?.split_once('/')?;
@@ -46,12 +49,16 @@ impl<'a> Published<'a> {
 
 /// The `$rid` of a topic's query. It goes back as it came, so it must not hold what a topic cannot.
 fn request(query: &str) -> Option<&str> {
-    query
-        .strip_prefix('?')?
-        .split('&')
-        .find_map(|field| field.strip_prefix("$rid="))
-        .filter(|request| !request.contains(['#', '+', '\0']))
+    field(query, "$rid=").filter(|request| !request.contains(['#', '+', '\0']))
 }
+
+fn field<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    let fields = query.strip_prefix('?')?;
+    fields.split('&').find_map(|field| field.strip_prefix(name))
+}
+
+/// The longest filter; those documented are far shorter.
+const MAX_FILTER: usize = 512;
 
 /// Whether a device may subscribe to a filter.
 pub(crate) fn may_subscribe(device: &str, filter: &str) -> bool {
@@ -76,12 +83,13 @@ pub(crate) fn may_subscribe(device: &str, filter: &str) -> bool {
         }
         true
     };
-    known.iter().any(|known| match filter.strip_prefix(known) {
-        // The device's own id may hold + and #; what follows may not, but as a wildcard.
-        Some(rest) if *known == own => rest == "#" || !rest.contains(['#', '+']),
-        Some(_) => levels_are_sound(),
-        None => false,
-    })
+    filter.len() <= MAX_FILTER
+        && known.iter().any(|known| match filter.strip_prefix(known) {
+            // The device's own id may hold + and #; what follows may not, but as a wildcard.
+            Some(rest) if *known == own => rest == "#" || !rest.contains(['#', '+']),
+            Some(_) => levels_are_sound(),
+            None => false,
+        })
 }
 
 /// Whether a filter takes a topic: MQTT 3.1.1, section 4.7.
@@ -133,7 +141,17 @@ mod tests {
         );
         assert_eq!(
             parse("$iothub/twin/PATCH/properties/reported/?$rid="),
-            Some(Published::PatchReported { request: "" })
+            Some(Published::PatchReported {
+                request: "",
+                version: None
+            })
+        );
+        assert_eq!(
+            parse("$iothub/twin/PATCH/properties/reported/?$rid=1&$version=7"),
+            Some(Published::PatchReported {
+                request: "1",
+                version: Some("7")
+            })
         );
         for topic in [
             "devices/e/messages/events/",
@@ -170,6 +188,7 @@ mod tests {
             "$iothub/#",
             "$iothub/methods/POST/#/x",
             "$iothub/methods/POST/a#",
+            &format!("$iothub/methods/POST/{}", "x".repeat(512)),
             "",
         ] {
             assert!(!may_subscribe("a+b", filter), "{filter}");

@@ -45,6 +45,8 @@ type Hub = State<Arc<Shared>>;
 pub(crate) fn router(hub: Arc<Shared>) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list))
+        // The Node SDK asks with a slash.
+        .route("/devices/", get(devices::list))
         .route("/devices/query", post(query::query))
         .route(
             "/devices/{id}",
@@ -117,7 +119,7 @@ fn check(hub: &Shared, headers: &HeaderMap, uri: &Uri) -> Result<Rights, Refusal
 async fn observe(State(hub): Hub, request: Request, next: Next) -> Response {
     let (method, path) = (
         request.method().to_string(),
-        request.uri().path().to_owned(),
+        request.uri().path().chars().take(200).collect(),
     );
     let response = next.run(request).await;
     if let Some(refusal) = response.extensions().get::<Refusal>() {

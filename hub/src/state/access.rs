@@ -105,10 +105,11 @@ impl Shared {
         Ok(token.expiry)
     }
 
-    pub(crate) fn policy_key(&self, policy: &str) -> Option<String> {
+    /// Every policy with its primary key.
+    pub(crate) fn policy_keys(&self) -> impl Iterator<Item = (&str, &str)> {
         self.policies
-            .get(policy)
-            .map(|keys| keys.primary_key.0.clone())
+            .iter()
+            .map(|(name, keys)| (name.as_str(), keys.primary_key.0.as_str()))
     }
 }
 

@@ -70,9 +70,10 @@ impl Shared {
         let entry = state.entry(id)?;
         let stored = entry.device.subscriptions.clone();
         let session_present = !clean && stored.is_some();
-        if clean && stored.is_some() {
+        // A session begins with its first connection, and ends with a clean one.
+        if clean == stored.is_some() {
             let device = Device {
-                subscriptions: None,
+                subscriptions: (!clean).then(Subscriptions::new),
                 ..entry.device.clone()
             };
             state.save(device)?;

@@ -3,6 +3,7 @@
 
 mod access;
 mod connections;
+mod query;
 
 use crate::{
     clock,
@@ -114,7 +115,6 @@ impl Shared {
 
     /// Tells the observer.
     pub(crate) fn tell(&self, event: &Event) {
-        log::debug!(target: "twinflash_hub", "{event:?}");
         if let Some(observer) = &self.observer {
             observer(event);
         }
@@ -222,30 +222,6 @@ impl Shared {
         self.lock().entry(id).map(Entry::shown_twin)
     }
 
-    /// The twins of at most `count` devices whose id is above `after`, and of these only `id` if given. With the last id
-    /// when there are more.
-    pub(crate) fn service_twins(
-        &self,
-        id: Option<&str>,
-        after: Option<&str>,
-        count: usize,
-    ) -> (Vec<Value>, Option<String>) {
-        use std::ops::Bound;
-        let state = self.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = state
-            .entries
-            .range::<str, _>((start, Bound::Unbounded))
-            .filter(|(key, _)| id.is_none_or(|id| id == key.as_str()));
-        let page: Vec<_> = found.by_ref().take(count).collect();
-        let last = page.last().map(|(key, _)| (*key).clone());
-        let more = found.next().is_some();
-        (
-            page.iter().map(|(_, entry)| entry.shown_twin()).collect(),
-            last.filter(|_| more),
-        )
-    }
-
     /// A back end's PATCH or, with `replace`, PUT. The device is told of changed desired properties.
     pub(crate) fn update_twin(
         &self,
@@ -283,10 +259,25 @@ impl Shared {
         Ok(self.lock().entry(id)?.device.twin.for_device())
     }
 
-    /// A device's PATCH of its reported properties; returns their new version.
-    pub(crate) fn patch_reported(&self, id: &str, patch: &Value) -> Result<u64, Refusal> {
+    /// A device's PATCH of its reported properties; returns their new version. With `expected`, only if that is the
+    /// version they have now.
+    pub(crate) fn patch_reported(
+        &self,
+        id: &str,
+        patch: &Value,
+        expected: Option<&str>,
+    ) -> Result<u64, Refusal> {
         let mut state = self.lock();
         let mut device = state.entry(id)?.device.clone();
+        let current = device.twin.reported.version;
+        if let Some(expected) = expected
+            && expected.parse() != Ok(current)
+        {
+            return Err(Refusal::new(
+                Code::PRECONDITION_FAILED,
+                format!("Precondition failed: the reported properties have version {current}."),
+            ));
+        }
         device.twin.patch_reported(patch)?;
         let version = device.twin.reported.version;
         state.save(device)?;
@@ -323,27 +314,29 @@ impl State {
 
 impl Entry {
     fn shown_twin(&self) -> Value {
-        let identity = &self.device.identity;
         let mut shown = self.device.twin.for_service();
-        if let (Value::Object(shown), Value::Object(rest)) = (
-            &mut shown,
-            json!({
-                "deviceId": identity.device_id,
-                "deviceEtag": identity.etag(),
-                "status": identity.status(),
-                "statusUpdateTime": identity.status_updated_time(),
-                "connectionState": self.activity.state(),
-                "lastActivityTime": self.activity.last,
-                "cloudToDeviceMessageCount": 0,
-                "authenticationType": "sas",
-                "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
-                "modelId": "",
-                "capabilities": {"iotEdge": false},
-            }),
-        ) {
+        if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, self.shown_identity()) {
             shown.extend(rest);
         }
         shown
+    }
+
+    /// The members of the shown twin that say whose it is.
+    fn shown_identity(&self) -> Value {
+        let identity = &self.device.identity;
+        json!({
+            "deviceId": identity.device_id,
+            "deviceEtag": identity.etag(),
+            "status": identity.status(),
+            "statusUpdateTime": identity.status_updated_time(),
+            "connectionState": self.activity.state(),
+            "lastActivityTime": self.activity.last,
+            "cloudToDeviceMessageCount": 0,
+            "authenticationType": "sas",
+            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+            "modelId": "",
+            "capabilities": {"iotEdge": false},
+        })
     }
 }
 

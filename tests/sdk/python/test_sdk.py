@@ -10,7 +10,7 @@ import urllib.parse
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, MethodResponse
-from azure.iot.device.exceptions import CredentialError
+from azure.iot.device.exceptions import ClientError, CredentialError
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
@@ -101,10 +101,11 @@ def test_a_stale_etag_is_412(registry):
 
 
 def test_a_bad_report_is_refused_and_the_device_lives_on(device, registry):
-    with pytest.raises(Exception):
-        device.patch_twin_reported_properties({"bad key": 1})
-    with pytest.raises(Exception):
-        device.patch_twin_reported_properties({str(n): "x" * 4000 for n in range(9)})
+    large = {str(n): "x" * 4000 for n in range(9)}
+    for patch, status in [({"bad key": 1}, "400"), (large, "403")]:
+        with pytest.raises(ClientError) as caught:
+            device.patch_twin_reported_properties(patch)
+        assert status in str(caught.value.__cause__)
     device.patch_twin_reported_properties({"good": 1})
     assert registry.get_twin("d1").properties.reported["good"] == 1
 
@@ -127,6 +128,45 @@ def test_a_dropped_connection_comes_back_and_its_methods_too(hub, device, regist
         "d1", CloudToDeviceMethod(method_name="after", payload=2, connect_timeout_in_seconds=10)
     )
     assert result.payload == {"said": 2}
+
+
+def test_a_renewed_token_keeps_methods(hub, registry):
+    """The SDK renews its token two minutes before it ends, by connecting again."""
+    client = IoTHubDeviceClient.create_from_connection_string(
+        hub.device("d1"), server_verification_cert=hub.ca_pem, sastoken_ttl=123
+    )
+    calls, changes = [], []
+    client.on_connection_state_change = lambda: changes.append(client.connected)
+    client.connect()
+    try:
+        answer_methods(client, calls)
+        registry.invoke_device_method("d1", CloudToDeviceMethod(method_name="before", payload=1))
+        eventually(lambda: changes == [True, False, True], "a new connection with a new token")
+        result = registry.invoke_device_method(
+            "d1", CloudToDeviceMethod(method_name="after", payload=2, connect_timeout_in_seconds=10)
+        )
+        assert result.payload == {"said": 2}
+    finally:
+        client.shutdown()
+
+
+def test_websockets(hub, registry):
+    if hub.ready["httpsPort"] != 443:
+        pytest.skip("port 443 may not be used here, and the SDK knows no other")
+    client = IoTHubDeviceClient.create_from_connection_string(
+        hub.device("d1"), server_verification_cert=hub.ca_pem, websockets=True
+    )
+    client.connect()
+    try:
+        calls = []
+        answer_methods(client, calls)
+        text = "x" * 100_000
+        result = registry.invoke_device_method("d1", CloudToDeviceMethod(method_name="m", payload=text))
+        assert result.payload == {"said": text}
+        client.patch_twin_reported_properties({"over": "websockets"})
+        assert client.get_twin()["reported"]["over"] == "websockets"
+    finally:
+        client.shutdown()
 
 
 def take_over(hub, name):
@@ -181,7 +221,7 @@ def test_the_registry(hub, registry):
     assert made.authentication.symmetric_key.primary_key == key
     assert error(lambda: registry.create_device_with_sas("made", key, key, "enabled")).status_code == 409
     assert "made" in [device.device_id for device in registry.get_devices()]
-    host = hub.ready["hostName"]
+    host = hub.host
     client = IoTHubDeviceClient.create_from_connection_string(
         f"HostName={host};DeviceId=made;SharedAccessKey={key}", server_verification_cert=hub.ca_pem
     )
@@ -195,7 +235,7 @@ def test_the_registry(hub, registry):
 
 
 def test_a_wrong_key_is_refused(hub):
-    host = hub.ready["hostName"]
+    host = hub.host
     key = base64.b64encode(b"wrong" * 8).decode()
     client = IoTHubDeviceClient.create_from_connection_string(
         f"HostName={host};DeviceId=d1;SharedAccessKey={key}", server_verification_cert=hub.ca_pem

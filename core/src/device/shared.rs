@@ -1,0 +1,280 @@
+//! What the driver's thread, the pipeline's thread and the callers share: the engine behind a lock.
+
+use super::driver::OutboundHandler;
+use super::{Answer, Event, Outbound};
+use crate::engine::{Engine, Input, Now, Output, Status};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Events a reader may be behind.
+const EVENTS: usize = 1000;
+
+/// Who waits for a method's answer.
+pub(super) enum Slot {
+    /// A thread, in [`Shared::method`].
+    Waiting,
+    /// It is there; the thread has not taken it yet.
+    Ready(Answer),
+    /// A function.
+    Then(Box<dyn FnOnce(Answer) + Send>),
+}
+
+/// What the driver's thread, the pipeline's thread and the callers share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// There is something for the driver.
+    pub(super) work: Condvar,
+    /// Something changed that a caller may wait for.
+    pub(super) changed: Condvar,
+    started: Instant,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+pub(super) struct State {
+    pub(super) engine: Engine,
+    /// What nobody has fetched yet.
+    pub(super) outbound: VecDeque<Outbound>,
+    /// What the driver is to perform.
+    pub(super) outputs: VecDeque<Output>,
+    /// The driver is at work on an output.
+    pub(super) performing: bool,
+    pub(super) closing: bool,
+    pub(super) closed: bool,
+    pub(super) methods: HashMap<u64, Slot>,
+    pub(super) readers: Vec<mpsc::SyncSender<Event>>,
+    pub(super) new_outbound_handler: Option<OutboundHandler>,
+    next_method: u64,
+}
+
+impl State {
+    /// Everything the engine decided is done: saved, sent off, removed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outputs.is_empty() && !self.performing && !self.engine.is_at_work()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(engine: Engine) -> Self {
+        Self {
+            state: Mutex::new(State {
+                engine,
+                outbound: VecDeque::new(),
+                outputs: VecDeque::new(),
+                performing: false,
+                closing: false,
+                closed: false,
+                methods: HashMap::new(),
+                readers: Vec::new(),
+                new_outbound_handler: None,
+                next_method: 0,
+            }),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            started: Instant::now(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        Now {
+            monotonic: self.monotonic(),
+            wall: wall.and_then(|wall| u64::try_from(wall.as_millis()).ok()),
+        }
+    }
+
+    /// Gives the engine an input; the driver performs what comes of it.
+    pub(super) fn input(&self, input: Input<'_>) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        self.feed(&mut state, input);
+    }
+
+    pub(super) fn feed(&self, state: &mut State, input: Input<'_>) {
+        state.engine.handle(input, self.now());
+        while let Some(output) = state.engine.poll() {
+            state.outputs.push_back(output);
+        }
+        // The time to wake up may have changed, too.
+        self.work.notify_one();
+        self.changed.notify_all();
+    }
+
+    /// The monotonic clock the engine is given.
+    pub(super) fn monotonic(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.lock().engine.status()
+    }
+
+    pub(super) fn wall_time(&self) -> Option<SystemTime> {
+        let wall = self.lock().engine.wall_time(self.now())?;
+        Some(UNIX_EPOCH + Duration::from_millis(wall))
+    }
+
+    pub(super) fn subscribe(&self) -> mpsc::Receiver<Event> {
+        let (sender, receiver) = mpsc::sync_channel(EVENTS);
+        let mut state = self.lock();
+        if !state.closed {
+            state.readers.push(sender);
+        }
+        receiver
+    }
+
+    pub(super) fn set_outbound(&self, handler: OutboundHandler) {
+        let mut state = self.lock();
+        state.new_outbound_handler = Some(handler);
+        self.work.notify_one();
+    }
+
+    /// Waits until `find` finds something.
+    pub(super) fn wait_for<T>(
+        &self,
+        timeout: Duration,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut state = self.lock();
+        loop {
+            if let Some(found) = find(&mut state) {
+                return Some(found);
+            }
+            if state.closed {
+                return None;
+            }
+            let left = match deadline {
+                Some(deadline) => deadline.checked_duration_since(Instant::now())?,
+                None => timeout,
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    pub(super) fn method(&self, name: &str, payload: &[u8]) -> Option<Answer> {
+        let (state, id, answer) = self.call(name, payload, Slot::Waiting)?;
+        drop(state);
+        if let Some((answer, _)) = answer {
+            return Some(answer);
+        }
+        let ready = self.wait_for(Duration::MAX, |state| {
+            match state.methods.remove(&id) {
+                Some(Slot::Ready(answer)) => return Some(answer),
+                Some(other) => state.methods.insert(id, other),
+                None => None,
+            };
+            None
+        });
+        Some(ready.unwrap_or_else(closing))
+    }
+
+    pub(super) fn method_then(&self, name: &str, payload: &[u8], slot: Slot) -> bool {
+        let Some((state, _, answer)) = self.call(name, payload, slot) else {
+            return false;
+        };
+        drop(state);
+        if let Some((answer, Slot::Then(then))) = answer {
+            then(answer);
+        }
+        true
+    }
+
+    /// Gives the engine a method. An answer that waits for nothing is taken out at once, so that a
+    /// refusal or a repetition costs no change of threads.
+    #[expect(clippy::type_complexity)]
+    fn call(
+        &self,
+        name: &str,
+        payload: &[u8],
+        slot: Slot,
+    ) -> Option<(MutexGuard<'_, State>, u64, Option<(Answer, Slot)>)> {
+        let mut state = self.lock();
+        if !state.engine.takes_method(name) {
+            return None;
+        }
+        state.next_method += 1;
+        let id = state.next_method;
+        if state.closing {
+            return Some((state, id, Some((closing(), slot))));
+        }
+        let idle = state.outputs.is_empty() && !state.performing;
+        self.feed(&mut state, Input::Method { id, name, payload });
+        let place = state
+            .outputs
+            .iter()
+            .position(|output| !matches!(output, Output::Event(_)));
+        let at_once = idle && place.is_some_and(
+            |at| matches!(state.outputs.get(at), Some(Output::Answer { id: of, .. }) if *of == id),
+        );
+        if at_once
+            && let Some(Output::Answer {
+                status, payload, ..
+            }) = place.and_then(|at| state.outputs.remove(at))
+        {
+            return Some((state, id, Some((Answer { status, payload }, slot))));
+        }
+        state.methods.insert(id, slot);
+        Some((state, id, None))
+    }
+
+    pub(super) fn close(&self, deadline: Instant) {
+        let mut state = self.lock();
+        state.closing = true;
+        self.work.notify_one();
+        while !state.closed {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                return;
+            };
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Ends the waiting of everybody; dropped by the driver's thread however it ends.
+pub(super) struct End(pub(super) Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.readers.clear();
+        let waiting: Vec<_> = state.methods.drain().collect();
+        drop(state);
+        self.0.changed.notify_all();
+        for (_, slot) in waiting {
+            if let Slot::Then(then) = slot {
+                then(closing());
+            }
+        }
+    }
+}
+
+fn closing() -> Answer {
+    Answer {
+        status: 503,
+        payload: r#""The device is being stopped.""#.into(),
+    }
+}

@@ -1,0 +1,180 @@
+//! The hub and the back end, as far as an updater sees them: a twin by Azure's rules, and reports that
+//! are acknowledged, or not, as a scenario says.
+
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+use twinflash::{
+    contract::{Follow, at_path},
+    device::{Outbound, Updater},
+    twin,
+};
+
+/// What the hub does with a report.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Treat {
+    /// Takes it, or does not, and answers with a status. 0: the answer never comes, and the
+    /// transport says so.
+    Answer { status: u16, applied: bool },
+    /// Takes it or does not, and the connection breaks before the answer.
+    Disconnect { applied: bool },
+    /// Keeps the answer back until the scenario releases it.
+    Hold,
+}
+
+#[derive(Default)]
+pub struct Twin {
+    pub desired: Value,
+    pub reported: Value,
+    pub version: u64,
+    pub connected: bool,
+    /// What is done with the next reports; after that they are accepted.
+    pub treat: VecDeque<Treat>,
+    /// Reports whose answer is held back.
+    pub held: Vec<u64>,
+    /// Every status that was reported, in order.
+    pub statuses: Vec<String>,
+    /// Everything that was reported, as it came.
+    pub patches: Vec<String>,
+    /// How often the twin was read.
+    pub reads: u64,
+    /// Reports and reads that came while the connection was there, ever.
+    pub came: u64,
+}
+
+#[derive(Clone)]
+pub struct Hub {
+    twin: Arc<Mutex<Twin>>,
+    status: String,
+    detail: Option<String>,
+}
+
+/// Serves one updater until it is dropped.
+pub struct Line {
+    ended: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Hub {
+    pub fn new(follow: &Follow) -> Self {
+        let twin = Twin {
+            desired: json!({}),
+            reported: json!({}),
+            version: 1,
+            ..Twin::default()
+        };
+        Self {
+            twin: Arc::new(Mutex::new(twin)),
+            status: follow.status.clone(),
+            detail: follow.detail.clone(),
+        }
+    }
+
+    pub fn twin(&self) -> MutexGuard<'_, Twin> {
+        self.twin.lock().unwrap()
+    }
+
+    pub fn serve(&self, updater: &Arc<Updater>) -> Line {
+        let ended = Arc::new(AtomicBool::new(false));
+        let (hub, stop) = (self.clone(), Arc::clone(&ended));
+        let updater = Arc::clone(updater);
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                if let Some(outbound) = updater.next_outbound(Duration::from_millis(20)) {
+                    hub.take(&updater, outbound);
+                }
+            }
+        });
+        Line {
+            ended,
+            thread: Some(thread),
+        }
+    }
+
+    /// The whole twin, as a GET answers it.
+    pub fn document(twin: &Twin) -> Value {
+        let mut desired = twin.desired.clone();
+        desired["$version"] = twin.version.into();
+        json!({"desired": desired, "reported": twin.reported})
+    }
+
+    pub fn connect(&self, updater: &Updater, connected: bool) {
+        let mut twin = self.twin();
+        twin.connected = connected;
+        twin.held.clear();
+        drop(twin);
+        updater.connected(connected);
+    }
+
+    fn take(&self, updater: &Updater, outbound: Outbound) {
+        let mut twin = self.twin();
+        if !twin.connected {
+            return;
+        }
+        twin.came += 1;
+        match outbound {
+            Outbound::ReadTwin => {
+                twin.reads += 1;
+                let document = Self::document(&twin).to_string();
+                drop(twin);
+                updater.handle_twin(true, document.as_bytes());
+            }
+            Outbound::Report(report) => {
+                let treat = twin.treat.pop_front().unwrap_or(Treat::Answer {
+                    status: 204,
+                    applied: true,
+                });
+                twin.patches.push(report.patch.clone());
+                let applied = match treat {
+                    Treat::Answer { applied, .. } | Treat::Disconnect { applied } => applied,
+                    Treat::Hold => true,
+                };
+                if applied {
+                    self.apply(&mut twin, &report.patch);
+                }
+                match treat {
+                    Treat::Answer { status, .. } => {
+                        drop(twin);
+                        updater.report_done(report.id, status);
+                    }
+                    Treat::Disconnect { .. } => {
+                        drop(twin);
+                        self.connect(updater, false);
+                    }
+                    Treat::Hold => twin.held.push(report.id),
+                }
+            }
+        }
+    }
+
+    fn apply(&self, twin: &mut Twin, patch: &str) {
+        let patch: Value = serde_json::from_str(patch).unwrap();
+        twin::limits::check_patch(twin::limits::Section::Reported, &patch).unwrap();
+        twin::merge(&mut twin.reported, &patch);
+        let at = |path: &str| at_path(&twin.reported, path).and_then(Value::as_str);
+        let status = at(&self.status).unwrap_or_default();
+        let status = match self.detail.as_deref().and_then(at) {
+            Some(detail) if !detail.is_empty() => format!("{status}: {detail}"),
+            _ => status.to_owned(),
+        };
+        if twin.statuses.last() != Some(&status) {
+            twin.statuses.push(status);
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

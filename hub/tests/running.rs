@@ -1,0 +1,305 @@
+//! Starting, stopping, and being killed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
+
+mod common;
+
+use common::{field, start, start_with, token, unix};
+use serde_json::{Value, json};
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use twinflash_hub::{Error, Hub, Options};
+
+fn free() -> Options {
+    Options {
+        mqtt_port: 0,
+        https_port: 0,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_port_in_use_says_which_and_how_to_choose_another() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = Hub::start(Options {
+        mqtt_port: port,
+        ..free()
+    })
+    .unwrap_err();
+    assert!(matches!(error, Error::PortInUse { what: "MQTT", .. }));
+    let text = error.to_string();
+    assert!(
+        text.contains(&port.to_string()) && text.contains("--mqtt-port"),
+        "{text}"
+    );
+    let text = Hub::start(Options {
+        https_port: port,
+        ..free()
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        text.contains(&port.to_string()) && text.contains("--https-port"),
+        "{text}"
+    );
+}
+
+#[test]
+fn bad_names_are_refused() {
+    for name in ["", "a b", "localhost:8443", "a..b", "-".repeat(64).as_str()] {
+        let options = Options {
+            host_name: name.into(),
+            ..free()
+        };
+        assert!(matches!(Hub::start(options), Err(Error::Name(_))), "{name}");
+    }
+    let error = Hub::start(Options {
+        devices: vec!["a/b".into()],
+        ..free()
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("a/b"), "{error}");
+}
+
+#[test]
+fn a_realistic_name_is_reached_through_the_gateway() {
+    let hub = Hub::start(Options {
+        host_name: "myhub.azure-devices.net".into(),
+        devices: vec!["d1".into()],
+        ..free()
+    })
+    .unwrap();
+    let info = hub.info();
+    let string = &info.devices["d1"];
+    assert_eq!(field(string, "HostName"), "myhub.azure-devices.net");
+    assert_eq!(
+        field(string, "GatewayHostName"),
+        format!("localhost:{}", info.mqtt_port)
+    );
+    let key = field(&info.service_connection_string, "SharedAccessKey");
+    let ready: Value = serde_json::to_value(info).unwrap();
+    assert_eq!(
+        ready["serviceConnectionString"],
+        info.service_connection_string
+    );
+    assert!(!format!("{hub:?}").contains(&key));
+}
+
+#[test]
+fn it_stops_within_a_second_whatever_is_open_and_frees_its_ports() {
+    let fixture = start();
+    let (mqtt, https) = (fixture.info().mqtt_port, fixture.info().https_port);
+    let ca = fixture.info().ca.clone();
+    let mut device = fixture.device("d1");
+    // Connections that say nothing, one of them in the middle of a request.
+    let _silent = [
+        TcpStream::connect(("127.0.0.1", mqtt)).unwrap(),
+        TcpStream::connect(("127.0.0.1", https)).unwrap(),
+    ];
+    let _idle = common::Device::open(fixture.info());
+    assert_eq!(fixture.owner().get("/devices").status, 200);
+    let begun = Instant::now();
+    drop(fixture);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+    device.is_closed();
+    assert!(!ca.exists());
+    Hub::start(Options {
+        mqtt_port: mqtt,
+        https_port: https,
+        ..Options::default()
+    })
+    .unwrap();
+}
+
+#[test]
+fn it_can_be_started_and_stopped_inside_another_runtime() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        Hub::start(Options {
+            devices: vec!["d1".into()],
+            state: Some(directory.path().into()),
+            ..free()
+        })
+        .unwrap()
+        .stop();
+    };
+    for mut runtime in [
+        tokio::runtime::Builder::new_current_thread(),
+        tokio::runtime::Builder::new_multi_thread(),
+    ] {
+        runtime.build().unwrap().block_on(start());
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let fixture = start_with(Options {
+        max_connections: 2,
+        ..Options::default()
+    });
+    let first = fixture.device("d1");
+    let _second = fixture.device("d2");
+    let hello = fixture.hello("d1");
+    std::thread::scope(|scope| {
+        let third = scope.spawn(|| fixture.connect(&hello).is_ok());
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!third.is_finished());
+        drop(first);
+        assert!(third.join().unwrap());
+    });
+}
+
+#[test]
+fn a_state_directory_keeps_all_but_connections() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || Options {
+        state: Some(directory.path().join("state")),
+        ..Options::default()
+    };
+    let fixture = start_with(options());
+    let mut device = fixture.device("d1");
+    device.subscribe_all();
+    device.report(r#"{"a":{"b":1}}"#);
+    fixture
+        .owner()
+        .call("PATCH", "/twins/d1", Some(&json!({"tags": {"t": 1}})));
+    fixture.owner().call("DELETE", "/devices/d2", None);
+    let before = fixture.owner().get("/twins/d1").body;
+    let (info, key) = (fixture.info().clone(), fixture.owner_key());
+    drop(fixture);
+
+    let fixture = start_with(options());
+    let text = Hub::start(Options {
+        mqtt_port: 0,
+        https_port: 0,
+        ..options()
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(text.contains("in use by another hub"), "{text}");
+    assert_eq!(fixture.owner_key(), key);
+    assert_eq!(fixture.info().ca_pem, info.ca_pem);
+    assert_eq!(
+        field(&fixture.info().devices["d1"], "SharedAccessKey"),
+        field(&info.devices["d1"], "SharedAccessKey")
+    );
+    let after = fixture.owner().get("/twins/d1").body;
+    for part in ["tags", "properties", "etag", "version"] {
+        assert_eq!(after[part], before[part]);
+    }
+    assert!(fixture.device("d1").session_present);
+}
+
+/// A hub in a process of its own, to be killed: this test program, started again.
+struct Process(Child);
+
+impl Process {
+    fn start(state: &Path) -> (Self, Value) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "a_hub_to_be_killed", "--nocapture", "--ignored"])
+            .env("TWINFLASH_HUB_STATE", state)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let line = output
+            .lines()
+            .map(Result::unwrap)
+            .find(|line| line.starts_with('{'))
+            .unwrap();
+        (Self(child), serde_json::from_str(&line).unwrap())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+#[ignore = "is the process that the next test kills"]
+fn a_hub_to_be_killed() {
+    let state = std::env::var_os("TWINFLASH_HUB_STATE").unwrap();
+    let hub = Hub::start(Options {
+        state: Some(state.into()),
+        devices: vec!["d1".into()],
+        ..free()
+    })
+    .unwrap();
+    let mut ready = serde_json::to_value(hub.info()).unwrap();
+    ready["caPem"] = hub.info().ca_pem.clone().into();
+    println!("\n{ready}");
+    std::io::stdout().flush().unwrap();
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn what_was_acknowledged_survives_sigkill() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut version = 1;
+    for round in 0..5 {
+        let (mut process, ready) = Process::start(directory.path());
+        let info = info(&ready);
+        let key = field(&info.devices["d1"], "SharedAccessKey");
+        let mut device = common::Device::open(&info);
+        device.write(&common::connect_bytes(
+            "d1",
+            &token("localhost/devices/d1", &key, unix() + 60, None),
+        ));
+        device.until(0x20);
+        device.subscribe_all();
+        let reported = &device.get_twin()["reported"];
+        // The one that was on its way when the hub was killed may be in or not.
+        let found = reported["$version"].as_u64().unwrap();
+        assert!(
+            found == version || (round > 0 && found == version + 1),
+            "{found} {version}"
+        );
+        if found > 1 {
+            assert_eq!(reported["n"], found, "version and value are of one write");
+        }
+        version = found;
+        let killed_after = version + 20 + round * 7;
+        while version < killed_after {
+            let answer = device.report(&json!({"n": version + 1}).to_string());
+            version += 1;
+            assert_eq!(
+                answer.topic,
+                format!("$iothub/twin/res/204/?$rid=r&$version={version}")
+            );
+        }
+        device.publish(
+            0,
+            "$iothub/twin/PATCH/properties/reported/?$rid=r",
+            json!({"n": version + 1}).to_string().as_bytes(),
+        );
+        process.0.kill().unwrap();
+    }
+}
+
+fn info(ready: &Value) -> twinflash_hub::Info {
+    // Only what connecting needs is read.
+    let mut fixture = start().info().clone();
+    fixture.mqtt_port = u16::try_from(ready["mqttPort"].as_u64().unwrap()).unwrap();
+    fixture.ca_pem = ready["caPem"].as_str().unwrap().into();
+    fixture.devices = serde_json::from_value(ready["devices"].clone()).unwrap();
+    fixture
+}
