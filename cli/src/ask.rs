@@ -80,6 +80,18 @@ impl From<Seen> for Event {
 
 impl Event {
     pub(crate) fn show(&self, screen: &Screen) {
+        self.show_line(screen);
+        match self {
+            Self::Status {
+                percent: Some(percent),
+                ..
+            } => screen.percent(*percent),
+            _ => screen.progress_ended(),
+        }
+    }
+
+    /// Without a bar for the per cent: where the bytes themselves are known.
+    pub(crate) fn show_line(&self, screen: &Screen) {
         match self {
             Self::Method {
                 method, payload, ..
@@ -101,23 +113,23 @@ impl Event {
             Self::Status {
                 status,
                 detail,
-                percent,
                 at,
                 end,
+                ..
             } => {
                 let tone = match end {
                     None => Tone::Running,
                     Some(End::Done) => Tone::Good,
                     Some(End::Failed { .. }) => Tone::Bad,
                 };
-                screen.event_at(*at, self, "reported", tone, || match detail {
-                    Some(detail) => format!("{status}: {detail}"),
-                    None => status.clone(),
+                // Why it failed is said at the end.
+                let failed = tone == Tone::Bad;
+                screen.event_at(*at, self, "reported", tone, || {
+                    match detail.as_ref().filter(|_| !failed) {
+                        Some(detail) => format!("{status}: {detail}"),
+                        None => status.clone(),
+                    }
                 });
-                match percent {
-                    Some(percent) => screen.percent(*percent),
-                    None => screen.progress_ended(),
-                }
             }
         }
     }
@@ -130,7 +142,12 @@ fn show_members(screen: &Screen, object: &Value) {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        screen.below(name, &value);
+        // Digests are compared by programs.
+        let digest = value.len() >= 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match value.get(..24).filter(|_| digest) {
+            Some(start) => screen.below(name, &format!("{start}…")),
+            None => screen.below(name, &value),
+        }
     }
 }
 

@@ -126,7 +126,7 @@ impl Demo {
             file: image.clone(),
             size: bytes,
             etag: format!("\"{sha256}\""),
-            path: format!("/firmware-{NEW}.bin"),
+            path: format!("/app-{NEW}.bin"),
         };
         let firmware = firmware::Server::start(hub.server_config(), served)?;
         let connection = info.devices.get(DEVICE).map_or("", String::as_str);
@@ -358,9 +358,12 @@ fn show_ready(
 fn show_news(screen: &Screen, news: &Receiver<News>) -> Result<End, Error> {
     for news in news {
         match news {
-            News::BackEnd(event) => event.show(screen),
+            News::BackEnd(event) => event.show_line(screen),
             News::Progress { bytes, total } => {
                 screen.progress(&Progress { bytes, total }, bytes, total);
+                if total == Some(bytes) {
+                    screen.progress_ended();
+                }
             }
             News::Trouble(text) => screen.note(&text),
             News::Ended(end) => return end,
