@@ -143,9 +143,10 @@ fn show_members(screen: &Screen, object: &Value) {
             other => other.to_string(),
         };
         // Digests are compared by programs.
-        let digest = value.len() >= 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match value.get(..24).filter(|_| digest) {
-            Some(start) => screen.below(name, &format!("{start}…")),
+        let (kind, digest) = value.split_at(value.find(':').map_or(0, |at| at + 1));
+        let long = digest.len() >= 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match digest.get(..24).filter(|_| long) {
+            Some(start) => screen.below(name, &format!("{kind}{start}…")),
             None => screen.below(name, &value),
         }
     }

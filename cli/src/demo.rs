@@ -292,7 +292,8 @@ impl BackEnd {
             contract: &self.contract,
             url: &self.url,
             version: Some(NEW),
-            check: Some(&self.sha256),
+            // Under some contracts a bare value is a CRC-16.
+            check: Some(&format!("sha256:{}", self.sha256)),
             size: Some(self.size),
         };
         let mut on = |event| {

@@ -62,7 +62,10 @@ fn by_a_method() {
         .map(|line| line["event"].as_str().unwrap())
         .collect();
     assert_eq!(&events[..3], ["ready", "method", "answer"]);
-    assert_eq!(lines[1]["payload"]["fwPackageCheckValue"], ZEROS_SHA256);
+    assert_eq!(
+        lines[1]["payload"]["fwPackageCheckValue"],
+        format!("sha256:{ZEROS_SHA256}")
+    );
     assert_eq!(lines[2]["status"], 200);
     assert_eq!(lines[2]["payload"], "FirmwareUpdate started.");
     assert_eq!(
@@ -99,6 +102,14 @@ fn by_desired_properties() {
 }
 
 #[test]
+fn by_every_contract() {
+    for contract in twinflash::contract::Contract::names() {
+        let (lines, _) = demo(contract);
+        assert!(statuses(&lines).len() >= 3, "{lines:?}");
+    }
+}
+
+#[test]
 fn in_a_pipe_it_is_plain_text_and_installs_this_program() {
     let done = run(&["demo"]);
     assert_eq!((done.status, done.err.as_str()), (Some(0), ""), "{done:?}");
@@ -131,7 +142,7 @@ fn what_cannot_be_shown_is_said() {
         (vec!["--image", "/"], "error: cannot read /: Is a directory"),
         (
             vec!["--contract", "none"],
-            "there is none named \"none\"; built in are iothub-dm",
+            "there is none named \"none\"; built in are ",
         ),
         (
             vec!["--contract", "/nowhere/c.json"],

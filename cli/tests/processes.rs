@@ -444,7 +444,7 @@ fn a_device_is_told_what_is_wrong() {
             "restart = \"perhaps\"",
             "install.restart is \"perhaps\"",
         ),
-        ("contract = \"none\"", "", "built in are iothub-dm"),
+        ("contract = \"none\"", "", "built in are "),
         ("contract = \"./none.json\"", "", "cannot read the contract"),
         (
             "version_from = { file = \"none\" }",
