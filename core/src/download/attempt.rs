@@ -4,7 +4,7 @@ use super::{
     Stop,
     answer::{Answer, Resume, judge, too_short},
     failure::{RESUME, failure},
-    network::{self, BUFFER, BUFFERS, Event, Request},
+    network::{self, BUFFER, BUFFERS, Ends, Event, Request},
 };
 use crate::{
     install::{ImageInfo, Installer},
@@ -14,7 +14,11 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -130,11 +134,14 @@ fn attempt(
         durable: checks.bytes(),
         unsynced: VecDeque::new(),
         synced: Instant::now(),
-        told: Instant::now(),
+        told: checks.bytes(),
+        told_at: Instant::now(),
         checks,
         answer,
     };
-    match pump(&mut line, &mut sink) {
+    let pumped = pump(&mut line, &mut sink);
+    sink.tell();
+    match pumped {
         Ok(()) => {}
         Err(abort @ (Abort::Stopped | Abort::Failed(_, Retry::Resume(_)))) => {
             // What is here need not be fetched again. A failing sync changes nothing about the end.
@@ -175,8 +182,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
-                // The network's side has gone when it has read the last byte.
-                let _ = line.empty.send(buffer);
+                line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
@@ -195,6 +201,7 @@ struct Line<'a> {
     shown: String,
     events: Receiver<Event>,
     empty: Sender<Vec<u8>>,
+    queued: Arc<AtomicUsize>,
     /// How long it has waited for the network…
     waited: Duration,
     /// …and what came in that time. The time the installer takes is not the network's.
@@ -217,13 +224,19 @@ impl<'a> Line<'a> {
         let agent = config.new_agent();
         let (send, events) = mpsc::sync_channel(BUFFERS);
         let (empty, buffers) = mpsc::channel();
+        let queued = Arc::new(AtomicUsize::new(0));
+        let ends = Ends {
+            events: send,
+            empty: buffers,
+            queued: queued.clone(),
+        };
         for _ in 0..BUFFERS {
             let _ = empty.send(vec![0; BUFFER]);
         }
         let theirs = agent.clone();
         thread::Builder::new()
             .name("twinflash-http".into())
-            .spawn(move || network::run(&theirs, request, &buffers, &send))
+            .spawn(move || network::run(&theirs, request, &ends))
             .map_err(|error| {
                 let why = format!("cannot start a thread for the download: {error}");
                 (Failure::new(Code::Network, why), RESUME)
@@ -235,9 +248,17 @@ impl<'a> Line<'a> {
             shown: redact(&job.uri),
             events,
             empty,
+            queued,
             waited: Duration::ZERO,
             came: 0,
         })
+    }
+
+    /// Lets a buffer go round again.
+    fn give_back(&self, buffer: Vec<u8>) {
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+        // The network's side has gone when it has read the last byte.
+        let _ = self.empty.send(buffer);
     }
 
     /// The next event; `None` if there was none for a moment.
@@ -272,7 +293,7 @@ impl<'a> Line<'a> {
         }
         if self.waited >= self.job.stall_time {
             let why = format!(
-                "the server sent {} bytes in {} s",
+                "the server sent only {} bytes in {} s",
                 self.came,
                 self.job.stall_time.as_secs_f32()
             );
@@ -301,7 +322,9 @@ struct Sink<'a> {
     /// States whose bytes were written, but are not known to be durable.
     unsynced: VecDeque<Checks>,
     synced: Instant,
-    told: Instant,
+    /// How much was last said to have come, and when.
+    told: u64,
+    told_at: Instant,
 }
 
 impl Sink<'_> {
@@ -319,11 +342,18 @@ impl Sink<'_> {
         }
         self.checks.update(bytes);
         self.installer.write(offset, bytes)?;
-        if self.told.elapsed() >= PROGRESS {
-            self.told = Instant::now();
-            (self.on)(Progress::Received(self.checks.bytes()));
+        if self.told_at.elapsed() >= PROGRESS {
+            self.tell();
         }
         Ok(())
+    }
+
+    fn tell(&mut self) {
+        let received = self.checks.bytes();
+        self.told_at = Instant::now();
+        if std::mem::replace(&mut self.told, received) != received {
+            (self.on)(Progress::Received(received));
+        }
     }
 
     /// The body is at its end: is it the image's?

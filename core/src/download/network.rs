@@ -1,12 +1,16 @@
 //! The network's side of an attempt: makes the request, follows its redirects, reads the body.
 //! Runs on its own thread and touches nothing but its two channels.
 
-use super::failure::{from_io, from_ureq};
+use super::failure::{RESUME, from_io, from_ureq};
 use crate::update::{Code, Failure, Retry, Scheme, redact, scheme_of};
 use fluent_uri::{Uri, UriRef};
 use std::{
     io::{ErrorKind, Read},
-    sync::mpsc::{Receiver, SyncSender},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender},
+    },
 };
 use ureq::{
     Agent, Body,
@@ -44,13 +48,16 @@ pub(super) enum Event {
     Failed(Failure, Retry),
 }
 
+/// The way to the device's side.
+pub(super) struct Ends {
+    pub(super) events: SyncSender<Event>,
+    pub(super) empty: Receiver<Vec<u8>>,
+    /// Buffers sent and not yet used up.
+    pub(super) queued: Arc<AtomicUsize>,
+}
+
 /// Runs until the body's end, a failure, or until nobody listens any more.
-pub(super) fn run(
-    agent: &Agent,
-    request: Request,
-    empty: &Receiver<Vec<u8>>,
-    events: &SyncSender<Event>,
-) {
+pub(super) fn run(agent: &Agent, request: Request, ends: &Ends) {
     let last = match open(agent, request) {
         Err((failure, retry)) => Some(Event::Failed(failure, retry)),
         Ok((shown, response)) => {
@@ -60,41 +67,47 @@ pub(super) fn run(
                 status: parts.status,
                 headers: parts.headers,
             };
-            match events.send(Event::Head(head)) {
-                Ok(()) => read(body, &shown, empty, events),
+            match ends.events.send(Event::Head(head)) {
+                Ok(()) => read(body, &shown, ends),
                 Err(_) => None,
             }
         }
     };
     if let Some(last) = last {
         // Nobody listens: the attempt was stopped.
-        let _ = events.send(last);
+        let _ = ends.events.send(last);
     }
 }
 
-fn read(
-    body: Body,
-    shown: &str,
-    empty: &Receiver<Vec<u8>>,
-    events: &SyncSender<Event>,
-) -> Option<Event> {
+fn read(body: Body, shown: &str, ends: &Ends) -> Option<Event> {
     let mut reader = body.into_reader();
-    while let Ok(mut buffer) = empty.recv() {
-        let filled = loop {
-            match reader.read(&mut buffer) {
-                Ok(filled) => break filled,
+    while let Ok(mut buffer) = ends.empty.recv() {
+        let mut filled = 0;
+        // TLS gives 16 KiB at most at a time. While the other side is busy, more is put into the same
+        // buffer: it saves most of the threads' changes, a sixth of the whole work. Should the server
+        // fall silent just then, what is in the buffer is lost: it was not yet durable anyway.
+        let last = loop {
+            match reader.read(buffer.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => break Some(Event::End),
+                Ok(more) => filled += more,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     let (failure, _) = from_io(error, shown);
                     // The server had begun to answer: whatever broke off then is worth another try.
-                    return Some(Event::Failed(failure, Retry::Resume(None)));
+                    break Some(Event::Failed(failure, RESUME));
                 }
             }
+            if filled == buffer.len() || (filled > 0 && ends.queued.load(Ordering::Relaxed) == 0) {
+                break None;
+            }
         };
-        if filled == 0 {
-            return Some(Event::End);
+        if filled > 0 {
+            ends.queued.fetch_add(1, Ordering::Relaxed);
+            ends.events.send(Event::Bytes(buffer, filled)).ok()?;
         }
-        events.send(Event::Bytes(buffer, filled)).ok()?;
+        if last.is_some() {
+            return last;
+        }
     }
     None
 }

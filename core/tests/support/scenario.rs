@@ -98,6 +98,10 @@ impl Stage {
         names.set("user_server", with_user);
         names.set("secret", SECRET);
         let contract = Contract::built_in(scenario["contract"].as_str().unwrap()).unwrap();
+        let hub = Hub::new(contract.follow());
+        if let Some(reported) = scenario.get("reported") {
+            hub.twin().reported = reported.clone();
+        }
         Self {
             scenario: scenario.clone(),
             names,
@@ -107,7 +111,7 @@ impl Stage {
             copies: 0,
             server,
             plans,
-            hub: Hub::new(contract.follow()),
+            hub,
             updater: None,
             said: Arc::default(),
             warnings: Arc::default(),
@@ -155,12 +159,19 @@ impl Stage {
                     self.updater()?.report_done(id, status as u16);
                 }
             }
+            "twins" => {
+                let held = self.hub.twin().hold_twins(what == "hold");
+                for document in held {
+                    self.updater()?.handle_twin(true, document.as_bytes());
+                }
+            }
             "call" => return self.call(what, step),
             "wait" => {
                 let updater = self.updater()?;
                 let outcome = updater.wait(Duration::from_secs_f64(within));
                 let outcome = outcome.map_or(Value::Null, |outcome| outcome_of(&outcome));
-                return expect(&named(what, "outcome"), &outcome, "outcome");
+                return expect(&named(what, "outcome"), &outcome, "outcome")
+                    .map_err(|why| format!("{why}; {}", status_of(&updater.status())));
             }
             "until" => return self.hold(what, within),
             "pause" => thread::sleep(Duration::from_secs_f64(what.as_f64().ok_or("seconds")?)),
@@ -376,6 +387,7 @@ impl Stage {
         match (builder.start(), what.get("error")) {
             (Ok(updater), None) => {
                 let updater = Arc::new(updater);
+                self.hub.twin().connected = false;
                 let line = self.hub.serve(&updater);
                 self.updater = Some((updater, line));
                 Ok(())
@@ -436,8 +448,8 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "connect", "method", "desired", "notify", "twin", "server", "reports", "release", "call",
-    "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
+    "twins", "connect", "method", "desired", "notify", "twin", "server", "reports", "release",
+    "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.
