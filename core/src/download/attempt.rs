@@ -293,7 +293,7 @@ impl<'a> Line<'a> {
         }
         if self.waited >= self.job.stall_time {
             let why = format!(
-                "the server sent {} bytes in {} s",
+                "the server sent only {} bytes in {} s",
                 self.came,
                 self.job.stall_time.as_secs_f32()
             );

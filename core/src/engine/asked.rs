@@ -20,6 +20,7 @@ impl Engine {
     pub(super) fn connected(&mut self) {
         self.link.connected = true;
         self.link.version = None;
+        self.link.newest = None;
         self.reporter.connected(self.now.monotonic);
         self.report_state();
         self.link.read_pause = Duration::ZERO;
@@ -232,6 +233,10 @@ impl Engine {
         self.link.read_again = None;
         self.link.read_pause = Duration::ZERO;
         self.confirming.reached = true;
+        if version < self.link.newest.take() {
+            // It was on its way when a later patch overtook it.
+            self.read_twin();
+        }
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
         self.reporter.twin_read(held);
@@ -244,6 +249,7 @@ impl Engine {
             (Some(new), Some(known)) if new <= known => return,
             // Something was missed, or the twin has not been read yet.
             (Some(new), known) if known != new.checked_sub(1) => {
+                self.link.newest = self.link.newest.max(Some(new));
                 if known.is_some() {
                     self.read_twin();
                 }
@@ -331,6 +337,7 @@ impl Engine {
             return;
         }
         self.change(|update| update.paused = true);
+        self.transfer.retry_at = None;
         self.save();
         if self.work == Some(Work::Transfer) {
             self.stop_transfer(After::Pause);

@@ -87,6 +87,8 @@ struct Link {
     desired: Value,
     /// The version of `desired`; `None` until the twin was read on this connection.
     version: Option<u64>,
+    /// The newest version a patch had that could not be merged.
+    newest: Option<u64>,
     /// A twin was read at least once since the start.
     desired_known: bool,
     /// The twin is asked for again at this time, if it has not come.
@@ -358,7 +360,7 @@ impl Engine {
     fn advance(&mut self) {
         self.flush();
         if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
-            self.save();
+            self.save_and_go_on();
         }
         if self
             .link
@@ -368,6 +370,8 @@ impl Engine {
             self.read_twin();
         }
         match self.phase() {
+            // What comes next needs to be saved first.
+            _ if self.save_again.is_some() => {}
             Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
             Some(Phase::Rebooting | Phase::RollingBack) => self.advance_restart(),
             Some(Phase::Confirming) => self.advance_confirming(),

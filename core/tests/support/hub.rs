@@ -39,6 +39,8 @@ pub struct Twin {
     pub treat: VecDeque<Treat>,
     /// Reports whose answer is held back.
     pub held: Vec<u64>,
+    /// Twins that were read, and are kept back.
+    twins: Option<Vec<String>>,
     /// Every status that was reported, in order.
     pub statuses: Vec<String>,
     /// Everything that was reported, as it came.
@@ -47,6 +49,15 @@ pub struct Twin {
     pub reads: u64,
     /// Reports and reads that came while the connection was there, ever.
     pub came: u64,
+}
+
+impl Twin {
+    /// From now on twins that are read are kept back, or no longer; those that were.
+    pub fn hold_twins(&mut self, hold: bool) -> Vec<String> {
+        let held = self.twins.take().unwrap_or_default();
+        self.twins = hold.then(Vec::new);
+        held
+    }
 }
 
 #[derive(Clone)]
@@ -123,6 +134,9 @@ impl Hub {
             Outbound::ReadTwin => {
                 twin.reads += 1;
                 let document = Self::document(&twin).to_string();
+                if let Some(twins) = &mut twin.twins {
+                    return twins.push(document);
+                }
                 drop(twin);
                 updater.handle_twin(true, document.as_bytes());
             }

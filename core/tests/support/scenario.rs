@@ -159,6 +159,12 @@ impl Stage {
                     self.updater()?.report_done(id, status as u16);
                 }
             }
+            "twins" => {
+                let held = self.hub.twin().hold_twins(what == "hold");
+                for document in held {
+                    self.updater()?.handle_twin(true, document.as_bytes());
+                }
+            }
             "call" => return self.call(what, step),
             "wait" => {
                 let updater = self.updater()?;
@@ -442,8 +448,8 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "connect", "method", "desired", "notify", "twin", "server", "reports", "release", "call",
-    "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
+    "twins", "connect", "method", "desired", "notify", "twin", "server", "reports", "release",
+    "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.
