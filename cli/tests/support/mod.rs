@@ -146,6 +146,25 @@ impl Drop for Running {
     }
 }
 
+/// A running command nobody reads from; killed when it is dropped.
+pub struct Unread(pub Child);
+
+impl Unread {
+    pub fn start(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn read_lines(out: ChildStdout) -> Receiver<String> {
     let (tell, lines) = mpsc::channel();
     thread::spawn(move || {
