@@ -246,15 +246,3 @@ def test_a_wrong_key_is_refused(hub):
     service = hub.service.replace(hub.service.split("SharedAccessKey=")[1], key)
     registry = IoTHubRegistryManager.from_connection_string(service)
     assert error(lambda: registry.get_devices()).status_code == 401
-
-
-def test_queries(registry):
-    from azure.iot.hub.models import QuerySpecification
-
-    found = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices WHERE deviceId = 'd1'"))
-    assert [twin.device_id for twin in found.items] == ["d1"]
-    assert found.continuation_token is None
-    first = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), None, 1)
-    rest = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), first.continuation_token, 100)
-    ids = [twin.device_id for twin in first.items + rest.items]
-    assert len(first.items) == 1 and {"d1", "d2"} <= set(ids) and len(ids) == len(set(ids))
