@@ -8,7 +8,7 @@
 //! - Nothing is throttled, and nothing but configured limits of size is counted. Telemetry is taken and told to the observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices, configurations and jobs (yet), and queries find all
+//! - There are no modules, cloud-to-device messages, file uploads, configurations and jobs (yet), and queries find all
 //!   devices or one by its id.
 //!
 //! ```
@@ -52,6 +52,7 @@ mod state;
 mod store;
 mod tls;
 mod twin;
+mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};

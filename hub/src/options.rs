@@ -24,6 +24,11 @@ pub struct Options {
     pub https_port: u16,
     /// Devices to register if they are not there yet, with new keys.
     pub devices: Vec<String>,
+    /// Devices to register likewise that authenticate with a client certificate: by its thumbprint (SHA-1 or SHA-256, in
+    /// hexadecimal digits), or with `None` because one of `trusted_authorities` signed it and its common name is the id.
+    pub x509_devices: Vec<(String, Option<String>)>,
+    /// Files with the certificates, as PEM, of the authorities that sign devices' certificates.
+    pub trusted_authorities: Vec<PathBuf>,
     /// Where the certificate authority, keys, devices and twins are kept. `None`: in memory, gone when the hub stops.
     pub state: Option<PathBuf>,
     /// How many connections each of the two ports serves at once; more wait until one closes. Default: 4096.
@@ -40,6 +45,8 @@ impl Default for Options {
             mqtt_port: 8883,
             https_port: 443,
             devices: Vec::new(),
+            x509_devices: Vec::new(),
+            trusted_authorities: Vec::new(),
             state: None,
             max_connections: 4096,
             observer: None,
@@ -55,6 +62,8 @@ impl fmt::Debug for Options {
             .field("mqtt_port", &self.mqtt_port)
             .field("https_port", &self.https_port)
             .field("devices", &self.devices)
+            .field("x509_devices", &self.x509_devices)
+            .field("trusted_authorities", &self.trusted_authorities)
             .field("state", &self.state)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()

@@ -16,6 +16,7 @@ use mqtt_protocol_core::mqtt::{
     packet::{Packet, Qos, v3_1_1},
     result_code::{ConnectReturnCode, SubackReturnCode},
 };
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::{
@@ -33,15 +34,16 @@ const MAX_MESSAGE: usize = 256 * 1024;
 /// How many filters one device may subscribe to.
 const MAX_SUBSCRIPTIONS: usize = 5;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `certificates` are the peer's of the TLS handshake, its own first.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Shared,
     peer: String,
+    certificates: &[CertificateDer<'_>],
     stream: S,
 ) {
     let mut link = Link::new(stream);
     let admitted = tokio::select! {
-        admitted = timeout(CONNECT_TIMEOUT, admit(hub, &mut link)) => Some(admitted),
+        admitted = timeout(CONNECT_TIMEOUT, admit(hub, &mut link, certificates)) => Some(admitted),
         () = hub.stopped() => None,
     };
     let Some(admitted) = admitted else {
@@ -95,7 +97,7 @@ impl Drop for Detach<'_> {
 struct Admitted {
     id: String,
     attached: Attached,
-    /// When the token ends.
+    /// When the token ends; a certificate lets it stay.
     expires: Instant,
     silence: Duration,
 }
@@ -109,6 +111,7 @@ struct Refused {
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Shared,
     link: &mut Link<S>,
+    certificates: &[CertificateDer<'_>],
 ) -> Result<Admitted, Refused> {
     let refused = |device: Option<&str>, reason: &str| Refused {
         device: device.map(Into::into),
@@ -122,7 +125,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(refused(None, "the first packet is not CONNECT"));
     };
     let id = connect.client_id().to_owned();
-    let checked = check(hub, &connect, &id);
+    let checked = check(hub, &connect, &id, certificates);
     let (code, outcome) = match checked {
         Ok(expiry) => match hub.attach(&id, connect.clean_session()) {
             Ok(attached) => (ConnectReturnCode::Accepted, Ok((expiry, attached))),
@@ -147,6 +150,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         reason,
     })?;
     let left = expiry
+        .unwrap_or(u64::MAX)
         .saturating_sub(clock::unix())
         .min(u64::from(u32::MAX));
     let silence = match connect.keep_alive() {
@@ -161,8 +165,13 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
-/// Checks names and token; returns when the token ends, in seconds since 1970.
-fn check(hub: &Shared, connect: &v3_1_1::Connect, id: &str) -> Result<u64, &'static str> {
+/// Checks names, and token or certificate; returns when the token ends, in seconds since 1970.
+fn check(
+    hub: &Shared,
+    connect: &v3_1_1::Connect,
+    id: &str,
+    certificates: &[CertificateDer<'_>],
+) -> Result<Option<u64>, &'static str> {
     let user = connect.user_name().ok_or("CONNECT has no user name")?;
     let mut parts = user.splitn(3, '/');
     let (host, device, rest) = (parts.next(), parts.next(), parts.next());
@@ -179,12 +188,11 @@ fn check(hub: &Shared, connect: &v3_1_1::Connect, id: &str) -> Result<u64, &'sta
     }
     let password = connect
         .password()
-        .and_then(|password| std::str::from_utf8(password).ok())
-        .ok_or("CONNECT has no password")?;
+        .and_then(|password| std::str::from_utf8(password).ok());
     if without_port(host).is_empty() {
         return Err("the user name has no hub");
     }
-    hub.authenticate(id, host, password)
+    hub.authenticate(id, host, password, certificates)
 }
 
 /// Serves an admitted device until it goes, or must.

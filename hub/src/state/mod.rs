@@ -7,13 +7,14 @@ mod query;
 
 use crate::{
     clock,
-    error::{Code, Error, Refusal},
+    error::{Code, Error, Refusal, internal},
     event::{DisconnectReason, Event, Observer},
-    identity::{self, Activity, Identity},
+    identity::{self, Activity, Authentication, Identity},
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{Device, Policies, Store},
     twin::Twin,
+    x509::Authorities,
 };
 pub(crate) use access::without_port;
 pub(crate) use connections::Attached;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) host_name: String,
     observer: Option<Observer>,
     policies: Policies,
+    authorities: Authorities,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     /// Rings when a device became able to take direct methods.
@@ -58,6 +60,7 @@ impl Shared {
         host_name: String,
         observer: Option<Observer>,
         store: Store,
+        authorities: Authorities,
     ) -> Result<Self, Error> {
         let (policies, devices) = store.load()?;
         let policies = match policies {
@@ -89,6 +92,7 @@ impl Shared {
             host_name,
             observer,
             policies,
+            authorities,
             state: Mutex::new(State {
                 entries,
                 store,
@@ -125,12 +129,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every device with its primary key.
-    pub(crate) fn device_keys(&self) -> Vec<(String, String)> {
+    /// Every device with its primary key, if it has one.
+    pub(crate) fn device_keys(&self) -> Vec<(String, Option<String>)> {
+        let key = |authentication: &Authentication| match authentication {
+            Authentication::Sas(keys) => Some(keys.primary_key.0.clone()),
+            _ => None,
+        };
         self.lock()
             .entries
             .iter()
-            .map(|(id, entry)| (id.clone(), entry.device.identity.keys.primary_key.0.clone()))
+            .map(|(id, entry)| (id.clone(), key(&entry.device.identity.authentication)))
             .collect()
     }
 
@@ -332,20 +340,12 @@ impl Entry {
             "connectionState": self.activity.state(),
             "lastActivityTime": self.activity.last,
             "cloudToDeviceMessageCount": 0,
-            "authenticationType": "sas",
-            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+            "authenticationType": identity.authentication.name(),
+            "x509Thumbprint": identity.authentication.thumbprints(),
             "modelId": "",
             "capabilities": {"iotEdge": false},
         })
     }
-}
-
-fn internal(error: impl std::fmt::Display) -> Refusal {
-    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
-    Refusal::new(
-        Code::SERVER_ERROR,
-        "The hub cannot keep the change; its log says why.",
-    )
 }
 
 /// The condition of a request's `If-Match` header.
