@@ -182,6 +182,7 @@ impl Stage {
             "guard" => return self.guard(what),
             "kill" => self.kill(),
             "start" => return self.start(what),
+            "journal" => self.break_journal(what == "broken"),
             "corrupt" => self.corrupt(what),
             "expect" => return self.hold(what, within),
             other => return Err(format!("{other} is no step")),
@@ -354,6 +355,24 @@ impl Stage {
         }
     }
 
+    /// Directories in the place of the copies: nothing can be saved. Or the copies again.
+    fn break_journal(&self, broken: bool) {
+        let state = self.directory.join("state");
+        for copy in ["a", "b"] {
+            let (path, away) = (
+                state.join(format!("journal.{copy}")),
+                state.join(format!("away.{copy}")),
+            );
+            if broken {
+                let _ = fs::rename(&path, &away);
+                fs::create_dir(&path).unwrap();
+            } else {
+                fs::remove_dir(&path).unwrap();
+                let _ = fs::rename(&away, &path);
+            }
+        }
+    }
+
     fn no_secrets(&self) -> Checked {
         let twin = self.hub.twin();
         let said = self.said.lock().unwrap();
@@ -366,8 +385,9 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "guard", "twins", "connect", "method", "desired", "notify", "twin", "server", "reports",
-    "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
+    "journal", "guard", "twins", "connect", "method", "desired", "notify", "twin", "server",
+    "reports", "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt",
+    "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.
