@@ -121,6 +121,8 @@ enum After {
 struct Transfer {
     /// Where this attempt began.
     offset: u64,
+    /// This attempt resumed with no validator to say that the rest belongs to the beginning.
+    blind: bool,
     /// Bytes that are there.
     received: u64,
     total: Option<u64>,
