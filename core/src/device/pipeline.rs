@@ -1,7 +1,7 @@
 //! The pipeline's thread: downloads, and the installer's steps, one at a time.
 
-use super::restart::run;
 use super::shared::Shared;
+use crate::command;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Input, Step};
 use crate::install::Installer;
@@ -14,7 +14,11 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
+
+/// The time a health command has; it is run again.
+const HEALTH_TIME: Duration = Duration::from_secs(60);
 
 /// Something to do.
 pub(super) enum Task {
@@ -101,7 +105,7 @@ fn perform(
         Step::Confirm => installer.confirm(),
         Step::Rollback => installer.rollback(),
         Step::Abort => installer.abort(),
-        Step::CheckHealth => run(health),
+        Step::CheckHealth => command::run(health, HEALTH_TIME).map(drop),
     };
     Input::Done(step, result)
 }

@@ -4,6 +4,10 @@
 
 #[cfg(unix)]
 mod file;
+#[cfg(unix)]
+mod part;
+#[cfg(unix)]
+mod space;
 
 pub use crate::update::{ImageInfo, ImageState, Restart};
 #[cfg(unix)]
@@ -64,6 +68,12 @@ pub trait Installer: Send + fmt::Debug {
     fn describe(&self) -> Option<Value> {
         None
     }
+}
+
+/// The system's boot id: another one after each start of the system. `None` where there is none.
+pub(crate) fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 /// The installer a [description](Installer::describe) is of; `None` where there is none that can be
