@@ -100,7 +100,10 @@ fn perform(
         Task::Step(step) => step,
     };
     let result = match step {
-        Step::Finish => installer.finish(),
+        Step::Finish => installer.finish().and_then(|()| match shared.image() {
+            Some((size, sha256)) => installer.read_back(size, &sha256),
+            None => Ok(()),
+        }),
         Step::Activate => installer.activate(),
         Step::Confirm => installer.confirm(),
         Step::Rollback => installer.rollback(),

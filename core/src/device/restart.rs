@@ -4,6 +4,7 @@ use crate::command;
 use crate::install::{self, Restart};
 use crate::update::Failure;
 use std::{
+    path::Path,
     process,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,7 @@ const TIME: Duration = Duration::from_secs(300);
 /// of this process otherwise.
 pub(super) fn boot_id(restart: &Restart, seed: u64) -> String {
     if restart.is_of_system()
-        && let Some(id) = install::boot_id()
+        && let Some(id) = install::boot_id(Path::new("/"))
     {
         return id;
     }
