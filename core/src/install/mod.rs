@@ -3,6 +3,10 @@
 //! One trait, [`Installer`], and the installers built in.
 
 #[cfg(unix)]
+mod command;
+#[cfg(all(test, unix))]
+mod course;
+#[cfg(unix)]
 mod file;
 #[cfg(unix)]
 mod memory;
@@ -14,6 +18,8 @@ mod slots;
 mod space;
 
 pub use crate::update::{ImageInfo, ImageState, Restart};
+#[cfg(unix)]
+pub use command::{CommandInstall, CommandOptions};
 #[cfg(unix)]
 pub use file::FileInstall;
 #[cfg(unix)]
@@ -100,6 +106,10 @@ pub fn from_description(description: &Value) -> Option<Box<dyn Installer>> {
     #[cfg(unix)]
     if let Some(slots) = description.get("slots") {
         return Some(Box::new(SlotsInstall::from_description(slots)?));
+    }
+    #[cfg(unix)]
+    if let Some(command) = description.get("command") {
+        return Some(Box::new(CommandInstall::from_description(command)?));
     }
     let _ = description;
     None
