@@ -132,7 +132,7 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 
 fn wait_until(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
     let since = Instant::now();
-    let mut pause = Duration::from_millis(1);
+    let mut pause = Duration::from_micros(100);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));

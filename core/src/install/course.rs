@@ -248,3 +248,19 @@ pub(super) fn everywhere<W: World>(
     }
     runs
 }
+
+/// Makes a shell script that runs in its directory.
+pub(super) fn script(path: &std::path::Path, body: &str) {
+    let text = path.with_extension("text");
+    let directory = path.parent().unwrap().display();
+    std::fs::write(
+        &text,
+        format!("#!/bin/sh\nset -e\ncd {directory}\n{body}\n"),
+    )
+    .unwrap();
+    // Not written by this process: one forked by another thread meanwhile would have it open to be
+    // written, and then it cannot be run.
+    let mut install = std::process::Command::new("install");
+    let done = install.args(["-m", "755"]).args([&text, path]).status();
+    assert!(done.unwrap().success());
+}

@@ -1,7 +1,7 @@
 use super::*;
-use crate::install::course::{Course, Outcome, Stop, Version, World, everywhere};
+use crate::install::course::{self, Course, Outcome, Stop, Version, World, everywhere};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 
 const NEW: &[u8] = b"the new image";
 
@@ -52,14 +52,7 @@ impl Device {
     }
 
     fn script(&self, name: &str, body: &str) {
-        let directory = self.directory.path().display();
-        let path = self.path(name);
-        fs::write(
-            &path,
-            format!("#!/bin/sh\nset -e\ncd {directory}\n{body}\n"),
-        )
-        .unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        course::script(&self.path(name), body);
     }
 
     fn command(&self, words: &[&str]) -> Vec<String> {

@@ -1,7 +1,8 @@
 use super::*;
 use crate::disk::cut;
+use crate::install::course;
 use sha2::{Digest, Sha256};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, symlink};
 use std::process::Command;
 
 mod crash;
@@ -41,7 +42,7 @@ impl Device {
             fs::write(path.join(file), content).unwrap();
         }
         symlink("a.img", path.join("current")).unwrap();
-        let mut it = Self {
+        let it = Self {
             directory,
             switch,
             once: false,
@@ -51,21 +52,20 @@ impl Device {
             return it;
         }
         // Small, but real: the environment is replaced in one step, as the tools do.
-        it.script("printenv", "cat env");
+        it.script("printenv", "exec cat env");
         it.script(
             "setenv",
             r#"[ "$1" = -s ] || exit 2
-               cp env env.new
-               while IFS='=' read -r name value; do
-                   sed -i "/^$name=/d" env.new; echo "$name=$value" >> env.new
-               done < "$2"
-               mv env.new env"#,
+               awk -F= 'NR == FNR { set[$1] = $0; next }
+                   !($1 in set) { print }
+                   END { for (name in set) print set[name] }' "$2" env > env.new
+               exec mv env.new env"#,
         );
         it.script(
             "switch",
             r#"[ -b "$3" ] || [ -f "$3" ] || exit 4; echo "$2 $1" > next.new; mv next.new next"#,
         );
-        it.script("asks", "cat running");
+        it.script("asks", "exec cat running");
         it
     }
 
@@ -77,14 +77,8 @@ impl Device {
         self.path(name).display().to_string()
     }
 
-    fn script(&mut self, name: &str, body: &str) {
-        let directory = self.directory.path().display();
-        fs::write(
-            self.path(name),
-            format!("#!/bin/sh\nset -e\ncd {directory}\n{body}\n"),
-        )
-        .unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    fn script(&self, name: &str, body: &str) {
+        course::script(&self.path(name), body);
     }
 
     fn options(&self) -> SlotsOptions {
@@ -430,7 +424,7 @@ fn the_running_slot_is_never_written() {
         let text = device.install().begin(&info(1), 0).unwrap_err().message;
         assert!(text.contains("cannot be told"), "{text}");
     }
-    let mut device = Device::new("commands");
+    let device = Device::new("commands");
     for body in ["echo C", "true", "exit 1"] {
         device.script("asks", body);
         device.install().begin(&info(1), 0).unwrap_err();
