@@ -12,6 +12,7 @@ use crate::{
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{Device, Policies, Store},
+    throttle::Throttle,
     twin::Twin,
     x509::Authorities,
 };
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     observer: Option<Observer>,
     policies: Policies,
     authorities: Authorities,
+    pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     /// Rings when a device became able to take direct methods.
@@ -60,6 +62,7 @@ impl Shared {
         observer: Option<Observer>,
         store: Store,
         authorities: Authorities,
+        throttle: Throttle,
     ) -> Result<Self, Error> {
         let (policies, devices) = store.load()?;
         let policies = match policies {
@@ -92,6 +95,7 @@ impl Shared {
             observer,
             policies,
             authorities,
+            throttle,
             state: Mutex::new(State {
                 entries,
                 store,
