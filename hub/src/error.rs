@@ -111,6 +111,7 @@ impl Code {
     pub(crate) const PRECONDITION_FAILED: Self = Self(412_001, "PreconditionFailed");
     pub(crate) const TOO_LARGE: Self = Self(413_001, "MessageTooLarge");
     pub(crate) const TOO_MANY_DEVICES: Self = Self(413_002, "TooManyDevices");
+    pub(crate) const THROTTLED: Self = Self(429_001, "ThrottlingException");
     pub(crate) const SERVER_ERROR: Self = Self(500_001, "ServerError");
     pub(crate) const UNAVAILABLE: Self = Self(503_001, "ServiceUnavailable");
     pub(crate) const TIMEOUT: Self = Self(504_101, "GatewayTimeout");

@@ -1,6 +1,6 @@
 //! What a hub is started with, and what it is known by.
 
-use crate::event::Observer;
+use crate::{event::Observer, throttle::Limits};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -33,6 +33,8 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// How many connections each of the two ports serves at once; more wait until one closes. Default: 4096.
     pub max_connections: usize,
+    /// What the hub takes in a time, such as [`Limits::S1`]. `None`: as much as it can.
+    pub throttle: Option<Limits>,
     /// Is told what happens. Called on the hub's threads: it must not block.
     pub observer: Option<Observer>,
 }
@@ -49,6 +51,7 @@ impl Default for Options {
             trusted_authorities: Vec::new(),
             state: None,
             max_connections: 4096,
+            throttle: None,
             observer: None,
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Debug for Options {
             .field("trusted_authorities", &self.trusted_authorities)
             .field("state", &self.state)
             .field("max_connections", &self.max_connections)
+            .field("throttle", &self.throttle)
             .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     rest::{self, Peer},
     state::{IfMatch, Shared},
     store::Store,
+    throttle::Throttle,
     tls::Authority,
     x509::Authorities,
 };
@@ -79,6 +80,7 @@ impl Hub {
             options.observer.clone(),
             store,
             Authorities::read(&options.trusted_authorities)?,
+            Throttle::new(options.throttle),
         )?);
         for (id, body) in registrations(&options) {
             match shared.put_device(id, &body, &IfMatch::None) {

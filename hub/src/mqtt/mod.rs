@@ -5,11 +5,12 @@ pub(crate) mod topic;
 
 use crate::{
     clock,
-    error::{Code, Refusal},
+    error::Refusal,
     event::{DisconnectReason, Event},
     identity::check_device_id,
     methods::Answer,
     state::{Attached, Shared, without_port},
+    throttle::Operation,
 };
 use link::Link;
 use mqtt_protocol_core::mqtt::{
@@ -127,7 +128,11 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let id = connect.client_id().to_owned();
     let checked = check(hub, &connect, &id, certificates);
     let (code, outcome) = match checked {
-        Ok(expiry) => match hub.attach(&id, connect.clean_session()) {
+        Ok(expiry) => match hub
+            .throttle
+            .take(Operation::Connection)
+            .and_then(|()| hub.attach(&id, connect.clean_session()))
+        {
             Ok(attached) => (ConnectReturnCode::Accepted, Ok((expiry, attached))),
             Err(refusal) => (ConnectReturnCode::ServerUnavailable, Err(refusal.message)),
         },
@@ -215,21 +220,31 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     } = attached;
     let mut stopped = std::pin::pin!(hub.stopped());
     let mut silent_until = Instant::now() + silence;
+    // Who sends too much is read later.
+    let mut read_from = None;
     loop {
         if let Err(reason) = link.flush().await {
             return reason;
         }
         tokio::select! {
-            packet = link.next() => {
+            packet = async {
+                if let Some(then) = read_from {
+                    sleep_until(then).await;
+                }
+                link.next().await
+            } => {
                 let handled = match packet {
                     Ok(Packet::V3_1_1Disconnect(_)) => return DisconnectReason::ByDevice,
-                    Ok(packet) => handle(hub, link, &id, connection, packet),
+                    Ok(packet) => {
+                        read_from = pause(hub, &id, &packet);
+                        handle(hub, link, &id, connection, packet)
+                    }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = handled {
                     return reason;
                 }
-                silent_until = Instant::now() + silence;
+                silent_until = read_from.unwrap_or_else(Instant::now) + silence;
             }
             Some(message) = outgoing.recv() => link.publish(&message.topic, &message.payload),
             reason = &mut closed => return reason.unwrap_or(DisconnectReason::Removed),
@@ -237,6 +252,17 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             () = sleep_until(expires) => return DisconnectReason::TokenExpired,
             () = &mut stopped => return DisconnectReason::HubStopped,
         }
+    }
+}
+
+/// Until when a device has to wait with its next packet after this one.
+fn pause(hub: &Shared, id: &str, packet: &Packet) -> Option<Instant> {
+    let Packet::V3_1_1Publish(publish) = packet else {
+        return None;
+    };
+    match Published::parse(id, publish.topic_name()) {
+        Some(Published::Telemetry) => hub.throttle.reserve(Operation::Telemetry),
+        _ => None,
     }
 }
 
@@ -353,7 +379,8 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         Published::GetTwin { request } => {
-            let (status, body) = match hub.device_twin(id) {
+            let twin = hub.throttle.take(Operation::TwinRead);
+            let (status, body) = match twin.and_then(|()| hub.device_twin(id)) {
                 Ok(twin) => (200, twin.to_string()),
                 Err(refusal) => twin_error(&refusal),
             };
@@ -361,12 +388,13 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             answer(hub, link, id, connection, &topic, &body);
         }
         Published::PatchReported { request, version } => {
-            let patched = serde_json::from_slice::<Value>(payload)
-                .map_err(|error| {
-                    Refusal::new(
-                        Code::ARGUMENT_INVALID,
-                        format!("The patch is not JSON: {error}."),
-                    )
+            let patched = hub
+                .throttle
+                .take(Operation::TwinUpdate)
+                .and_then(|()| {
+                    serde_json::from_slice::<Value>(payload).map_err(|error| {
+                        Refusal::argument(format!("The patch is not JSON: {error}."))
+                    })
                 })
                 .and_then(|patch| Ok((hub.patch_reported(id, &patch, version)?, patch)));
             let (topic, body, event) = match patched {

@@ -1,7 +1,7 @@
 //! What takes time, with the clock turned by hand.
 
 use super::*;
-use crate::{state::IfMatch, store::Store, x509::Authorities};
+use crate::{state::IfMatch, store::Store, throttle::Throttle, x509::Authorities};
 use data_encoding::BASE64;
 use ring::hmac;
 use serde_json::json;
@@ -19,6 +19,7 @@ fn hub() -> (Shared, Told) {
         Some(observer),
         Store::Memory,
         Authorities::read(&[]).unwrap(),
+        Throttle::new(None),
     )
     .unwrap();
     hub.put_device("d1", &json!({}), &IfMatch::None).unwrap();

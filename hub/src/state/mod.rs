@@ -13,6 +13,7 @@ use crate::{
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{Device, Policies, Store},
+    throttle::Throttle,
     twin::Twin,
     x509::Authorities,
 };
@@ -47,6 +48,7 @@ pub(crate) struct Shared {
     observer: Option<Observer>,
     policies: Policies,
     authorities: Authorities,
+    pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     /// Rings when a device became able to take direct methods.
@@ -61,6 +63,7 @@ impl Shared {
         observer: Option<Observer>,
         store: Store,
         authorities: Authorities,
+        throttle: Throttle,
     ) -> Result<Self, Error> {
         let (policies, devices) = store.load()?;
         let policies = match policies {
@@ -93,6 +96,7 @@ impl Shared {
             observer,
             policies,
             authorities,
+            throttle,
             state: Mutex::new(State {
                 entries,
                 store,
