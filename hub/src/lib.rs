@@ -9,8 +9,7 @@
 //!   observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, configurations and jobs (yet), and queries find all
-//!   devices or one by its id.
+//! - There are no modules, cloud-to-device messages, file uploads, configurations and jobs (yet).
 //!
 //! ```
 //! use twinflash_hub::{Hub, Options};
@@ -45,6 +44,7 @@ mod identity;
 mod methods;
 mod mqtt;
 mod options;
+mod query;
 mod rest;
 mod sas;
 mod server;

@@ -3,10 +3,12 @@
 use crate::{
     clock,
     error::{Code, Refusal},
+    query::walk,
 };
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use twinflash::twin::limits::{self, Limit, Section, Violation};
 
 /// Desired or reported properties, with when each was written.
@@ -41,6 +43,21 @@ impl Properties {
             "$metadata",
             Value::Object(self.metadata.clone()),
         )
+    }
+
+    /// The value at a path, as [`Self::for_service`] would show it.
+    pub(crate) fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
+        let Some((first, rest)) = path.split_first() else {
+            return Some(Cow::Owned(self.for_service()));
+        };
+        match (first.as_str(), rest) {
+            ("$version", []) => Some(Cow::Owned(self.version.into())),
+            ("$metadata", []) => Some(Cow::Owned(Value::Object(self.metadata.clone()))),
+            ("$metadata", [name, rest @ ..]) => {
+                walk(self.metadata.get(name)?, rest).map(Cow::Borrowed)
+            }
+            _ => walk(&self.values, path).map(Cow::Borrowed),
+        }
     }
 
     /// Merges a patch that was checked. An empty one changes nothing.

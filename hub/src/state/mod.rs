@@ -3,6 +3,7 @@
 
 mod access;
 mod connections;
+mod query;
 
 use crate::{
     clock,
@@ -233,30 +234,6 @@ impl Shared {
         self.lock().entry(id).map(Entry::shown_twin)
     }
 
-    /// The twins of at most `count` devices whose id is above `after`, and of these only `id` if given. With the last id
-    /// when there are more.
-    pub(crate) fn service_twins(
-        &self,
-        id: Option<&str>,
-        after: Option<&str>,
-        count: usize,
-    ) -> (Vec<Value>, Option<String>) {
-        use std::ops::Bound;
-        let state = self.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = state
-            .entries
-            .range::<str, _>((start, Bound::Unbounded))
-            .filter(|(key, _)| id.is_none_or(|id| id == key.as_str()));
-        let page: Vec<_> = found.by_ref().take(count).collect();
-        let last = page.last().map(|(key, _)| (*key).clone());
-        let more = found.next().is_some();
-        (
-            page.iter().map(|(_, entry)| entry.shown_twin()).collect(),
-            last.filter(|_| more),
-        )
-    }
-
     /// A back end's PATCH or, with `replace`, PUT. The device is told of changed desired properties.
     pub(crate) fn update_twin(
         &self,
@@ -349,27 +326,29 @@ impl State {
 
 impl Entry {
     fn shown_twin(&self) -> Value {
-        let identity = &self.device.identity;
         let mut shown = self.device.twin.for_service();
-        if let (Value::Object(shown), Value::Object(rest)) = (
-            &mut shown,
-            json!({
-                "deviceId": identity.device_id,
-                "deviceEtag": identity.etag(),
-                "status": identity.status(),
-                "statusUpdateTime": identity.status_updated_time(),
-                "connectionState": self.activity.state(),
-                "lastActivityTime": self.activity.last,
-                "cloudToDeviceMessageCount": 0,
-                "authenticationType": identity.authentication.name(),
-                "x509Thumbprint": identity.authentication.thumbprints(),
-                "modelId": "",
-                "capabilities": {"iotEdge": false},
-            }),
-        ) {
+        if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, self.shown_identity()) {
             shown.extend(rest);
         }
         shown
+    }
+
+    /// The members of the shown twin that say whose it is.
+    fn shown_identity(&self) -> Value {
+        let identity = &self.device.identity;
+        json!({
+            "deviceId": identity.device_id,
+            "deviceEtag": identity.etag(),
+            "status": identity.status(),
+            "statusUpdateTime": identity.status_updated_time(),
+            "connectionState": self.activity.state(),
+            "lastActivityTime": self.activity.last,
+            "cloudToDeviceMessageCount": 0,
+            "authenticationType": identity.authentication.name(),
+            "x509Thumbprint": identity.authentication.thumbprints(),
+            "modelId": "",
+            "capabilities": {"iotEdge": false},
+        })
     }
 }
 

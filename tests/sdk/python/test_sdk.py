@@ -283,15 +283,3 @@ def test_a_certificate_lets_a_device_in_by_its_thumbprint(hub, registry, tmp_pat
         stranger.connect()
     stranger.shutdown()
     registry.delete_device("certified")
-
-
-def test_queries(registry):
-    from azure.iot.hub.models import QuerySpecification
-
-    found = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices WHERE deviceId = 'd1'"))
-    assert [twin.device_id for twin in found.items] == ["d1"]
-    assert found.continuation_token is None
-    first = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), None, 1)
-    rest = registry.query_iot_hub(QuerySpecification(query="SELECT * FROM devices"), first.continuation_token, 100)
-    ids = [twin.device_id for twin in first.items + rest.items]
-    assert len(first.items) == 1 and {"d1", "d2"} <= set(ids) and len(ids) == len(set(ids))
