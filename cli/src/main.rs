@@ -13,18 +13,23 @@
 
 mod agent;
 mod ask;
+mod cloud;
 mod config;
 mod demo;
+mod devices;
 mod error;
 mod firmware;
 mod follow;
 mod guard;
 mod hub;
 mod image;
+mod query;
 mod screen;
 mod secret;
 mod service;
 mod signals;
+mod table;
+mod twin;
 mod update;
 
 use clap::{Parser, Subcommand};
@@ -89,6 +94,12 @@ enum Command {
     /// Firmware images
     #[command(subcommand)]
     Image(image::Image),
+    /// Ask the hub in its query language
+    Query(query::Query),
+    #[command(subcommand)]
+    Devices(devices::Devices),
+    #[command(subcommand)]
+    Twin(twin::Twin),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +113,9 @@ fn main() -> ExitCode {
         Command::Update(update) => update.run(&common, &screen),
         Command::Watch(watch) => watch.run(&common, &screen),
         Command::Image(image) => image.run(&screen),
+        Command::Query(query) => query.run(&common, &screen),
+        Command::Devices(devices) => devices.run(&common, &screen),
+        Command::Twin(twin) => twin.run(&common, &screen),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
