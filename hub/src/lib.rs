@@ -8,8 +8,8 @@
 //! - Nothing is throttled, and nothing but configured limits of size is counted. Telemetry is taken and told to the observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices, configurations and jobs (yet), and queries find all
-//!   devices or one by its id.
+//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices and jobs (yet).
+//! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
 //!
 //! ```
 //! use twinflash_hub::{Hub, Options};
@@ -38,6 +38,7 @@
 )]
 
 mod clock;
+mod configurations;
 mod error;
 mod event;
 mod identity;
