@@ -15,6 +15,7 @@ mod agent;
 mod ask;
 mod cloud;
 mod config;
+mod configuration;
 mod demo;
 mod devices;
 mod error;
@@ -24,6 +25,7 @@ mod guard;
 mod hub;
 mod image;
 mod query;
+mod rollout;
 mod screen;
 mod secret;
 mod service;
@@ -100,6 +102,8 @@ enum Command {
     Devices(devices::Devices),
     #[command(subcommand)]
     Twin(twin::Twin),
+    #[command(subcommand, name = "config")]
+    Configuration(configuration::Configurations),
 }
 
 fn main() -> ExitCode {
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
         Command::Query(query) => query.run(&common, &screen),
         Command::Devices(devices) => devices.run(&common, &screen),
         Command::Twin(twin) => twin.run(&common, &screen),
+        Command::Configuration(configuration) => configuration.run(&common, &screen),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

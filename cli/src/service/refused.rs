@@ -40,8 +40,9 @@ impl About<'_> {
     /// What a policy must allow.
     fn right(self) -> &'static str {
         match self {
-            Self::Registry(_) => "\"registry write\"; to look, \"registry read\"",
-            Self::Configuration(_) => "\"registry write\" and \"service connect\"",
+            Self::Registry(_) | Self::Configuration(_) => {
+                "\"registry write\"; to look, \"registry read\""
+            }
             _ => "\"service connect\"",
         }
     }
