@@ -24,6 +24,7 @@ mod follow;
 mod guard;
 mod hub;
 mod image;
+mod job;
 mod query;
 mod rollout;
 mod screen;
@@ -104,6 +105,8 @@ enum Command {
     Twin(twin::Twin),
     #[command(subcommand, name = "config")]
     Configuration(configuration::Configurations),
+    #[command(subcommand)]
+    Job(job::Jobs),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Command::Devices(devices) => devices.run(&common, &screen),
         Command::Twin(twin) => twin.run(&common, &screen),
         Command::Configuration(configuration) => configuration.run(&common, &screen),
+        Command::Job(job) => job.run(&common, &screen),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -286,7 +286,7 @@ fn clock(at: OffsetDateTime) -> String {
 }
 
 /// ISO 8601, UTC, milliseconds.
-fn iso(at: OffsetDateTime) -> String {
+pub(crate) fn iso(at: OffsetDateTime) -> String {
     let (hour, minute, second, milli) = at.to_hms_milli();
     let date = at.date();
     format!("{date}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
