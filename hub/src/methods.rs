@@ -25,7 +25,7 @@ const MAX_PAYLOAD: usize = 128 * 1024;
 const MAX_OPEN: usize = 100;
 
 /// A back end's call.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
     name: String,
     /// Nothing at all is an empty body for the device, which is not the same as `null`.
