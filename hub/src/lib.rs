@@ -5,11 +5,12 @@
 //! Azure's codes and bodies.
 //!
 //! Where it is not like Azure:
-//! - Nothing is throttled, and nothing but configured limits of size is counted. Telemetry is taken and told to the observer, not kept.
+//! - Rates are limited only if [`Options::throttle`] says so, and there is no daily quota. Telemetry is taken and told to the
+//!   observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices, configurations and jobs (yet), and queries find all
-//!   devices or one by its id.
+//! - There are no modules, cloud-to-device messages, file uploads and jobs (yet).
+//! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
 //!
 //! ```
 //! use twinflash_hub::{Hub, Options};
@@ -38,6 +39,7 @@
 )]
 
 mod clock;
+mod configurations;
 mod error;
 mod event;
 mod identity;
@@ -50,10 +52,13 @@ mod sas;
 mod server;
 mod state;
 mod store;
+mod throttle;
 mod tls;
 mod twin;
+mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};
 pub use options::{Info, Options};
 pub use server::Hub;
+pub use throttle::{Limits, Rate};
