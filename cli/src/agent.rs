@@ -239,7 +239,8 @@ fn of_update(screen: &Screen, event: &News) {
         }
         News::Verified { by, bytes, sha256 } => {
             let by = by.as_str();
-            let text = format!("{} by {by}, sha256 {sha256}", size(bytes));
+            let start = sha256.get(..24).unwrap_or_default();
+            let text = format!("{} by {by}, sha256 {start}…", size(bytes));
             let event = Event::Verified {
                 verified_by: by,
                 bytes,

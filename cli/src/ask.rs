@@ -27,7 +27,7 @@ pub(crate) struct Ask<'a> {
 /// What came of asking.
 pub(crate) enum Asked {
     /// It is under way, or already done.
-    Follow(Follower),
+    Follow(Box<Follower>),
     /// The device refused it, in these words.
     Refused(String),
 }
@@ -80,6 +80,18 @@ impl From<Seen> for Event {
 
 impl Event {
     pub(crate) fn show(&self, screen: &Screen) {
+        self.show_line(screen);
+        match self {
+            Self::Status {
+                percent: Some(percent),
+                ..
+            } => screen.percent(*percent),
+            _ => screen.progress_ended(),
+        }
+    }
+
+    /// Without a bar for the per cent: where the bytes themselves are known.
+    pub(crate) fn show_line(&self, screen: &Screen) {
         match self {
             Self::Method {
                 method, payload, ..
@@ -101,23 +113,23 @@ impl Event {
             Self::Status {
                 status,
                 detail,
-                percent,
                 at,
                 end,
+                ..
             } => {
                 let tone = match end {
                     None => Tone::Running,
                     Some(End::Done) => Tone::Good,
                     Some(End::Failed { .. }) => Tone::Bad,
                 };
-                screen.event_at(*at, self, "reported", tone, || match detail {
-                    Some(detail) => format!("{status}: {detail}"),
-                    None => status.clone(),
+                // Why it failed is said at the end.
+                let failed = tone == Tone::Bad;
+                screen.event_at(*at, self, "reported", tone, || {
+                    match detail.as_ref().filter(|_| !failed) {
+                        Some(detail) => format!("{status}: {detail}"),
+                        None => status.clone(),
+                    }
                 });
-                match percent {
-                    Some(percent) => screen.percent(*percent),
-                    None => screen.progress_ended(),
-                }
             }
         }
     }
@@ -130,7 +142,13 @@ fn show_members(screen: &Screen, object: &Value) {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        screen.below(name, &value);
+        // Digests are compared by programs.
+        let (kind, digest) = value.split_at(value.find(':').map_or(0, |at| at + 1));
+        let long = digest.len() >= 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match digest.get(..24).filter(|_| long) {
+            Some(start) => screen.below(name, &format!("{kind}{start}…")),
+            None => screen.below(name, &value),
+        }
     }
 }
 
@@ -170,7 +188,7 @@ pub(crate) fn ask(
             };
             return Ok(Asked::Refused(reason));
         }
-        return Ok(Asked::Follow(follower));
+        return Ok(Asked::Follow(Box::new(follower)));
     }
 
     let Some(path) = contract.desired_path() else {
@@ -198,7 +216,7 @@ pub(crate) fn ask(
         let patch = json!({"properties": {"desired": at(path, patch)}});
         service.patch_twin(device, &patch)?;
     }
-    Ok(Asked::Follow(follower))
+    Ok(Asked::Follow(Box::new(follower)))
 }
 
 /// What turns the desired object that is there into the wanted one. `None` where the same was asked

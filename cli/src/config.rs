@@ -5,7 +5,8 @@
 use crate::{error::Error, secret};
 use serde::{Deserialize, Deserializer, de};
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -200,7 +201,7 @@ impl Config {
             None => return Ok(self.current_version.clone()),
             Some(VersionFrom::File(file)) => {
                 let file = self.directory.join(file);
-                let text = fs::read_to_string(&file).map_err(|error| {
+                let text = start_of(&file).map_err(|error| {
                     let file = file.display();
                     Error::new(format_args!("version_from: cannot read {file}: {error}"))
                 })?;
@@ -319,6 +320,13 @@ pub(crate) fn contract(name: &str, directory: &Path) -> Result<Contract, Error> 
         .map_err(|error: ContractError| Error::new(format_args!("{shown}: {error}")))
 }
 
+/// As much of a file as may hold a version; it may be a program with a line of text before it.
+fn start_of(file: &Path) -> io::Result<String> {
+    let mut start = Vec::new();
+    File::open(file)?.take(4096).read_to_end(&mut start)?;
+    Ok(String::from_utf8_lossy(&start).into_owned())
+}
+
 /// What a command prints; it must end with status 0.
 fn output(command: &[String]) -> Result<String, Error> {
     let failed = |why: String| {
@@ -338,4 +346,165 @@ fn output(command: &[String]) -> Result<String, Error> {
         return Err(failed(format!("ended with {}", output.status)));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../examples/agent/twinflash.toml");
+
+    fn smallest(more: &str) -> Result<Config, String> {
+        Config::parse(&format!(
+            "state_dir = \"s\"\n[install]\nfile = \"f\"\n{more}"
+        ))
+    }
+
+    /// The example with the keys that are commented out, but for the second of two forms.
+    fn uncommented() -> String {
+        let mut seen = Vec::new();
+        let mut text = String::new();
+        for line in EXAMPLE.lines() {
+            let key = line.strip_prefix('#').filter(|key| !key.starts_with(' '));
+            let Some((name, _)) = key.unwrap_or(line).split_once(" = ") else {
+                text += &format!("{line}\n");
+                continue;
+            };
+            if key.is_some() && (seen.contains(&name) || name == "current_version") {
+                continue;
+            }
+            if key.is_some() && name != "ca" {
+                seen.push(name);
+            }
+            text += &format!("{}\n", key.unwrap_or(line));
+        }
+        text
+    }
+
+    #[test]
+    fn the_example_is_good_with_and_without_its_comments() {
+        for text in [EXAMPLE, &uncommented()] {
+            let config = Config::parse(text).unwrap();
+            config.policy().unwrap();
+            config.installer().unwrap();
+            config.contract().unwrap();
+        }
+        let config = Config::parse(&uncommented()).unwrap();
+        assert!(matches!(config.version_from, Some(VersionFrom::File(_))));
+        assert_eq!(config.http.connect_timeout.unwrap().0.as_secs(), 20);
+    }
+
+    #[test]
+    fn the_defaults_in_the_example_are_the_defaults() {
+        let text: Vec<_> = uncommented().lines().map(str::to_owned).collect();
+        let text: Vec<_> = text
+            .iter()
+            .filter(|line| !line.contains("health-check"))
+            .collect();
+        let text: String = text.iter().map(|line| format!("{line}\n")).collect();
+        let policy = Config::parse(&text).unwrap().policy().unwrap();
+        assert_eq!(policy, Policy::default());
+    }
+
+    #[test]
+    fn the_example_describes_every_key() {
+        for (table, at) in [("", 0), ("[install]", 1), ("[policy]", 2), ("[http]", 3)] {
+            let error = smallest(&format!("{table}\nnothing = 1"));
+            let error = match at {
+                0 => Config::parse("nothing = 1").unwrap_err(),
+                1 => Config::parse("state_dir = \"s\"\n[install]\nnothing = 1").unwrap_err(),
+                _ => error.unwrap_err(),
+            };
+            assert!(error.contains("unknown field `nothing`"), "{error}");
+            let section = EXAMPLE.split("\n[").nth(at).unwrap();
+            let (_, known) = error.split_once("expected").unwrap();
+            for key in known.split('`').skip(1).step_by(2) {
+                let there = [format!("\n{key} = "), format!("\n#{key} = ")];
+                let table = EXAMPLE.contains(&format!("\n[{key}]\n"));
+                assert!(
+                    table || there.iter().any(|key| section.contains(key)),
+                    "{key}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (more, expected) in [
+            (
+                "[policy]\nallow_htp = true",
+                "line 5: unknown field `allow_htp`",
+            ),
+            ("[policy]\nretry_first = -1", "line 5: -1 s is not from 0"),
+            ("[policy]\nretry_first = \"1\"", "a number of seconds"),
+            ("[policy]\nmax_size = \"big\"", "line 5: invalid type"),
+            ("restart = 5", "a word, or a command as an array of texts"),
+            ("[policy", "line 4: "),
+        ] {
+            let error = smallest(more).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        for (more, expected) in [
+            ("restart = \"later\"", "install.restart is \"later\""),
+            ("restart = []", "install.restart is an empty array"),
+        ] {
+            let error = smallest(more).unwrap().installer().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        for (more, expected) in [
+            (
+                "[policy]\nconfirm = \"perhaps\"",
+                "policy.confirm is \"perhaps\"",
+            ),
+            (
+                "[policy]\nretry_first = 9\nretry_longest = 3.5",
+                "policy.retry_first",
+            ),
+        ] {
+            let error = smallest(more).unwrap().policy().unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
+        let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";
+        assert!(
+            Config::parse(both)
+                .unwrap_err()
+                .contains("exclude each other")
+        );
+    }
+
+    #[test]
+    fn a_version_comes_from_a_file_or_a_command() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("version"), " 1.2.3 \nmore").unwrap();
+        let read = |line: &str| {
+            let file = directory.path().join("c.toml");
+            let text = format!("{line}\nstate_dir = \"s\"\n[install]\nfile = \"f\"");
+            fs::write(&file, text).unwrap();
+            Config::read(&file).unwrap().current_version()
+        };
+        for line in [
+            "version_from = { file = \"version\" }",
+            "version_from = { command = [\"printf\", \"1.2.3\"] }",
+            "current_version = \"1.2.3\"",
+        ] {
+            assert_eq!(read(line).unwrap().as_deref(), Some("1.2.3"));
+        }
+        for (line, expected) in [
+            ("version_from = { file = \"none\" }", "none: No such file"),
+            (
+                "version_from = { command = [\"false\"] }",
+                "false ended with exit status: 1",
+            ),
+            (
+                "version_from = { command = [\"true\"] }",
+                "gives no version",
+            ),
+            ("version_from = { command = [] }", "the command is empty"),
+        ] {
+            let error = read(line).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     config,
     error::Error,
     firmware,
-    follow::{End, Follower, follow},
+    follow::{End, follow},
     image,
     screen::{Screen, Tone, size},
     service::Service,
@@ -126,7 +126,7 @@ impl Demo {
             file: image.clone(),
             size: bytes,
             etag: format!("\"{sha256}\""),
-            path: format!("/firmware-{NEW}.bin"),
+            path: format!("/app-{NEW}.bin"),
         };
         let firmware = firmware::Server::start(hub.server_config(), served)?;
         let connection = info.devices.get(DEVICE).map_or("", String::as_str);
@@ -292,13 +292,14 @@ impl BackEnd {
             contract: &self.contract,
             url: &self.url,
             version: Some(NEW),
-            check: Some(&self.sha256),
+            // Under some contracts a bare value is a CRC-16.
+            check: Some(&format!("sha256:{}", self.sha256)),
             size: Some(self.size),
         };
         let mut on = |event| {
             let _ = tell.send(News::BackEnd(event));
         };
-        let mut follower: Follower = match ask::ask(&self.service, &ask, &mut on)? {
+        let mut follower = match ask::ask(&self.service, &ask, &mut on)? {
             Asked::Follow(follower) => follower,
             Asked::Refused(message) => {
                 return Ok(End::Failed {
@@ -358,9 +359,12 @@ fn show_ready(
 fn show_news(screen: &Screen, news: &Receiver<News>) -> Result<End, Error> {
     for news in news {
         match news {
-            News::BackEnd(event) => event.show(screen),
+            News::BackEnd(event) => event.show_line(screen),
             News::Progress { bytes, total } => {
                 screen.progress(&Progress { bytes, total }, bytes, total);
+                if total == Some(bytes) {
+                    screen.progress_ended();
+                }
             }
             News::Trouble(text) => screen.note(&text),
             News::Ended(end) => return end,

@@ -11,10 +11,14 @@ pub(crate) struct Error {
 
 impl Error {
     pub(crate) fn new(message: impl fmt::Display) -> Self {
-        Self {
-            message: message.to_string(),
-            status: 1,
+        let mut message = message.to_string();
+        // The number of the operating system's error says no more than its words.
+        if let Some((words, rest)) = message.split_once(" (os error ")
+            && let Some((_, rest)) = rest.split_once(')')
+        {
+            message = format!("{words}{rest}");
         }
+        Self { message, status: 1 }
     }
 
     /// Ended by a signal, with the exit status a shell gives that.

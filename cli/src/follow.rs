@@ -14,6 +14,8 @@ pub(crate) struct Follower {
     /// How the reported properties were before the update was asked for: what has not changed since
     /// says nothing about it.
     before: Option<Stamp>,
+    /// When the earlier update's part was reported last.
+    older: Option<OffsetDateTime>,
     last: Option<(String, Option<String>, bool)>,
 }
 
@@ -59,13 +61,16 @@ impl Follower {
             follow: contract.follow().clone(),
             version: version.map(Into::into),
             before: None,
+            older: None,
             last: None,
         }
     }
 
     /// What is there now is of an earlier update.
     pub(crate) fn ignore(&mut self, reported: &Value) {
-        self.before = Some(self.stamp(reported));
+        let before = self.stamp(reported);
+        self.older = before.updated.as_deref().and_then(parse_time);
+        self.before = Some(before);
     }
 
     /// The next update is followed, too.
@@ -146,11 +151,15 @@ impl Follower {
     /// When the hub got what is new; now, where it does not say that.
     fn reported_at(&self, reported: &Value) -> OffsetDateTime {
         let paths = [Some(&self.follow.status), self.follow.detail.as_ref()];
+        let at = |path: &str| parse_time(&last_updated(reported, path)?);
         paths
             .into_iter()
             .flatten()
-            .filter_map(|path| parse_time(&last_updated(reported, path)?))
+            .filter_map(|path| at(path))
             .max()
+            // A status that was the same before is not reported again; what belongs to it is.
+            .filter(|time| self.older.is_none_or(|older| *time > older))
+            .or_else(|| at(self.section()))
             .unwrap_or_else(OffsetDateTime::now_utc)
     }
 }
@@ -215,7 +224,10 @@ mod tests {
         // Another part of the twin changed.
         assert_eq!(follower.look(&reported(8, "01", old.clone())), None);
         // The same words, reported anew.
-        let seen = follower.look(&reported(9, "02", old)).unwrap();
+        let mut anew = reported(9, "02", old);
+        anew["$metadata"]["firmware"]["fwUpdateStatus"]["$lastUpdated"] =
+            "2026-11-20T10:00:01Z".into();
+        let seen = follower.look(&anew).unwrap();
         assert_eq!(
             seen.end,
             Some(End::Failed {

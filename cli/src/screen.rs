@@ -16,8 +16,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// The width of the longest label.
 const LABEL: usize = 12;
-/// Where an event's text begins: after the time, the label and the gaps.
-const INDENT: usize = 12 + 2 + LABEL + 2;
+/// Where an event's label begins, and what belongs to an event: after the time and a gap.
+const INDENT: usize = 12 + 2;
 /// Progress in lines comes in steps of so many per cent.
 const STEP: u64 = 25;
 
@@ -175,11 +175,12 @@ impl Screen {
             return self.json(&Timed { event, time });
         }
         if self.0.bars {
-            const TEMPLATE: &str = "{bar:32.cyan} {bytes} of {total_bytes}, {binary_bytes_per_sec}";
+            const TEMPLATE: &str = "{bar:24.cyan} {bytes} of {total_bytes}, {binary_bytes_per_sec}";
             let bar = self.bar(total.unwrap_or_default(), TEMPLATE);
             return bar.set_position(bytes);
         }
-        let Some(percent) = total.and_then(|total| (bytes * 100).checked_div(total)) else {
+        let Some(percent) = total.and_then(|total| bytes.saturating_mul(100).checked_div(total))
+        else {
             return;
         };
         let mut progress = self.progress_state();
@@ -197,7 +198,7 @@ impl Screen {
     /// So many per cent are there: a bar on a terminal.
     pub(crate) fn percent(&self, percent: u8) {
         if self.0.bars {
-            self.bar(100, "{bar:32.cyan} {pos} %")
+            self.bar(100, "{bar:24.cyan} {pos} %")
                 .set_position(percent.into());
         }
     }

@@ -42,6 +42,38 @@ fn serve(image: Vec<u8>) -> String {
     format!("http://{address}/image.bin")
 }
 
+/// Serves an image with no validator: at first half of another one, then what is asked for.
+fn serve_changing(image: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            let from = request
+                .split_once("range: bytes=")
+                .map(|(_, rest)| rest.split_once('-').unwrap().0.parse::<usize>().unwrap());
+            let total = image.len();
+            let head = match from {
+                None => format!("200 OK\r\nContent-Length: {total}"),
+                Some(from) => format!(
+                    "206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}\r\nContent-Length: {}",
+                    total - 1,
+                    total - from
+                ),
+            };
+            let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+            let _ = match number {
+                0 => stream.write_all(&vec![b'?'; total / 2]),
+                _ => stream.write_all(&image[from.unwrap_or_default()..]),
+            };
+        }
+    });
+    format!("http://{address}/image.bin")
+}
+
 /// A back end's view: the reported properties, with every status in the order it came.
 fn pump(updater: &Updater, reported: &mut Value, path: &str, seen: &mut Vec<String>) {
     while let Some(outbound) = updater.next_outbound(Duration::from_millis(300)) {
@@ -151,5 +183,36 @@ fn from_a_method_to_an_installed_file() {
         reported["iothubDM"]["firmwareUpdate"]["error"]["code"],
         "crc-mismatch"
     );
+    assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
+}
+
+#[test]
+fn a_resume_with_no_validator_that_mixed_two_images_starts_from_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let image: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8).collect();
+    let mut checks = twinflash::update::Checks::new();
+    checks.update(&image);
+    let sha256 = twinflash::update::Check::Sha256(checks.finish().sha256).to_string();
+    let uri = serve_changing(image.clone());
+    let updater = start(dir.path());
+    let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": sha256}).to_string();
+    assert!(
+        updater.handle_method_then("firmwareUpdate", payload.as_bytes(), |answer| {
+            assert_eq!(answer.status, 200);
+        })
+    );
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        pump(
+            &updater,
+            &mut json!({}),
+            "iothubDM.firmwareUpdate.status",
+            &mut seen,
+        );
+        if updater.status().outcome.is_some() {
+            break;
+        }
+    }
+    assert_eq!(updater.status().outcome, Some(Outcome::Completed));
     assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
 }

@@ -41,6 +41,13 @@ pub enum Error {
     },
     /// Certificates cannot be made or used.
     Certificate(String),
+    /// A file of certificate authorities for devices cannot be used.
+    TrustedAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A device or host name that cannot be used.
     Name(String),
     /// The system gives no threads, random numbers or temporary file.
@@ -70,6 +77,11 @@ impl fmt::Display for Error {
                 "cannot listen on {address} for {what}: {reason}; choose another port with {option} N (0 = any free port)"
             ),
             Self::State { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::TrustedAuthority { path, reason } => write!(
+                f,
+                "{}: no certificate authority to trust: {reason}",
+                path.display()
+            ),
             Self::Certificate(reason) => write!(f, "cannot make the hub's certificate: {reason}"),
             Self::Name(reason) | Self::System(reason) => f.write_str(reason),
         }
@@ -86,6 +98,13 @@ impl Code {
     pub(crate) const INVALID_PROTOCOL_VERSION: Self = Self(400_001, "InvalidProtocolVersion");
     pub(crate) const ARGUMENT_INVALID: Self = Self(400_004, "ArgumentInvalid");
     pub(crate) const FORMAT: Self = Self(400_006, "IotHubFormatError");
+    pub(crate) const CONFIGURATION_CONDITION: Self =
+        Self(400_401, "InvalidConfigurationTargetCondition");
+    pub(crate) const CONFIGURATION_CONTENT: Self = Self(400_402, "InvalidConfigurationContent");
+    pub(crate) const CONFIGURATION_IMMUTABLE: Self =
+        Self(400_403, "CannotModifyImmutableConfigurationContent");
+    pub(crate) const CONFIGURATION_METRICS: Self =
+        Self(400_404, "InvalidConfigurationCustomMetricsQuery");
     pub(crate) const DESERIALIZATION: Self = Self(400_012, "DeserializationError");
     pub(crate) const UNAUTHORIZED_ACCESS: Self = Self(401_002, "IotHubUnauthorizedAccess");
     pub(crate) const UNAUTHORIZED: Self = Self(401_003, "IotHubUnauthorized");
@@ -94,11 +113,14 @@ impl Code {
     pub(crate) const NOT_FOUND: Self = Self(404_000, "NotFound");
     pub(crate) const DEVICE_NOT_FOUND: Self = Self(404_001, "DeviceNotFound");
     pub(crate) const DEVICE_NOT_ONLINE: Self = Self(404_103, "DeviceNotOnline");
+    pub(crate) const CONFIGURATION_NOT_FOUND: Self = Self(404_301, "ConfigurationNotFound");
     pub(crate) const METHOD_NOT_ALLOWED: Self = Self(405_000, "MethodNotAllowed");
     pub(crate) const DEVICE_EXISTS: Self = Self(409_001, "DeviceAlreadyExists");
+    pub(crate) const CONFIGURATION_EXISTS: Self = Self(409_401, "ConfigurationAlreadyExists");
     pub(crate) const PRECONDITION_FAILED: Self = Self(412_001, "PreconditionFailed");
     pub(crate) const TOO_LARGE: Self = Self(413_001, "MessageTooLarge");
     pub(crate) const TOO_MANY_DEVICES: Self = Self(413_002, "TooManyDevices");
+    pub(crate) const THROTTLED: Self = Self(429_001, "ThrottlingException");
     pub(crate) const SERVER_ERROR: Self = Self(500_001, "ServerError");
     pub(crate) const UNAVAILABLE: Self = Self(503_001, "ServiceUnavailable");
     pub(crate) const TIMEOUT: Self = Self(504_101, "GatewayTimeout");
@@ -185,6 +207,15 @@ impl IntoResponse for Refusal {
         });
         self.respond(body)
     }
+}
+
+/// A change that the hub could not make, by no fault of the caller.
+pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
+    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
+    Refusal::new(
+        Code::SERVER_ERROR,
+        "The hub cannot keep the change; its log says why.",
+    )
 }
 
 fn tracking_id() -> String {

@@ -4,6 +4,14 @@
 //! access signatures are really checked, twins are merged, limited and versioned as Azure does it, and refusals have
 //! Azure's codes and bodies.
 //!
+//! Where it is not like Azure:
+//! - Rates are limited only if [`Options::throttle`] says so, and there is no daily quota. Telemetry is taken and told to the
+//!   observer, not kept.
+//! - A device that connects again within the response timeout may still answer a direct method.
+//! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
+//! - There are no modules, cloud-to-device messages, file uploads and jobs (yet).
+//! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
+//!
 //! ```
 //! use twinflash_hub::{Hub, Options};
 //!
@@ -31,21 +39,26 @@
 )]
 
 mod clock;
+mod configurations;
 mod error;
 mod event;
 mod identity;
 mod methods;
 mod mqtt;
 mod options;
+mod query;
 mod rest;
 mod sas;
 mod server;
 mod state;
 mod store;
+mod throttle;
 mod tls;
 mod twin;
+mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};
 pub use options::{Info, Options};
 pub use server::Hub;
+pub use throttle::{Limits, Rate};

@@ -8,14 +8,16 @@ use crate::{
     rest::{self, Peer},
     state::{IfMatch, Shared},
     store::Store,
+    throttle::Throttle,
     tls::Authority,
+    x509::Authorities,
 };
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -71,16 +73,17 @@ impl Hub {
         let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
         let mqtt_port = port(&mqtt).map_err(system("no local address"))?;
         let https_port = port(&https).map_err(system("no local address"))?;
-        let server_config = authority.server(names(&options))?;
-        let tls = TlsAcceptor::from(Arc::clone(&server_config));
+        let [tls, asking] = authority.server(names(&options))?;
 
         let shared = Arc::new(Shared::new(
             options.host_name.clone(),
             options.observer.clone(),
             store,
+            Authorities::read(&options.trusted_authorities)?,
+            Throttle::new(options.throttle),
         )?);
-        for id in &options.devices {
-            match shared.put_device(id, &json!({}), &IfMatch::None) {
+        for (id, body) in registrations(&options) {
+            match shared.put_device(id, &body, &IfMatch::None) {
                 Err(refusal) if refusal.code != Code::DEVICE_EXISTS => {
                     return Err(Error::Name(refusal.message));
                 }
@@ -96,22 +99,19 @@ impl Hub {
             .build()
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
-        {
-            let _inside = runtime.enter();
-            for (listener, serves) in [(mqtt, Serves::Mqtt), (https, Serves::Https)] {
-                let listener =
-                    tokio::net::TcpListener::from_std(listener).map_err(system("cannot listen"))?;
-                let port = Port {
-                    hub: shared.clone(),
-                    tls: tls.clone(),
-                    serves,
-                    slots: Arc::new(Semaphore::new(
-                        options.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-                    )),
-                    alive: alive.clone(),
-                };
-                runtime.spawn(port.accept(listener));
-            }
+        let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        for (listener, serves, tls) in [
+            (mqtt, Serves::Mqtt, asking),
+            (https, Serves::Https, tls.clone()),
+        ] {
+            let port = Port {
+                hub: shared.clone(),
+                tls: TlsAcceptor::from(tls),
+                serves,
+                slots: Arc::new(Semaphore::new(max_connections)),
+                alive: alive.clone(),
+            };
+            runtime.spawn(port.accept(listener));
         }
         drop(alive);
         // A thread of its own, so that the hub may be stopped from inside another runtime too.
@@ -121,39 +121,11 @@ impl Hub {
             .spawn(move || run(runtime, &hub, all_gone))
             .map_err(system("cannot start the hub's thread"))?;
 
-        let (service, service_gateway) = host(&options, https_port, 443);
-        let (device, device_gateway) = host(&options, mqtt_port, 8883);
-        let policies: BTreeMap<String, String> = shared
-            .policy_keys()
-            .map(|(name, key)| {
-                let string = format!(
-                    "{service};SharedAccessKeyName={name};SharedAccessKey={key}{service_gateway}"
-                );
-                (name.to_owned(), string)
-            })
-            .collect();
-        let info = Info {
-            mqtt_port,
-            https_port,
-            ca: authority.file.clone(),
-            ca_pem: authority.pem.clone(),
-            service_connection_string: policies.get("iothubowner").cloned().unwrap_or_default(),
-            policies,
-            devices: shared
-                .device_keys()
-                .into_iter()
-                .map(|(id, key)| {
-                    let string =
-                        format!("{device};DeviceId={id};SharedAccessKey={key}{device_gateway}");
-                    (id, string)
-                })
-                .collect(),
-            host_name: options.host_name,
-        };
+        let info = describe(options, &shared, &authority, mqtt_port, https_port);
         Ok(Self {
             shared,
             info,
-            tls: server_config,
+            tls,
             thread: Some(thread),
             _authority: authority,
         })
@@ -233,7 +205,14 @@ struct Port {
 }
 
 impl Port {
-    async fn accept(self, listener: tokio::net::TcpListener) {
+    async fn accept(self, listener: TcpListener) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                log::error!(target: "twinflash_hub", "cannot listen: {error}");
+                return;
+            }
+        };
         let mut stopped = std::pin::pin!(self.hub.stopped());
         loop {
             let next = async {
@@ -286,7 +265,11 @@ async fn serve(
     let refused = match accepted {
         Ok(Ok(stream)) => {
             match serves {
-                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), stream).await,
+                Serves::Mqtt => {
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let certificates = certificates.unwrap_or_default().to_vec();
+                    mqtt::serve(&hub, peer.to_string(), &certificates, stream).await
+                }
                 Serves::Https => {
                     https(
                         hub,
@@ -379,6 +362,54 @@ fn check_host_name(name: &str) -> Result<(), Error> {
     Err(Error::Name(format!(
         "{name:?} is no host name: letters, digits, dots and hyphens, without a port"
     )))
+}
+
+fn describe(
+    options: Options,
+    hub: &Shared,
+    authority: &Authority,
+    mqtt_port: u16,
+    https_port: u16,
+) -> Info {
+    let (service, service_gateway) = host(&options, https_port, 443);
+    let (device, device_gateway) = host(&options, mqtt_port, 8883);
+    let of_policy = |(name, key): (&str, &str)| {
+        let string =
+            format!("{service};SharedAccessKeyName={name};SharedAccessKey={key}{service_gateway}");
+        (name.to_owned(), string)
+    };
+    let of_device = |(id, key): (String, Option<String>)| {
+        let proof = key.map_or("x509=true".into(), |key| format!("SharedAccessKey={key}"));
+        let string = format!("{device};DeviceId={id};{proof}{device_gateway}");
+        (id, string)
+    };
+    let policies: BTreeMap<String, String> = hub.policy_keys().map(of_policy).collect();
+    Info {
+        mqtt_port,
+        https_port,
+        ca: authority.file.clone(),
+        ca_pem: authority.pem.clone(),
+        service_connection_string: policies.get("iothubowner").cloned().unwrap_or_default(),
+        policies,
+        devices: hub.device_keys().into_iter().map(of_device).collect(),
+        host_name: options.host_name,
+    }
+}
+
+/// The devices to register, and what with.
+fn registrations(options: &Options) -> impl Iterator<Item = (&String, Value)> {
+    let x509 = |thumbprint: &Option<String>| match thumbprint {
+        Some(thumbprint) => {
+            json!({"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}})
+        }
+        None => json!({"type": "certificateAuthority"}),
+    };
+    let with_keys = options.devices.iter().map(|id| (id, json!({})));
+    let with_certificates = options.x509_devices.iter();
+    with_keys.chain(
+        with_certificates
+            .map(move |(id, thumbprint)| (id, json!({"authentication": x509(thumbprint)}))),
+    )
 }
 
 /// What the certificate is valid for.

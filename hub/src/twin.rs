@@ -3,10 +3,12 @@
 use crate::{
     clock,
     error::{Code, Refusal},
+    query::walk,
 };
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use twinflash::twin::limits::{self, Limit, Section, Violation};
 
 /// Desired or reported properties, with when each was written.
@@ -29,6 +31,11 @@ impl Properties {
         }
     }
 
+    /// The values alone.
+    pub(crate) fn values(&self) -> &Value {
+        &self.values
+    }
+
     /// What a device gets: the values and the version.
     fn for_device(&self) -> Value {
         with(self.values.clone(), "$version", self.version.into())
@@ -41,6 +48,21 @@ impl Properties {
             "$metadata",
             Value::Object(self.metadata.clone()),
         )
+    }
+
+    /// The value at a path, as [`Self::for_service`] would show it.
+    pub(crate) fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
+        let Some((first, rest)) = path.split_first() else {
+            return Some(Cow::Owned(self.for_service()));
+        };
+        match (first.as_str(), rest) {
+            ("$version", []) => Some(Cow::Owned(self.version.into())),
+            ("$metadata", []) => Some(Cow::Owned(Value::Object(self.metadata.clone()))),
+            ("$metadata", [name, rest @ ..]) => {
+                walk(self.metadata.get(name)?, rest).map(Cow::Borrowed)
+            }
+            _ => walk(&self.values, path).map(Cow::Borrowed),
+        }
     }
 
     /// Merges a patch that was checked. An empty one changes nothing.
@@ -174,19 +196,33 @@ impl Twin {
             }
             limits::check_patch(Section::Desired, &desired).map_err(refused)?;
             if !is_empty(&desired) {
-                let version = self.desired.version + 1;
-                let mut stamp = Map::new();
-                stamp.insert("$lastUpdated".into(), clock::now().into());
-                stamp.insert("$lastUpdatedVersion".into(), version.into());
-                self.desired.merge(&desired, &stamp);
+                told = Some(self.patch_desired(desired));
                 limits::check_size(Section::Desired, &self.desired.values).map_err(refused)?;
-                self.desired.version = version;
-                told = Some(with(desired, "$version", version.into()));
             }
         }
         self.version += 1;
         self.etag += 1;
         Ok(told)
+    }
+
+    /// Makes the desired properties what a configuration wants. Returns the patch that the device is to be told, if that
+    /// changes them.
+    pub(crate) fn set_desired(&mut self, wanted: &Value) -> Option<Value> {
+        let patch = twinflash::twin::diff(&self.desired.values, wanted)?;
+        self.version += 1;
+        self.etag += 1;
+        Some(self.patch_desired(patch))
+    }
+
+    /// Merges a patch that was checked; returns what the device is to be told.
+    fn patch_desired(&mut self, patch: Value) -> Value {
+        let version = self.desired.version + 1;
+        let mut stamp = Map::new();
+        stamp.insert("$lastUpdated".into(), clock::now().into());
+        stamp.insert("$lastUpdatedVersion".into(), version.into());
+        self.desired.merge(&patch, &stamp);
+        self.desired.version = version;
+        with(patch, "$version", version.into())
     }
 }
 

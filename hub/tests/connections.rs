@@ -242,7 +242,7 @@ fn an_expired_token_and_silence_end_a_connection() {
         })
         .unwrap();
     device.is_closed();
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!((1..6).contains(&begun.elapsed().as_secs()));
     fixture.disconnected_because("token expired");
 
     let mut device = fixture
@@ -259,7 +259,7 @@ fn an_expired_token_and_silence_end_a_connection() {
     let begun = Instant::now();
     device.is_closed();
     let silent = begun.elapsed().as_millis();
-    assert!((1300..2500).contains(&silent), "{silent} ms");
+    assert!((1300..6000).contains(&silent), "{silent} ms");
     fixture.disconnected_because("keep-alive");
 }
 

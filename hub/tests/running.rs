@@ -128,10 +128,22 @@ fn it_stops_within_a_second_whatever_is_open_and_frees_its_ports() {
 
 #[test]
 fn it_can_be_started_and_stopped_inside_another_runtime() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
-    runtime.block_on(async { Hub::start(free()).unwrap().stop() });
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        Hub::start(Options {
+            devices: vec!["d1".into()],
+            state: Some(directory.path().into()),
+            ..free()
+        })
+        .unwrap()
+        .stop();
+    };
+    for mut runtime in [
+        tokio::runtime::Builder::new_current_thread(),
+        tokio::runtime::Builder::new_multi_thread(),
+    ] {
+        runtime.build().unwrap().block_on(start());
+    }
 }
 
 #[test]

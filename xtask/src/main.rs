@@ -1,9 +1,11 @@
 //! Builds and tests all of twinflash.
 //!
 //! `cargo xtask test` is the one test command.
+#![forbid(unsafe_code)]
 // It is a program that talks to whoever started it.
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod test;
 
 use std::process::ExitCode;
@@ -12,6 +14,8 @@ const USAGE: &str = "\
 Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
+cargo xtask bench download [--mib N] [--runs N]
+                              the pipeline against curl: time and memory
 ";
 
 fn main() -> ExitCode {
@@ -20,6 +24,7 @@ fn main() -> ExitCode {
     let passed = match *arguments {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
+        ["bench", "download", ref options @ ..] => bench::download(options),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true

@@ -91,7 +91,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
     shared.lock().outputs.extend(notes);
     shared.input(Input::Boot { stored, image });
     let pipeline = Pipeline::start(Arc::clone(&shared), installer, downloader, health)?;
-    let driver = Driver {
+    let mut driver = Driver {
         shared: Arc::clone(&shared),
         journal,
         pipeline,
@@ -99,6 +99,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         restart,
         stop: None,
     };
+    driver.save_first();
     thread::Builder::new()
         .name("twinflash".into())
         .spawn(move || driver.run())
@@ -117,6 +118,24 @@ struct Driver {
 }
 
 impl Driver {
+    /// Saves what the start has decided: a start of a new version is counted before its application
+    /// comes to do anything.
+    fn save_first(&mut self) {
+        loop {
+            let mut state = self.shared.lock();
+            let mut outputs = state.outputs.iter();
+            let Some(at) = outputs.position(|output| !matches!(output, Output::Event(_))) else {
+                return;
+            };
+            let Some(Output::Save { record, checkpoint }) = state.outputs.get(at).cloned() else {
+                return;
+            };
+            state.outputs.remove(at);
+            drop(state);
+            self.save(&record, checkpoint);
+        }
+    }
+
     fn run(self) {
         // Dropped last: the state directory is given back before anybody is told that it is.
         let _end = End(Arc::clone(&self.shared));
@@ -133,7 +152,7 @@ impl Driver {
         loop {
             if let Some(handler) = state.new_outbound_handler.take() {
                 self.handlers.outbound = Some(handler);
-                for outbound in core::mem::take(&mut state.outbound) {
+                for outbound in core::mem::take(&mut state.outbound).into_iter().rev() {
                     state.outputs.push_front(match outbound {
                         Outbound::Report(report) => Output::Report(report),
                         Outbound::ReadTwin => Output::ReadTwin,
@@ -156,7 +175,9 @@ impl Driver {
                 state.performing = true;
                 return Some(output);
             }
-            state.performing = false;
+            if core::mem::take(&mut state.performing) {
+                shared.changed.notify_all();
+            }
             if state.closing && self.pipeline.is_idle() {
                 return None;
             }

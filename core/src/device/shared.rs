@@ -55,6 +55,13 @@ pub(super) struct State {
     next_method: u64,
 }
 
+impl State {
+    /// Everything the engine decided is done: saved, sent off, removed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.outputs.is_empty() && !self.performing && !self.engine.is_at_work()
+    }
+}
+
 impl Shared {
     pub(super) fn new(engine: Engine) -> Self {
         Self {

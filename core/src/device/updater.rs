@@ -152,14 +152,17 @@ impl Updater {
     }
 
     /// Waits until an update has ended, none runs, and the hub has been told (if it is connected):
-    /// the outcome. `None` when there was no end within `timeout`, or the updater was closed.
+    /// the outcome, which is durable then; what a failed update had written is removed. `None` when
+    /// there was no end within `timeout`, or the updater was closed.
     ///
     /// With [`Confirm::Connected`](crate::update::Confirm::Connected) an update ends by what comes
     /// over the connection: it must not be served by the thread that waits here.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
         let ended = |state: &mut State| {
             let status = state.engine.status();
-            status.outcome.filter(|_| status.phase.is_none())
+            status
+                .outcome
+                .filter(|_| status.phase.is_none() && state.is_settled())
         };
         self.shared
             .wait_for(timeout, |state| {

@@ -220,6 +220,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
         pairs
@@ -282,6 +283,59 @@ mod tests {
         assert_eq!(of("99999999999999", date), Some(LONGEST_WAIT));
         for bad in ["soon", "-1", "1.5"] {
             assert_eq!(of(bad, date), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the server says: no byte is put where it does not belong, no limit is passed.
+        #[test]
+        fn an_answer_fits_what_was_asked_for(
+            status in prop_oneof![Just(200), Just(206), Just(416), 100_u16..1000],
+            range in prop_oneof![
+                "bytes [0-9]{1,2}-[0-9]{1,2}/([0-9]{1,2}|[*])",
+                "bytes [0-9]{1,20}-[0-9]{1,20}/[0-9]{1,20}",
+                "[ -~]{0,20}",
+            ],
+            length in prop::option::of("[0-9]{1,20}|[ -~]{0,5}"),
+            tag in prop::option::of("(W/)?\"[ab]\"|[ -~]{0,5}"),
+            offset in 1_u64..60,
+            total in prop::option::of(60_u64..90),
+            validator in prop::option::of(Just("\"a\"".to_owned())),
+            size in prop::option::of(60_u64..90),
+            resumes in any::<bool>(),
+        ) {
+            let mut headers = HeaderMap::new();
+            let given = [(header::CONTENT_RANGE, Some(range)), (header::CONTENT_LENGTH, length), (header::ETAG, tag)];
+            for (name, value) in given {
+                if let Some(value) = value {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            let head = Head {
+                shown: "http://h/x".into(),
+                status: ureq::http::StatusCode::from_u16(status).unwrap(),
+                headers,
+            };
+            let job = Job {
+                uri: "http://h/x".into(), resume: None, size, max_size: 80,
+                hash_judges: validator.is_none(), content: String::new(), https_only: false, max_redirects: 0,
+                checkpoint_interval: Duration::ZERO, checkpoint_bytes: 0,
+                stall_time: Duration::ZERO, stall_bytes: 0,
+            };
+            let resume = Resume { offset, validator: validator.clone(), total };
+            match judge(&head, resumes.then_some(&resume), &job) {
+                Ok(answer) => {
+                    prop_assert!(answer.offset == 0 || (status == 206 && answer.offset == offset));
+                    prop_assert_eq!(answer.offset == 0, status == 200);
+                    prop_assert!(answer.total.is_none_or(|total| total <= 80));
+                    prop_assert!(size.is_none() || answer.total.is_none() || answer.total == size);
+                    if answer.offset > 0 {
+                        prop_assert!(answer.total.is_some() && (total.is_none() || answer.total == total));
+                        prop_assert!(validator.is_none() || answer.validator == validator);
+                    }
+                }
+                Err((failure, _)) => prop_assert!(failure.message.starts_with("cannot download http://h/x: ")),
+            }
         }
     }
 }

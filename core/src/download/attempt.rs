@@ -4,7 +4,7 @@ use super::{
     Stop,
     answer::{Answer, Resume, judge, too_short},
     failure::{RESUME, failure},
-    network::{self, BUFFER, BUFFERS, Event, Request},
+    network::{self, BUFFER, BUFFERS, Ends, Event, Queue, Request, lock},
 };
 use crate::{
     install::{ImageInfo, Installer},
@@ -14,7 +14,10 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +25,9 @@ use ureq::{Agent, config::Config};
 
 /// How often a stop is looked for while the network is silent.
 const TICK: Duration = Duration::from_millis(100);
+/// Once woken, so long is waited for more to come: where the network is fast, it makes the difference
+/// between being woken for every 16 KiB and for every 128; where it is slow, nobody notices.
+const NAP: Duration = Duration::from_micros(200);
 /// `Progress::Received` at most so often.
 const PROGRESS: Duration = Duration::from_millis(100);
 /// States kept for an installer whose `sync` answers less than was written.
@@ -130,11 +136,14 @@ fn attempt(
         durable: checks.bytes(),
         unsynced: VecDeque::new(),
         synced: Instant::now(),
-        told: Instant::now(),
+        told: checks.bytes(),
+        told_at: Instant::now(),
         checks,
         answer,
     };
-    match pump(&mut line, &mut sink) {
+    let pumped = pump(&mut line, &mut sink);
+    sink.tell();
+    match pumped {
         Ok(()) => {}
         Err(abort @ (Abort::Stopped | Abort::Failed(_, Retry::Resume(_)))) => {
             // What is here need not be fetched again. A failing sync changes nothing about the end.
@@ -193,7 +202,8 @@ struct Line<'a> {
     agent: Agent,
     /// Who answers, as it may be shown.
     shown: String,
-    events: Receiver<Event>,
+    events: Receiver<Option<Event>>,
+    queue: Arc<Queue>,
     empty: Sender<Vec<u8>>,
     /// How long it has waited for the network…
     waited: Duration,
@@ -217,13 +227,19 @@ impl<'a> Line<'a> {
         let agent = config.new_agent();
         let (send, events) = mpsc::sync_channel(BUFFERS);
         let (empty, buffers) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let ends = Ends {
+            events: send,
+            queue: queue.clone(),
+            empty: buffers,
+        };
         for _ in 0..BUFFERS {
             let _ = empty.send(vec![0; BUFFER]);
         }
         let theirs = agent.clone();
         thread::Builder::new()
             .name("twinflash-http".into())
-            .spawn(move || network::run(&theirs, request, &buffers, &send))
+            .spawn(move || network::run(&theirs, request, &ends))
             .map_err(|error| {
                 let why = format!("cannot start a thread for the download: {error}");
                 (Failure::new(Code::Network, why), RESUME)
@@ -234,6 +250,7 @@ impl<'a> Line<'a> {
             agent,
             shown: redact(&job.uri),
             events,
+            queue,
             empty,
             waited: Duration::ZERO,
             came: 0,
@@ -252,7 +269,10 @@ impl<'a> Line<'a> {
                 let event = self.events.recv_timeout(TICK);
                 self.waited += since.elapsed();
                 match event {
-                    Ok(event) => Some(event),
+                    Ok(event) => {
+                        thread::sleep(NAP);
+                        Some(event)
+                    }
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => {
                         let why = "the download's thread ended unexpectedly";
@@ -261,6 +281,13 @@ impl<'a> Line<'a> {
                 }
             }
         };
+        let event = event.and_then(|event| match event {
+            Some(event) => Some(event),
+            None => {
+                let (buffer, filled) = lock(&self.queue).pop_front()?;
+                Some(Event::Bytes(buffer, filled))
+            }
+        });
         match &event {
             Some(Event::Bytes(_, filled)) => self.came += *filled as u64,
             Some(_) => self.waited = Duration::ZERO,
@@ -272,7 +299,7 @@ impl<'a> Line<'a> {
         }
         if self.waited >= self.job.stall_time {
             let why = format!(
-                "the server sent {} bytes in {} s",
+                "the server sent only {} bytes in {} s",
                 self.came,
                 self.job.stall_time.as_secs_f32()
             );
@@ -301,7 +328,9 @@ struct Sink<'a> {
     /// States whose bytes were written, but are not known to be durable.
     unsynced: VecDeque<Checks>,
     synced: Instant,
-    told: Instant,
+    /// How much was last said to have come, and when.
+    told: u64,
+    told_at: Instant,
 }
 
 impl Sink<'_> {
@@ -319,11 +348,18 @@ impl Sink<'_> {
         }
         self.checks.update(bytes);
         self.installer.write(offset, bytes)?;
-        if self.told.elapsed() >= PROGRESS {
-            self.told = Instant::now();
-            (self.on)(Progress::Received(self.checks.bytes()));
+        if self.told_at.elapsed() >= PROGRESS {
+            self.tell();
         }
         Ok(())
+    }
+
+    fn tell(&mut self) {
+        let received = self.checks.bytes();
+        self.told_at = Instant::now();
+        if std::mem::replace(&mut self.told, received) != received {
+            (self.on)(Progress::Received(received));
+        }
     }
 
     /// The body is at its end: is it the image's?

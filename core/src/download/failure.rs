@@ -103,6 +103,11 @@ fn tls(error: &rustls::Error) -> (Code, Retry, String) {
                 RESUME,
                 "its certificate is not valid yet, or this device's clock is wrong".into(),
             ),
+            // webpki's; rustls has no name of its own for it.
+            CertificateError::Other(why) if format!("{why:?}").contains("CaUsedAsEndEntity") => (
+                Retry::Never,
+                "its certificate is a certificate authority's own; it needs one that the authority issued".into(),
+            ),
             why => (Retry::Never, format!("its certificate is not accepted: {why}")),
         },
         Error::InvalidMessage(_) => {

@@ -1,12 +1,16 @@
 //! The network's side of an attempt: makes the request, follows its redirects, reads the body.
 //! Runs on its own thread and touches nothing but its two channels.
 
-use super::failure::{from_io, from_ureq};
+use super::failure::{RESUME, from_io, from_ureq};
 use crate::update::{Code, Failure, Retry, Scheme, redact, scheme_of};
 use fluent_uri::{Uri, UriRef};
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read},
-    sync::mpsc::{Receiver, SyncSender},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, SyncSender},
+    },
 };
 use ureq::{
     Agent, Body,
@@ -44,13 +48,20 @@ pub(super) enum Event {
     Failed(Failure, Retry),
 }
 
+/// Filled buffers on their way, and how many bytes of each are filled. One that was not yet taken may
+/// get more: TLS gives 16 KiB at a time, and an event for each would cost a sixth of all work.
+pub(super) type Queue = Mutex<VecDeque<(Vec<u8>, usize)>>;
+
+/// The way to the device's side.
+pub(super) struct Ends {
+    /// `None` for each buffer in the queue.
+    pub(super) events: SyncSender<Option<Event>>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) empty: Receiver<Vec<u8>>,
+}
+
 /// Runs until the body's end, a failure, or until nobody listens any more.
-pub(super) fn run(
-    agent: &Agent,
-    request: Request,
-    empty: &Receiver<Vec<u8>>,
-    events: &SyncSender<Event>,
-) {
+pub(super) fn run(agent: &Agent, request: Request, ends: &Ends) {
     let last = match open(agent, request) {
         Err((failure, retry)) => Some(Event::Failed(failure, retry)),
         Ok((shown, response)) => {
@@ -60,43 +71,57 @@ pub(super) fn run(
                 status: parts.status,
                 headers: parts.headers,
             };
-            match events.send(Event::Head(head)) {
-                Ok(()) => read(body, &shown, empty, events),
+            match ends.events.send(Some(Event::Head(head))) {
+                Ok(()) => read(body, &shown, ends),
                 Err(_) => None,
             }
         }
     };
-    if let Some(last) = last {
+    if last.is_some() {
         // Nobody listens: the attempt was stopped.
-        let _ = events.send(last);
+        let _ = ends.events.send(last);
     }
 }
 
-fn read(
-    body: Body,
-    shown: &str,
-    empty: &Receiver<Vec<u8>>,
-    events: &SyncSender<Event>,
-) -> Option<Event> {
+fn read(body: Body, shown: &str, ends: &Ends) -> Option<Event> {
     let mut reader = body.into_reader();
-    while let Ok(mut buffer) = empty.recv() {
-        let filled = loop {
-            match reader.read(&mut buffer) {
-                Ok(filled) => break filled,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let (failure, _) = from_io(error, shown);
-                    // The server had begun to answer: whatever broke off then is worth another try.
-                    return Some(Event::Failed(failure, Retry::Resume(None)));
-                }
+    let mut buffer = ends.empty.recv().ok()?;
+    loop {
+        let filled = match reader.read(&mut buffer) {
+            Ok(0) => return Some(Event::End),
+            Ok(filled) => filled,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => {
+                let (failure, _) = from_io(error, shown);
+                // The server had begun to answer: whatever broke off then is worth another try.
+                return Some(Event::Failed(failure, RESUME));
             }
         };
-        if filled == 0 {
-            return Some(Event::End);
+        if !append(&ends.queue, buffer.get(..filled).unwrap_or_default()) {
+            lock(&ends.queue).push_back((buffer, filled));
+            ends.events.send(None).ok()?;
+            buffer = ends.empty.recv().ok()?;
         }
-        events.send(Event::Bytes(buffer, filled)).ok()?;
     }
-    None
+}
+
+/// Puts bytes into the last buffer on its way, if there is room.
+fn append(queue: &Queue, bytes: &[u8]) -> bool {
+    let mut queue = lock(queue);
+    let Some((buffer, filled)) = queue.back_mut() else {
+        return false;
+    };
+    let Some(room) = buffer.get_mut(*filled..*filled + bytes.len()) else {
+        return false;
+    };
+    room.copy_from_slice(bytes);
+    *filled += bytes.len();
+    true
+}
+
+pub(super) fn lock(queue: &Queue) -> MutexGuard<'_, VecDeque<(Vec<u8>, usize)>> {
+    // Nothing panics while it is held.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks, and follows redirects: the answer, and who gave it.

@@ -20,6 +20,7 @@ impl Engine {
     pub(super) fn connected(&mut self) {
         self.link.connected = true;
         self.link.version = None;
+        self.link.newest = None;
         self.reporter.connected(self.now.monotonic);
         self.report_state();
         self.link.read_pause = Duration::ZERO;
@@ -168,14 +169,17 @@ impl Engine {
 
     /// A request that ends at once: refused, or nothing to do.
     fn conclude(&mut self, request: Request, outcome: Outcome) {
-        let replaces = self.record.running().is_some();
         let last = self.record.update.take();
+        // Bytes of the update whose place it takes.
+        let bytes = last
+            .as_ref()
+            .is_some_and(|last| last.outcome.is_none() || last.checkpoint.is_some());
         let mut update = Update::new(request);
         update.times = last.map(|last| last.times).unwrap_or_default();
         update.outcome = Some(outcome.clone());
         self.begin(update);
         self.event(Event::Ended(outcome));
-        if replaces {
+        if bytes {
             self.discard();
         }
     }
@@ -227,7 +231,12 @@ impl Engine {
         self.link.desired = desired;
         self.link.desired_known = true;
         self.link.read_again = None;
+        self.link.read_pause = Duration::ZERO;
         self.confirming.reached = true;
+        if version < self.link.newest.take() {
+            // It was on its way when a later patch overtook it.
+            self.read_twin();
+        }
         let reported = document.get("reported").unwrap_or(&Value::Null);
         let held = self.config.contract.owned(reported);
         self.reporter.twin_read(held);
@@ -240,6 +249,7 @@ impl Engine {
             (Some(new), Some(known)) if new <= known => return,
             // Something was missed, or the twin has not been read yet.
             (Some(new), known) if known != new.checked_sub(1) => {
+                self.link.newest = self.link.newest.max(Some(new));
                 if known.is_some() {
                     self.read_twin();
                 }
@@ -258,6 +268,10 @@ impl Engine {
             return;
         }
         let Some(members) = self.config.contract.desired(&self.link.desired).cloned() else {
+            if core::mem::take(&mut self.record.lost) {
+                // Whatever is desired from now on is new.
+                self.save();
+            }
             let running = self.record.running();
             if running.is_some_and(|update| update.request.origin == Origin::Desired) {
                 self.cancel();
@@ -323,6 +337,7 @@ impl Engine {
             return;
         }
         self.change(|update| update.paused = true);
+        self.transfer.retry_at = None;
         self.save();
         if self.work == Some(Work::Transfer) {
             self.stop_transfer(After::Pause);

@@ -102,6 +102,15 @@ impl Engine {
             Progress::Started { offset, total } => {
                 self.transfer.offset = offset;
                 self.transfer.received = offset;
+                let update = self.record.update.as_ref();
+                let checkpoint = update.and_then(|update| update.checkpoint.as_ref());
+                let validated = checkpoint.is_some_and(|from| from.validator.is_some());
+                self.transfer.blind = offset > 0 && !validated;
+                if offset == 0 && checkpoint.is_some() {
+                    // Its bytes are being overwritten.
+                    self.change(|update| update.checkpoint = None);
+                    self.save_as(true);
+                }
                 self.transfer.total = total.or(self.request().and_then(|request| request.size));
             }
             Progress::Received(bytes) => self.received(bytes),
@@ -168,6 +177,7 @@ impl Engine {
             (Some(After::Pause), Ended::Stopped | Ended::Failed(..)) => {
                 self.transfer.since = None;
             }
+            // A pause that came with the last byte is none.
             (_, Ended::Complete { bytes, digests }) => self.downloaded(bytes, &digests),
             (None, Ended::Failed(failure, retry)) => self.attempt_failed(failure, retry),
             // The driver is closing.
@@ -239,13 +249,19 @@ impl Engine {
         self.transfer.received = bytes;
         self.transfer.total = Some(bytes);
         self.change(|update| {
+            update.paused = false;
             update.bytes = Some(bytes);
             update.sha256 = Some(sha256.clone());
         });
+        let mismatch = self.mismatch(bytes, digests);
+        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.blind) {
+            // No validator said that the rest belongs to the beginning: from zero it may be right.
+            return self.attempt_failed(failure, Retry::FromZero);
+        }
         self.report(Moment::Downloaded);
         self.enter(Phase::Verifying);
         self.report(Moment::Verifying);
-        if let Some(failure) = self.mismatch(bytes, digests) {
+        if let Some(failure) = mismatch {
             return self.failed(failure);
         }
         let unchecked = self
@@ -293,8 +309,11 @@ impl Engine {
     /// Starts applying; after a crash, starts it again.
     pub(super) fn apply(&mut self) {
         let now = self.wall_time(self.now);
+        let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {
             update.apply_attempts += 1;
+            // For the guard, should nothing be saved any more once the image is active.
+            update.starts_allowed = allowed;
             update.times.applying = update.times.applying.or(now);
         });
         self.enter(Phase::Applying);
@@ -307,19 +326,30 @@ impl Engine {
     pub(super) fn failed(&mut self, failure: Failure) {
         let Some(phase) = self.phase() else { return };
         // What a server or a network broke can be gone on with by the next request.
-        let keep = matches!(
-            failure.code,
-            Code::Network | Code::Stalled | Code::HttpStatus | Code::Tls
-        );
-        self.ended(Outcome::Failed { phase, failure });
-        if !keep {
-            self.discard();
+        let checkpoint = self.record.update.as_ref().map(|u| u.checkpoint.is_some());
+        let keep = checkpoint == Some(true)
+            && matches!(
+                failure.code,
+                Code::Network | Code::Stalled | Code::HttpStatus | Code::Tls
+            );
+        if keep {
+            self.ended(Outcome::Failed { phase, failure });
+            self.consider_desired();
+        } else {
+            self.ended_for_good(Outcome::Failed { phase, failure });
         }
     }
 
     pub(super) fn cancelled(&mut self) {
         let Some(phase) = self.phase() else { return };
-        self.ended(Outcome::Cancelled(phase));
+        self.ended_for_good(Outcome::Cancelled(phase));
+    }
+
+    /// Ended, and what is there of the new image goes. The record says so first: what a crash leaves
+    /// over is removed at the next start.
+    pub(super) fn ended_for_good(&mut self, outcome: Outcome) {
+        self.change(|update| update.checkpoint = None);
+        self.ended(outcome);
         self.discard();
     }
 
@@ -331,14 +361,32 @@ impl Engine {
 
     /// The update has ended; the next one can start.
     pub(super) fn ended(&mut self, outcome: Outcome) {
+        self.has_ended(outcome.clone());
+        self.save();
+        self.report_state();
+        self.event(Event::Ended(outcome));
+    }
+
+    pub(super) fn has_ended(&mut self, outcome: Outcome) {
         self.record.core.last_outcome = Some(outcome.as_str().to_string());
-        self.change(|update| update.outcome = Some(outcome.clone()));
+        self.change(|update| update.outcome = Some(outcome));
         self.after = None;
         self.restart_by = None;
         self.transfer.retry_at = None;
         self.transfer.since = None;
-        self.save();
-        self.report_state();
-        self.event(Event::Ended(outcome));
+    }
+
+    /// Whether something of a new image may still be there that nothing goes on with. Not where the
+    /// old image could not be brought back: what is left of it may be needed by hand.
+    pub(super) fn has_remains(&self) -> bool {
+        let Some(update) = &self.record.update else {
+            return false;
+        };
+        let failed = match &update.outcome {
+            Some(Outcome::Failed { failure, .. }) => failure.code != Code::RollbackFailed,
+            Some(outcome) => !outcome.is_success(),
+            None => false,
+        };
+        failed && update.checkpoint.is_none()
     }
 }

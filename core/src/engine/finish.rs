@@ -29,6 +29,7 @@ impl Engine {
             (Step::Activate, Err(failure)) => {
                 // It may have got half-way: make sure that the old image is the active one.
                 self.change(|update| update.reason = Some(failure));
+                self.save();
                 self.start_step(Step::Rollback);
             }
             (Step::Confirm, Ok(())) => self.completed(),
@@ -61,10 +62,9 @@ impl Engine {
         self.change(|update| {
             update.times.rebooting = now;
             update.boot_id = Some(boot_id);
+            update.restart_asked = false;
         });
         self.record.core.attempts = 0;
-        let allowed = self.config.policy.confirm_attempts;
-        self.change(|update| update.starts_allowed = allowed);
         self.enter(Phase::Rebooting);
         self.save();
         self.report(Moment::Rebooting);
@@ -83,6 +83,11 @@ impl Engine {
         let reported = !self.restart_wait && (self.reporter.is_idle() || !self.link.connected);
         if !self.restart_asked && (reported || self.now.monotonic >= by) {
             self.restart_asked = true;
+            // A command may restart this process, or another one and leave no trace of it.
+            if matches!(self.config.restart, Restart::Command(_)) {
+                self.change(|update| update.restart_asked = true);
+                self.save();
+            }
             self.output(Output::Restart);
         }
     }
@@ -186,6 +191,7 @@ impl Engine {
         self.change(|update| {
             update.reason = Some(failure);
             update.boot_id = boot_id;
+            update.restart_asked = false;
         });
         self.enter(Phase::RollingBack);
         self.save();
@@ -208,8 +214,7 @@ impl Engine {
     pub(super) fn is_rolled_back(&mut self) {
         let failure = self.reason();
         self.record.core.attempts = 0;
-        self.ended(Outcome::RolledBack(failure));
-        self.discard();
+        self.ended_for_good(Outcome::RolledBack(failure));
     }
 
     fn rollback_failed(&mut self, failure: Failure) {
@@ -225,6 +230,7 @@ impl Engine {
         );
         let failure = Failure::new(Code::RollbackFailed, text);
         self.ended(Outcome::Failed { phase, failure });
+        self.consider_desired();
     }
 
     fn reason(&self) -> Failure {
@@ -239,28 +245,44 @@ impl Engine {
             })
     }
 
+    /// A save was not possible, and what was to come after it was not performed.
     pub(super) fn save_failed(&mut self, failure: Failure) {
-        // What came after the save was not performed, so nothing is at work.
-        self.work = None;
+        let transfer = self.work.take() == Some(Work::Transfer);
+        self.restart_asked = false;
+        self.reporter.not_sent();
+        if self.link.version.is_none() {
+            self.link.read_again = self.link.read_again.map(|_| self.now.monotonic);
+        }
+        self.save_again = Some(self.now.monotonic + STEP_PAUSE);
+        self.event(Event::Warning(format!(
+            "the journal cannot be written: {failure}"
+        )));
+        let update = self.record.running();
+        let Some(phase) = update
+            .filter(|update| update.phase <= Phase::Applying && update.reason.is_none())
+            .map(|update| update.phase)
+        else {
+            return;
+        };
+        if transfer {
+            self.output(Output::StopDownload);
+        }
+        self.answers.clear();
+        let outcome = Outcome::Failed { phase, failure };
+        self.has_ended(outcome.clone());
+        self.report_state();
+        self.event(Event::Ended(outcome));
+        self.discard();
+    }
+
+    /// Saves again, and does what was to come after the save that failed.
+    pub(super) fn save_and_go_on(&mut self) {
+        self.save();
         match self.phase() {
-            Some(phase) if phase <= Phase::Applying => {
-                self.answers.clear();
-                self.record.core.last_outcome = Some("failed".to_string());
-                let outcome = Outcome::Failed { phase, failure };
-                self.change(|update| update.outcome = Some(outcome.clone()));
-                self.report_state();
-                self.event(Event::Ended(outcome));
-                self.discard();
-            }
-            Some(_) => {
-                self.event(Event::Warning(format!(
-                    "the journal cannot be written: {failure}"
-                )));
-                self.save_again = Some(self.now.monotonic + STEP_PAUSE);
-            }
-            None => self.event(Event::Warning(format!(
-                "the journal cannot be written: {failure}"
-            ))),
+            Some(Phase::Rebooting) => self.restart_soon(),
+            Some(Phase::Applying | Phase::RollingBack) => self.start_step(Step::Rollback),
+            None if self.has_remains() && self.work.is_none() => self.discard(),
+            _ => {}
         }
     }
 }

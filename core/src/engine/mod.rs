@@ -31,6 +31,11 @@ const MADE: u64 = 1_793_491_200_000;
 /// little when they are corrected.
 const SLACK: u64 = 600_000;
 
+/// After so much time a wall clock is believed that lies before the last save: it was that save's
+/// clock that was wrong. Otherwise one day in a wrong far future would keep a device from its hub for
+/// ever.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// What an engine is made with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -87,6 +92,8 @@ struct Link {
     desired: Value,
     /// The version of `desired`; `None` until the twin was read on this connection.
     version: Option<u64>,
+    /// The newest version a patch had that could not be merged.
+    newest: Option<u64>,
     /// A twin was read at least once since the start.
     desired_known: bool,
     /// The twin is asked for again at this time, if it has not come.
@@ -114,6 +121,8 @@ enum After {
 struct Transfer {
     /// Where this attempt began.
     offset: u64,
+    /// This attempt resumed with no validator to say that the rest belongs to the beginning.
+    blind: bool,
     /// Bytes that are there.
     received: u64,
     total: Option<u64>,
@@ -232,7 +241,11 @@ impl Engine {
     /// the time this version was made and the record was last saved. A device without a
     /// battery-backed clock starts in 1970.
     pub fn wall_time(&self, now: Now) -> Option<u64> {
-        let floor = self.record.saved.max(MADE).saturating_sub(SLACK);
+        let saved = match now.monotonic < PATIENCE {
+            true => self.record.saved,
+            false => 0,
+        };
+        let floor = saved.max(MADE).saturating_sub(SLACK);
         now.wall.filter(|wall| *wall >= floor)
     }
 
@@ -266,6 +279,11 @@ impl Engine {
     /// Whether the hub has everything there is to report, or cannot be told now.
     pub fn is_reported(&self) -> bool {
         !self.link.connected || self.reporter.is_idle()
+    }
+
+    /// Whether a download or a step of the installation is under way.
+    pub fn is_at_work(&self) -> bool {
+        self.work.is_some()
     }
 
     /// Whether the running update can still be cancelled.
@@ -360,7 +378,7 @@ impl Engine {
     fn advance(&mut self) {
         self.flush();
         if self.save_again.is_some_and(|at| self.now.monotonic >= at) {
-            self.save();
+            self.save_and_go_on();
         }
         if self
             .link
@@ -370,6 +388,8 @@ impl Engine {
             self.read_twin();
         }
         match self.phase() {
+            // What comes next needs to be saved first.
+            _ if self.save_again.is_some() => {}
             Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
             Some(Phase::Rebooting | Phase::RollingBack) => self.advance_restart(),
             Some(Phase::Confirming) => self.advance_confirming(),
@@ -406,5 +426,47 @@ impl Engine {
                 payload,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::ImageState;
+
+    #[test]
+    fn a_wall_clock_is_believed_when_it_can_be() {
+        let mut engine = Engine::new(Config {
+            contract: Contract::built_in("iothub-dm").unwrap(),
+            policy: Policy::default(),
+            current_version: None,
+            restart: Restart::None,
+            boot_id: String::new(),
+            installer: None,
+            seed: 0,
+        });
+        let record = Record {
+            saved: MADE + 10 * SLACK,
+            ..Record::default()
+        };
+        let boot = Input::Boot {
+            stored: Stored::Record(record.to_json()),
+            image: ImageState::Old,
+        };
+        engine.handle(boot, Now::default());
+        let at = |seconds, wall| {
+            engine.wall_time(Now {
+                monotonic: Duration::from_secs(seconds),
+                wall,
+            })
+        };
+        assert_eq!(at(0, None), None);
+        assert_eq!(at(0, Some(0)), None, "1970");
+        assert_eq!(at(0, Some(MADE)), None, "before the last save");
+        let corrected = Some(MADE + 9 * SLACK);
+        assert_eq!(at(0, corrected), corrected);
+        // It was the last save's clock that was wrong.
+        assert_eq!(at(3600, Some(MADE)), Some(MADE));
+        assert_eq!(at(3600, Some(0)), None);
     }
 }

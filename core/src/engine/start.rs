@@ -1,6 +1,6 @@
 //! The start: what the record says is gone on with.
 
-use super::{Engine, Event, Stored};
+use super::{Engine, Event, Step, Stored};
 use crate::update::{Code, Failure, ImageState, Outcome, Phase, Record, Restart};
 use alloc::{format, string::String};
 
@@ -19,15 +19,10 @@ impl Engine {
         match self.phase() {
             Some(phase) => self.go_on(phase, image),
             // A failed or cancelled update whose remains were not removed in time.
-            None if image == ImageState::Partial && self.no_checkpoint() => self.discard(),
+            None if image != ImageState::New && self.has_remains() => self.discard(),
             None => self.check_newer(),
         }
         self.report_state();
-    }
-
-    fn no_checkpoint(&self) -> bool {
-        let update = self.record.update.as_ref();
-        update.is_some_and(|update| update.checkpoint.is_none())
     }
 
     fn lost(&mut self) -> Record {
@@ -59,17 +54,29 @@ impl Engine {
             self.record.update.as_ref().is_some_and(|update| {
                 update.boot_id.as_deref() == Some(self.config.boot_id.as_str())
             });
+        let not_asked = matches!(self.config.restart, Restart::Command(_))
+            && (self.record.update.as_ref()).is_some_and(|update| !update.restart_asked);
         match phase {
             Phase::Waiting => {}
             Phase::Downloading | Phase::Verifying => {
                 self.change(|update| update.phase = Phase::Downloading);
             }
+            // Activating failed, and the old image is being made sure of.
+            Phase::Applying
+                if self
+                    .record
+                    .update
+                    .as_ref()
+                    .is_some_and(|u| u.reason.is_some()) =>
+            {
+                self.start_step(Step::Rollback);
+            }
             Phase::Applying => match image {
                 ImageState::New => self.activated(),
                 _ => self.apply_again(),
             },
-            // The process restarted, not the device.
-            Phase::Rebooting if same_boot => self.restart_soon(),
+            // The process restarted, not the device; or the command was not run yet.
+            Phase::Rebooting if same_boot || not_asked => self.restart_soon(),
             Phase::Rebooting => match image {
                 ImageState::Old | ImageState::Partial => self.boot_failed(),
                 ImageState::New | ImageState::Unknown => self.start_counts(),
@@ -81,7 +88,9 @@ impl Engine {
                 _ => self.start_counts(),
             },
             Phase::RollingBack => match image {
-                ImageState::Old | ImageState::Partial if same_boot => self.restart_soon(),
+                ImageState::Old | ImageState::Partial if same_boot || not_asked => {
+                    self.restart_soon();
+                }
                 ImageState::Old | ImageState::Partial => self.is_rolled_back(),
                 ImageState::New | ImageState::Unknown => {
                     let reason = self.record.update.as_ref().and_then(|u| u.reason.clone());
@@ -104,8 +113,7 @@ impl Engine {
         let text = "the boot loader went back to the old image";
         let failure = Failure::new(Code::BootFailed, text);
         self.record.core.attempts = 0;
-        self.ended(Outcome::RolledBack(failure));
-        self.discard();
+        self.ended_for_good(Outcome::RolledBack(failure));
     }
 
     /// A start of the new version, which has to prove itself.

@@ -141,8 +141,9 @@ impl Reporter {
     /// A twin was read: this is what the hub holds of what we report.
     pub fn twin_read(&mut self, held: Value) {
         self.wait_for_twin = None;
-        // What is in flight may be in this answer or not. Its own answer tells.
-        if self.in_flight.is_none() {
+        // What is in flight may be in this answer or not. Its own answer tells. And an answer that
+        // was long on its way knows less than the reports acknowledged since.
+        if self.in_flight.is_none() && self.held.is_none() {
             self.held = Some(held);
         }
     }
@@ -168,6 +169,14 @@ impl Reporter {
                 self.settled = sent.entry.sequence;
                 Reported::Rejected
             }
+        }
+    }
+
+    /// What was handed over last may never have been sent: it is handed over again.
+    pub fn not_sent(&mut self) {
+        if let Some(sent) = self.in_flight.take() {
+            self.held = None;
+            self.queue.push_front(sent.entry);
         }
     }
 

@@ -87,6 +87,9 @@ pub struct Update {
     /// The boot in which the restart was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
+    /// The restart was asked for by a command, which may be without effect on this process.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub restart_asked: bool,
     /// Why the old image is being brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<super::Failure>,
@@ -204,6 +207,7 @@ impl Update {
             spent: Spent::default(),
             apply_attempts: 0,
             boot_id: None,
+            restart_asked: false,
             reason: None,
             starts_allowed: 0,
             start_counted: false,

@@ -80,6 +80,12 @@ pub fn expect(expected: &Value, found: &Value, path: &str) -> Result<(), String>
             }
             Ok(())
         }
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            for (index, (item, other)) in items.iter().zip(others).enumerate() {
+                expect(item, other, &format!("{path}[{index}]"))?;
+            }
+            Ok(())
+        }
         (Value::String(pattern), Value::String(text)) if text_matches(pattern, text) => Ok(()),
         _ if expected == found => Ok(()),
         _ => Err(format!("{path} is {found}, not {expected}")),

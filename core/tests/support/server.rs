@@ -4,7 +4,7 @@
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -24,6 +24,8 @@ pub struct Asked {
     pub headers: Vec<(String, String)>,
     /// Body bytes sent.
     pub sent: u64,
+    /// The client went while nothing was sent to it.
+    pub gone: bool,
 }
 
 impl Asked {
@@ -56,6 +58,9 @@ pub struct Reply {
     pub piece: usize,
     /// …and waits so long after each.
     pub pause: Duration,
+    /// Before the last piece, in addition. What comes while the client is busy may wait in its buffer
+    /// for more to come.
+    pub pause_before_last: Duration,
 }
 
 impl Reply {
@@ -90,8 +95,17 @@ impl Reply {
 
     /// Nothing more, until the client goes or the server ends.
     pub fn hang(&mut self) {
+        let moment = Duration::from_millis(10);
+        self.tcp.set_read_timeout(Some(moment)).unwrap();
         while !self.server.ended.load(Ordering::Relaxed) {
-            thread::sleep(Duration::from_millis(5));
+            match self.tcp.read(&mut [0; 16]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Ok(1..) => {}
+                _ => {
+                    self.server.asked.lock().unwrap()[self.number].gone = true;
+                    return;
+                }
+            }
         }
     }
 
@@ -142,7 +156,11 @@ impl Reply {
             },
             &headers,
         );
-        for piece in body[..body.len().min(most)].chunks(self.piece) {
+        let mut pieces = body[..body.len().min(most)].chunks(self.piece).peekable();
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_none() {
+                thread::sleep(self.pause_before_last);
+            }
             if !self.body(piece) || self.server.ended.load(Ordering::Relaxed) {
                 return;
             }
@@ -283,5 +301,6 @@ fn handle(
         asked,
         piece: 16 * 1024,
         pause: Duration::ZERO,
+        pause_before_last: Duration::ZERO,
     });
 }

@@ -1,20 +1,26 @@
-//! `POST /devices/query`: so far all devices, or one by its id.
+//! `POST /devices/query`.
 
 use super::{Body, Caller, Hub};
-use crate::{error::Refusal, sas::Rights};
+use crate::{
+    error::Refusal,
+    query::{Query, Source},
+    sas::Rights,
+};
 use axum::{
-    Json,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::IntoResponse,
 };
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::Value;
+use std::ops::ControlFlow;
 
-/// The longest query, in characters.
-const MAX_QUERY: usize = 8192;
-/// How many twins one answer holds, unless `x-ms-max-item-count` says less.
+/// How many rows one answer holds, unless `x-ms-max-item-count` says otherwise.
 const PAGE: usize = 100;
+/// The most it may say. Who asks for more gets that many, and a continuation.
+const MAX_PAGE: usize = 1000;
+/// An answer takes no further row from this size on, in bytes.
+const FULL: usize = 4 * 1024 * 1024;
 
 pub(super) async fn query(
     State(hub): Hub,
@@ -27,76 +33,172 @@ pub(super) async fn query(
         .get("query")
         .and_then(Value::as_str)
         .ok_or_else(|| Refusal::argument("The body should be {\"query\": \"…\"}."))?;
-    let wanted = parse(text)?;
-    let header = |name: &str| {
-        headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .filter(|value| !value.is_empty())
+    let query = Query::parse(text)
+        .map_err(|error| Refusal::argument(format!("The query is wrong: {error}.")))?;
+    let start = match header(&headers, "x-ms-continuation") {
+        Some(token) => Continuation::decode(token, text).ok_or_else(|| {
+            Refusal::argument("x-ms-continuation is not one that this hub gave for this query.")
+        })?,
+        None => Continuation::default(),
     };
-    let count = header("x-ms-max-item-count")
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(PAGE);
-    let after = header("x-ms-continuation")
-        .map(|token| {
-            BASE64URL_NOPAD
-                .decode(token.as_bytes())
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .ok_or_else(|| {
-                    Refusal::argument("x-ms-continuation is not one that this hub gave.")
-                })
-        })
-        .transpose()?;
-    let (twins, more) =
-        hub.service_twins(wanted.as_deref(), after.as_deref(), count.clamp(1, PAGE));
+    let mut page = Page::new(start, page_size(&headers)?, query.top());
+
+    // No job has run yet: there are no such documents.
+    if query.source() == Source::Devices {
+        let mut groups = query.is_grouped().then(|| query.groups());
+        let mut after = page.last.after.clone();
+        while let Some(next) = hub.visit_twins(after.as_deref(), &mut |id, twin| {
+            if !query.matches(twin) {
+                return ControlFlow::Continue(());
+            }
+            match &mut groups {
+                Some(groups) => {
+                    groups.add(twin);
+                    ControlFlow::Continue(())
+                }
+                None => page.add(|| query.row(twin), Some(id)),
+            }
+        }) {
+            after = Some(next);
+            tokio::task::yield_now().await;
+        }
+        // Groups are counted anew for each page, and come in a stable order.
+        let skipped = usize::try_from(page.last.rows).unwrap_or(usize::MAX);
+        for row in groups
+            .into_iter()
+            .flat_map(|groups| groups.rows().skip(skipped))
+        {
+            if page.add(|| row, None).is_break() {
+                break;
+            }
+        }
+    }
+
     let mut headers = HeaderMap::new();
     headers.insert(
-        HeaderName::from_static("x-ms-item-type"),
-        HeaderValue::from_static("Twin"),
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json; charset=utf-8"),
     );
-    if let Some(last) = more
-        && let Ok(token) = HeaderValue::from_str(&BASE64URL_NOPAD.encode(last.as_bytes()))
+    headers.insert(
+        HeaderName::from_static("x-ms-item-type"),
+        HeaderValue::from_static(match (query.source(), query.is_whole()) {
+            (Source::Jobs, _) => "DeviceJob",
+            (Source::Devices, true) => "Twin",
+            (Source::Devices, false) => "Raw",
+        }),
+    );
+    if page.more
+        && let Ok(token) = HeaderValue::from_str(&page.last.encode(text))
     {
         headers.insert(HeaderName::from_static("x-ms-continuation"), token);
     }
-    Ok((headers, Json(twins)))
+    page.body.push(b']');
+    Ok((headers, page.body))
 }
 
-/// `SELECT * FROM devices [WHERE deviceId = '…']`: the id, if there is one.
-fn parse(text: &str) -> Result<Option<String>, Refusal> {
-    let refused =
-        || Refusal::argument("This hub knows only: SELECT * FROM devices [WHERE deviceId = '…'].");
-    if text.chars().count() > MAX_QUERY {
-        return Err(Refusal::argument(format!(
-            "The query is longer than {MAX_QUERY} characters."
-        )));
-    }
-    let mut rest = text.trim();
-    for word in ["select", "*", "from", "devices"] {
-        rest = strip_word(rest, word).ok_or_else(refused)?;
-    }
-    if rest.is_empty() {
-        return Ok(None);
-    }
-    for word in ["where", "deviceid", "="] {
-        rest = strip_word(rest, word).ok_or_else(refused)?;
-    }
-    let quoted = ['\'', '"']
-        .into_iter()
-        .find_map(|quote| rest.strip_prefix(quote)?.strip_suffix(quote))
-        .filter(|id| !id.contains(['\'', '"']))
-        .ok_or_else(refused)?;
-    Ok(Some(quoted.to_owned()))
+/// A header's text, if it has one: the SDKs send empty ones.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .filter(|value| !value.is_empty())
 }
 
-fn strip_word<'a>(text: &'a str, word: &str) -> Option<&'a str> {
-    let (found, rest) = text.split_at_checked(word.len())?;
-    let ends = |c: char| {
-        c.is_whitespace() || !word.ends_with(char::is_alphanumeric) || !c.is_alphanumeric()
-    };
-    (found.eq_ignore_ascii_case(word) && rest.chars().next().is_none_or(ends))
-        .then(|| rest.trim_start())
+fn page_size(headers: &HeaderMap) -> Result<usize, Refusal> {
+    match header(headers, "x-ms-max-item-count").map(str::parse::<u64>) {
+        None => Ok(PAGE),
+        Some(Ok(count)) if count > 0 => {
+            Ok(usize::try_from(count).unwrap_or(MAX_PAGE).min(MAX_PAGE))
+        }
+        Some(_) => Err(Refusal::argument(
+            "x-ms-max-item-count should be a number from 1.",
+        )),
+    }
+}
+
+/// The rows of one answer.
+struct Page {
+    /// The JSON array, but for its end.
+    body: Vec<u8>,
+    /// How many more rows fit.
+    room: usize,
+    /// How many rows the query has at most, over all pages.
+    top: u64,
+    /// Whether the query has a row that did not fit.
+    more: bool,
+    /// Where this page ends.
+    last: Continuation,
+}
+
+impl Page {
+    fn new(start: Continuation, size: usize, top: Option<u64>) -> Self {
+        Self {
+            body: vec![b'['],
+            room: size,
+            top: top.unwrap_or(u64::MAX),
+            more: false,
+            last: start,
+        }
+    }
+
+    /// Takes a row, unless the page is full or the query has had all of its rows.
+    fn add(&mut self, row: impl FnOnce() -> Value, device: Option<&str>) -> ControlFlow<()> {
+        if self.last.rows >= self.top {
+            return ControlFlow::Break(());
+        }
+        if self.room == 0 {
+            self.more = true;
+            return ControlFlow::Break(());
+        }
+        if self.body.len() > 1 {
+            self.body.push(b',');
+        }
+        self.body.extend(row().to_string().into_bytes());
+        self.room = if self.body.len() < FULL {
+            self.room - 1
+        } else {
+            0
+        };
+        self.last.rows += 1;
+        self.last.after = device.map(str::to_owned);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Where an answer ended. Devices that come and go do not shift it: it is an id, not a number.
+#[derive(Debug, Default, PartialEq)]
+struct Continuation {
+    /// How many rows there were up to here.
+    rows: u64,
+    /// The device of the last one, if rows are of devices.
+    after: Option<String>,
+}
+
+impl Continuation {
+    /// As a header: a digest of the query, the rows, the device.
+    fn encode(&self, query: &str) -> String {
+        let mut bytes = digest(query).to_vec();
+        bytes.extend(self.rows.to_be_bytes());
+        bytes.extend(self.after.as_deref().unwrap_or_default().bytes());
+        BASE64URL_NOPAD.encode(&bytes)
+    }
+
+    fn decode(token: &str, query: &str) -> Option<Self> {
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
+        let rest = bytes.strip_prefix(&digest(query))?;
+        let (rows, after) = rest.split_first_chunk()?;
+        let after = String::from_utf8(after.to_vec()).ok()?;
+        Some(Self {
+            rows: u64::from_be_bytes(*rows),
+            after: Some(after).filter(|id| !id.is_empty()),
+        })
+    }
+}
+
+/// Enough of the query's SHA-256 to tell it from another.
+fn digest(query: &str) -> [u8; 16] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, query.as_bytes());
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -104,24 +206,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_queries_it_knows() {
-        assert_eq!(parse("SELECT * FROM devices"), Ok(None));
-        assert_eq!(parse(" select *\nfrom Devices "), Ok(None));
-        for text in [
-            "SELECT * FROM devices WHERE deviceId = 'a-b'",
-            "select * from devices where deviceId=\"a-b\"",
+    fn a_continuation_is_of_its_query() {
+        for continuation in [
+            Continuation::default(),
+            Continuation {
+                rows: 7,
+                after: Some("d-1".into()),
+            },
         ] {
-            assert_eq!(parse(text), Ok(Some("a-b".into())));
+            let token = continuation.encode("SELECT 1");
+            assert_eq!(Continuation::decode(&token, "SELECT 1"), Some(continuation));
+            assert_eq!(Continuation::decode(&token, "SELECT 2"), None);
         }
-        for text in [
-            "",
-            "SELECT deviceId FROM devices",
-            "SELECT * FROM devicesx",
-            "SELECT * FROM devices WHERE tags.a = 1",
-            "SELECT * FROM devices WHERE deviceId = 'a' OR 'b'",
-            "SELECT * FROM devices WHERE deviceId = '",
-        ] {
-            assert!(parse(text).is_err(), "{text}");
+        for bad in ["", "?", "AAAA", "ZDE"] {
+            assert_eq!(Continuation::decode(bad, "SELECT 1"), None);
         }
     }
 }

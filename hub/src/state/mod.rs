@@ -2,17 +2,22 @@
 //! before anybody is told.
 
 mod access;
+mod configurations;
 mod connections;
+mod query;
 
 use crate::{
     clock,
-    error::{Code, Error, Refusal},
+    configurations::{Assignment, Configuration, Definition},
+    error::{Code, Error, Refusal, internal},
     event::{DisconnectReason, Event, Observer},
-    identity::{self, Activity, Identity},
+    identity::{self, Activity, Authentication, Identity},
     methods::Calls,
     sas::{Keys, POLICIES},
-    store::{Device, Policies, Store},
+    store::{self, Device, Policies, Store},
+    throttle::Throttle,
     twin::Twin,
+    x509::Authorities,
 };
 pub(crate) use access::without_port;
 pub(crate) use connections::Attached;
@@ -20,7 +25,7 @@ use connections::Live;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{Notify, watch};
 
@@ -35,6 +40,7 @@ struct Entry {
 
 struct State {
     entries: BTreeMap<String, Entry>,
+    configurations: BTreeMap<String, Arc<Configuration>>,
     store: Store,
     next_connection: u64,
 }
@@ -44,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) host_name: String,
     observer: Option<Observer>,
     policies: Policies,
+    authorities: Authorities,
+    pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     /// Rings when a device became able to take direct methods.
@@ -57,6 +65,8 @@ impl Shared {
         host_name: String,
         observer: Option<Observer>,
         store: Store,
+        authorities: Authorities,
+        throttle: Throttle,
     ) -> Result<Self, Error> {
         let (policies, devices) = store.load()?;
         let policies = match policies {
@@ -84,15 +94,31 @@ impl Shared {
                 )
             })
             .collect();
+        let definitions: Vec<Definition> = store.rows(store::CONFIGURATIONS)?;
+        let configurations = definitions
+            .into_iter()
+            .map(|definition| {
+                let id = definition.id.clone();
+                let configuration = Configuration::new(definition).map_err(|refusal| {
+                    Error::System(format!("configuration {id}: {}", refusal.message))
+                })?;
+                Ok((id, Arc::new(configuration)))
+            })
+            .collect::<Result<_, Error>>()?;
+        let mut state = State {
+            entries,
+            configurations,
+            store,
+            next_connection: 1,
+        };
+        state.configure_all().map_err(Error::System)?;
         Ok(Self {
             host_name,
             observer,
             policies,
-            state: Mutex::new(State {
-                entries,
-                store,
-                next_connection: 1,
-            }),
+            authorities,
+            throttle,
+            state: Mutex::new(state),
             calls: Calls::default(),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -124,12 +150,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every device with its primary key.
-    pub(crate) fn device_keys(&self) -> Vec<(String, String)> {
+    /// Every device with its primary key, if it has one.
+    pub(crate) fn device_keys(&self) -> Vec<(String, Option<String>)> {
+        let key = |authentication: &Authentication| match authentication {
+            Authentication::Sas(keys) => Some(keys.primary_key.0.clone()),
+            _ => None,
+        };
         self.lock()
             .entries
             .iter()
-            .map(|(id, entry)| (id.clone(), entry.device.identity.keys.primary_key.0.clone()))
+            .map(|(id, entry)| (id.clone(), key(&entry.device.identity.authentication)))
             .collect()
     }
 
@@ -167,11 +197,15 @@ impl Shared {
                     identity: Identity::new(id, clock::unix_nanos()).map_err(internal)?,
                     twin: Twin::new(),
                     subscriptions: None,
+                    assignment: Assignment::default(),
                 }
             }
             (None, _) => return Err(Refusal::no_device(id)),
         };
         device.identity.update(body)?;
+        if known.is_none() {
+            state.configure(&mut device);
+        }
         let enabled = device.identity.enabled;
         let entry = state.save(device)?;
         if !enabled && let Some(live) = &mut entry.live {
@@ -221,30 +255,6 @@ impl Shared {
         self.lock().entry(id).map(Entry::shown_twin)
     }
 
-    /// The twins of at most `count` devices whose id is above `after`, and of these only `id` if given. With the last id
-    /// when there are more.
-    pub(crate) fn service_twins(
-        &self,
-        id: Option<&str>,
-        after: Option<&str>,
-        count: usize,
-    ) -> (Vec<Value>, Option<String>) {
-        use std::ops::Bound;
-        let state = self.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = state
-            .entries
-            .range::<str, _>((start, Bound::Unbounded))
-            .filter(|(key, _)| id.is_none_or(|id| id == key.as_str()));
-        let page: Vec<_> = found.by_ref().take(count).collect();
-        let last = page.last().map(|(key, _)| (*key).clone());
-        let more = found.next().is_some();
-        (
-            page.iter().map(|(_, entry)| entry.shown_twin()).collect(),
-            last.filter(|_| more),
-        )
-    }
-
     /// A back end's PATCH or, with `replace`, PUT. The device is told of changed desired properties.
     pub(crate) fn update_twin(
         &self,
@@ -258,24 +268,25 @@ impl Shared {
         if_match.check(&entry.device.twin.etag())?;
         let mut device = entry.device.clone();
         let told = device.twin.update(body, replace)?;
+        let configured = state.configure(&mut device);
         let entry = state.save(device)?;
-        let version = entry.device.twin.desired.version;
-        if let (Some(patch), Some(live)) = (&told, &mut entry.live) {
-            let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
-            if live.subscribed_to(&topic) {
-                live.send(topic, patch.to_string().into_bytes());
-            }
-        }
+        let told: Vec<Value> = told.into_iter().chain(configured).collect();
+        told.iter().for_each(|patch| entry.send_desired(patch));
         let shown = entry.shown_twin();
         drop(state);
-        if let Some(patch) = told {
-            self.tell(&Event::DesiredPatched {
-                device: id.into(),
-                patch,
-                version,
-            });
+        for patch in told {
+            self.tell_desired(id, patch);
         }
         Ok(shown)
+    }
+
+    /// Tells the observer that a device's desired properties changed.
+    fn tell_desired(&self, id: &str, patch: Value) {
+        self.tell(&Event::DesiredPatched {
+            device: id.into(),
+            version: version(&patch),
+            patch,
+        });
     }
 
     pub(crate) fn device_twin(&self, id: &str) -> Result<Value, Refusal> {
@@ -303,7 +314,13 @@ impl Shared {
         }
         device.twin.patch_reported(patch)?;
         let version = device.twin.reported.version;
-        state.save(device)?;
+        let configured = state.configure(&mut device);
+        let entry = state.save(device)?;
+        if let Some(patch) = configured {
+            entry.send_desired(&patch);
+            drop(state);
+            self.tell_desired(id, patch);
+        }
         Ok(version)
     }
 }
@@ -336,37 +353,52 @@ impl State {
 }
 
 impl Entry {
+    /// Sends a patch of the desired properties if the device is there to hear it.
+    fn send_desired(&mut self, patch: &Value) {
+        let version = version(patch);
+        let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
+        if let Some(live) = &mut self.live
+            && live.subscribed_to(&topic)
+        {
+            live.send(topic, patch.to_string().into_bytes());
+        }
+    }
+
     fn shown_twin(&self) -> Value {
-        let identity = &self.device.identity;
         let mut shown = self.device.twin.for_service();
-        if let (Value::Object(shown), Value::Object(rest)) = (
-            &mut shown,
-            json!({
-                "deviceId": identity.device_id,
-                "deviceEtag": identity.etag(),
-                "status": identity.status(),
-                "statusUpdateTime": identity.status_updated_time(),
-                "connectionState": self.activity.state(),
-                "lastActivityTime": self.activity.last,
-                "cloudToDeviceMessageCount": 0,
-                "authenticationType": "sas",
-                "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
-                "modelId": "",
-                "capabilities": {"iotEdge": false},
-            }),
-        ) {
+        if let (Some(configurations), Value::Object(shown)) =
+            (self.device.assignment.shown(), &mut shown)
+        {
+            shown.insert("configurations".into(), configurations);
+        }
+        if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, self.shown_identity()) {
             shown.extend(rest);
         }
         shown
     }
+
+    /// The members of the shown twin that say whose it is.
+    fn shown_identity(&self) -> Value {
+        let identity = &self.device.identity;
+        json!({
+            "deviceId": identity.device_id,
+            "deviceEtag": identity.etag(),
+            "status": identity.status(),
+            "statusUpdateTime": identity.status_updated_time(),
+            "connectionState": self.activity.state(),
+            "lastActivityTime": self.activity.last,
+            "cloudToDeviceMessageCount": 0,
+            "authenticationType": identity.authentication.name(),
+            "x509Thumbprint": identity.authentication.thumbprints(),
+            "modelId": "",
+            "capabilities": {"iotEdge": false},
+        })
+    }
 }
 
-fn internal(error: impl std::fmt::Display) -> Refusal {
-    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
-    Refusal::new(
-        Code::SERVER_ERROR,
-        "The hub cannot keep the change; its log says why.",
-    )
+/// The `$version` of a patch.
+fn version(patch: &Value) -> u64 {
+    patch.get("$version").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// The condition of a request's `If-Match` header.

@@ -1,0 +1,651 @@
+//! The simulated world: a journal, an installer, a server, a hub and a back end, and a clock.
+
+use serde_json::{Value, json};
+use std::{collections::VecDeque, sync::LazyLock, time::Duration};
+use twinflash::{
+    contract::{Contract, at_path},
+    engine::{Config, Engine, Input, Now, Output, Step, Stored},
+    twin,
+    update::{
+        Checkpoint, Checks, Code, Confirm, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
+        Progress, Record, Restart, Retry,
+    },
+};
+
+const IMAGE: &[u8] = b"the new image, of which a half is not enough";
+const WALL: u64 = 1_800_000_000_000;
+
+/// What the world does to an update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Course {
+    Good,
+    /// The image is not what was announced.
+    WrongImage,
+    NotFound,
+    /// The first attempts break off.
+    Cut,
+    /// Nobody confirms the new version.
+    NeverConfirmed,
+    FinishFails,
+    ActivateFails,
+    /// It is not confirmed, and the old image cannot be brought back.
+    RollbackFails,
+    /// Cancelled in the middle of the download.
+    Cancelled,
+}
+
+pub(super) const COURSES: [Course; 9] = [
+    Course::Good,
+    Course::WrongImage,
+    Course::NotFound,
+    Course::Cut,
+    Course::NeverConfirmed,
+    Course::FinishFails,
+    Course::ActivateFails,
+    Course::RollbackFails,
+    Course::Cancelled,
+];
+
+/// How the course of things is cut short, in place of one output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Blow {
+    /// The process ends. Its supervisor starts it again.
+    Crash,
+    /// The device restarts.
+    PowerCut,
+    /// The output is a save, and fails.
+    SaveFails,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    pub(super) contract: &'static str,
+    pub(super) restart: Restart,
+    pub(super) confirm: Confirm,
+    pub(super) course: Course,
+    /// At which outputs, counted from the start of the world.
+    pub(super) blows: Vec<(usize, Blow)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Image {
+    Old,
+    New,
+}
+
+pub(super) struct World {
+    case: Case,
+    engine: Engine,
+    inputs: VecDeque<Owned>,
+    outputs: VecDeque<Output>,
+    pub(super) performed: usize,
+    clock: Duration,
+    boots: u32,
+    // What survives.
+    record: Option<Record>,
+    target: Image,
+    /// What the program that uses the image runs with.
+    running: Image,
+    /// Bytes written of the new image; whole and finished.
+    part: Option<usize>,
+    staged: bool,
+    old_kept: bool,
+    // The hub.
+    reported: Value,
+    desired: Value,
+    version: u64,
+    connected: bool,
+    answered: bool,
+    cuts: u32,
+    /// A crash came just between the save that a command is about to run, and the command: the one
+    /// moment in which it cannot be told whether it ran.
+    command_lost: bool,
+    /// Outputs at which a save was performed.
+    pub(super) saves: Vec<usize>,
+    trace: Option<Vec<String>>,
+}
+
+/// An input that is to come.
+#[derive(Debug)]
+enum Owned {
+    Twin,
+    ReportDone(u64),
+    Transfer(Progress),
+    Ended(Ended),
+    Done(Step, Result<(), Failure>),
+    SaveFailed,
+    Restarted,
+    Cancel,
+}
+
+fn contract(name: &str) -> Contract {
+    static CONTRACTS: LazyLock<[Contract; 2]> =
+        LazyLock::new(|| ["iothub-dm", "configuration"].map(|n| Contract::built_in(n).unwrap()));
+    let mut contracts = CONTRACTS.iter();
+    contracts
+        .find(|contract| contract.name() == name)
+        .unwrap()
+        .clone()
+}
+
+fn broken() -> Failure {
+    Failure::new(Code::Storage, "it is broken")
+}
+
+impl World {
+    pub(super) fn new(case: Case) -> Self {
+        let engine = Self::engine(&case, Image::Old, 0);
+        let members = json!({
+            "fwPackageUri": "https://host/new", "fwPackageURI": "https://host/new", "fwVersion": "1.0.1",
+            "fwPackageCheckValue": Self::check(case.course),
+        });
+        let desired = match case.contract {
+            "configuration" => json!({ "firmware": members }),
+            _ => json!({ "method": members }),
+        };
+        Self {
+            case,
+            engine,
+            inputs: VecDeque::new(),
+            outputs: VecDeque::new(),
+            performed: 0,
+            clock: Duration::from_secs(1),
+            boots: 0,
+            record: None,
+            target: Image::Old,
+            running: Image::Old,
+            part: None,
+            staged: false,
+            old_kept: false,
+            reported: json!({}),
+            desired,
+            version: 1,
+            connected: false,
+            answered: false,
+            cuts: 0,
+            command_lost: false,
+            saves: Vec::new(),
+            trace: None,
+        }
+    }
+
+    fn check(course: Course) -> String {
+        let mut crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(IMAGE);
+        if course == Course::WrongImage {
+            crc ^= 1;
+        }
+        format!("{crc:x}")
+    }
+
+    fn engine(case: &Case, running: Image, boots: u32) -> Engine {
+        let mut policy = Policy::default();
+        policy.confirm = case.confirm.clone();
+        policy.confirm_time = Duration::from_secs(60);
+        let own_version = matches!(case.restart, Restart::Exit | Restart::System);
+        Engine::new(Config {
+            contract: contract(case.contract),
+            policy,
+            current_version: own_version.then(|| match running {
+                Image::Old => "1.0.0".into(),
+                Image::New => "1.0.1".into(),
+            }),
+            boot_id: boots.to_string(),
+            restart: case.restart.clone(),
+            installer: None,
+            seed: 7,
+        })
+    }
+
+    fn now(&self) -> Now {
+        Now {
+            monotonic: self.clock,
+            wall: Some(WALL + self.clock.as_millis() as u64),
+        }
+    }
+
+    fn give(&mut self, input: Input<'_>) {
+        self.clock += Duration::from_millis(10);
+        self.note(|| format!("{input:?}"));
+        let now = self.now();
+        self.engine.handle(input, now);
+        while let Some(output) = self.engine.poll() {
+            self.outputs.push_back(output);
+        }
+    }
+
+    fn inspect(&self) -> ImageState {
+        match (self.part, self.staged) {
+            (Some(_), _) => ImageState::Partial,
+            (None, true) => ImageState::Old,
+            (None, false) if self.old_kept && self.target == Image::New => ImageState::New,
+            (None, false) => ImageState::Old,
+        }
+    }
+
+    /// The process starts.
+    fn boot(&mut self) {
+        // The boot id is the system's where the system restarts, else the process's own.
+        self.engine = Self::engine(&self.case, self.running, self.boots);
+        self.outputs.clear();
+        self.inputs.clear();
+        self.connected = false;
+        let stored = match &self.record {
+            None => Stored::Empty,
+            Some(record) => Stored::Record(record.to_json()),
+        };
+        let image = self.inspect();
+        self.give(Input::Boot { stored, image });
+        self.connected = true;
+        self.give(Input::Connected);
+    }
+
+    fn crash(&mut self, power: bool) {
+        self.note(|| format!("--- crash, power cut: {power}"));
+        if power || self.case.restart != Restart::System {
+            self.boots += 1;
+        }
+        // What the program that uses the image runs with, once it is started again.
+        let again = match self.case.restart {
+            Restart::Exit => true,
+            Restart::None => false,
+            _ => power,
+        };
+        if again {
+            self.running = self.target;
+        }
+        self.boot();
+    }
+
+    /// The record that a side effect needs to be durable before it.
+    fn check_write_ahead(&self, output: &Output) {
+        let update = self
+            .record
+            .as_ref()
+            .and_then(|record| record.update.as_ref());
+        let running = update.filter(|u| u.outcome.is_none()).map(|u| u.phase);
+        let fits = match output {
+            Output::Download(..) => running == Some(Phase::Downloading),
+            Output::Install(Step::Finish | Step::Activate) => running == Some(Phase::Applying),
+            Output::Install(Step::Confirm | Step::CheckHealth) => {
+                running == Some(Phase::Confirming)
+            }
+            Output::Install(Step::Rollback) => {
+                matches!(running, Some(Phase::Applying | Phase::RollingBack))
+            }
+            Output::Install(Step::Abort) => running.is_none() || self.save_has_failed(),
+            Output::Restart => matches!(running, Some(Phase::Rebooting | Phase::RollingBack)),
+            Output::Answer { status: 200, .. } => update.is_some(),
+            _ => true,
+        };
+        assert!(fits, "{output:?} with {running:?} saved\n{}", self.told());
+    }
+
+    fn save_has_failed(&self) -> bool {
+        self.case
+            .blows
+            .iter()
+            .any(|(_, blow)| *blow == Blow::SaveFails)
+    }
+
+    /// What happened so far. A world is played again for it: writing all down takes far longer
+    /// than playing.
+    fn told(&self) -> String {
+        if self.trace.is_none() {
+            let mut again = Self::new(self.case.clone());
+            again.trace = Some(Vec::new());
+            again.prove();
+        }
+        let trace = self.trace.iter().flatten();
+        let lines: Vec<String> = trace.map(|line| line.chars().take(160).collect()).collect();
+        format!("{:?}\n{}", self.case, lines.join("\n"))
+    }
+
+    fn note(&mut self, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(line());
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        let number = self.performed;
+        self.performed += 1;
+        self.note(|| format!("    {number} {output:?}"));
+        let blow = self.case.blows.iter().find(|(at, _)| *at == number);
+        if blow.is_some() && output == Output::Restart {
+            self.command_lost = matches!(self.case.restart, Restart::Command(_));
+        }
+        match (blow.map(|(_, blow)| *blow), &output) {
+            (None, _) => {}
+            (Some(Blow::Crash), _) => return self.crash(false),
+            (Some(Blow::PowerCut), _) => return self.crash(true),
+            (
+                Some(Blow::SaveFails),
+                Output::Save {
+                    checkpoint: false, ..
+                },
+            ) => {
+                // As the driver does.
+                self.outputs
+                    .retain(|output| matches!(output, Output::Event(_)));
+                return self.inputs.push_front(Owned::SaveFailed);
+            }
+            (Some(Blow::SaveFails), _) => return,
+        }
+        self.check_write_ahead(&output);
+        match output {
+            Output::Save { record, .. } => {
+                self.saves.push(number);
+                self.record = Some(*record);
+            }
+            Output::Answer { status, .. } => {
+                assert_eq!(status, 200, "{}", self.told());
+                self.answered = true;
+            }
+            Output::Report(report) => {
+                twin::merge(
+                    &mut self.reported,
+                    &serde_json::from_str(&report.patch).unwrap(),
+                );
+                self.inputs.push_back(Owned::ReportDone(report.id));
+            }
+            Output::ReadTwin => self.inputs.push_back(Owned::Twin),
+            Output::Download(job, _) => self.download(&job),
+            Output::StopDownload => {
+                self.inputs
+                    .retain(|input| !matches!(input, Owned::Transfer(_) | Owned::Ended(_)));
+                self.inputs.push_back(Owned::Ended(Ended::Stopped));
+            }
+            Output::Install(step) => {
+                let result = self.install(step);
+                self.inputs.push_back(Owned::Done(step, result));
+            }
+            Output::Restart => match self.case.restart {
+                Restart::Command(_) => {
+                    self.running = self.target;
+                    self.inputs.push_back(Owned::Restarted);
+                }
+                _ => self.crash(true),
+            },
+            Output::Event(_) => {}
+        }
+    }
+
+    fn download(&mut self, job: &Job) {
+        if self.case.course == Course::NotFound {
+            let failure = Failure::new(Code::HttpStatus, "404");
+            let ended = Ended::Failed(failure, Retry::Never);
+            return self.inputs.push_back(Owned::Ended(ended));
+        }
+        let resume = job.resume.as_ref().filter(|r| {
+            self.part
+                .is_some_and(|part| part >= r.offset as usize && !self.staged)
+        });
+        let mut checks = resume.map_or_else(Checks::new, |r| Checks::restore(&r.checks).unwrap());
+        let from = checks.bytes() as usize;
+        self.part = Some(from);
+        self.staged = false;
+        self.old_kept = false;
+        let total = Some(IMAGE.len() as u64);
+        self.inputs.push_back(Owned::Transfer(Progress::Started {
+            offset: from as u64,
+            total,
+        }));
+        for at in [10, 20, IMAGE.len()] {
+            if at <= from {
+                continue;
+            }
+            checks.update(&IMAGE[checks.bytes() as usize..at]);
+            self.part = Some(at);
+            let received = Progress::Received(at as u64);
+            self.inputs.push_back(Owned::Transfer(received));
+            let checkpoint = Checkpoint {
+                content: job.content.clone(),
+                validator: Some("\"1\"".into()),
+                total,
+                offset: at as u64,
+                checks: checks.save(),
+            };
+            self.inputs
+                .push_back(Owned::Transfer(Progress::Durable(checkpoint)));
+            match self.case.course {
+                Course::Cut if self.cuts < 2 => {
+                    self.cuts += 1;
+                    let failure = Failure::new(Code::Network, "broken off");
+                    let ended = Ended::Failed(failure, Retry::Resume(None));
+                    return self.inputs.push_back(Owned::Ended(ended));
+                }
+                Course::Cancelled if at == 20 => return self.inputs.push_back(Owned::Cancel),
+                _ => {}
+            }
+        }
+        self.inputs.push_back(Owned::Ended(Ended::Complete {
+            bytes: checks.bytes(),
+            digests: checks.finish(),
+        }));
+    }
+
+    fn install(&mut self, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Finish if self.case.course == Course::FinishFails => return Err(broken()),
+            Step::Finish => {
+                assert!(self.part.take().is_some() || self.staged, "{}", self.told());
+                self.staged = true;
+            }
+            Step::Activate if self.case.course == Course::ActivateFails => return Err(broken()),
+            Step::Activate => {
+                assert!(
+                    self.staged || self.inspect() == ImageState::New,
+                    "{}",
+                    self.told()
+                );
+                self.old_kept = true;
+                self.staged = false;
+                self.target = Image::New;
+            }
+            Step::Rollback if self.case.course == Course::RollbackFails => return Err(broken()),
+            Step::Rollback => {
+                if !self.staged && self.part.is_none() && self.old_kept {
+                    self.target = Image::Old;
+                }
+                (self.part, self.staged, self.old_kept) = (None, false, false);
+            }
+            Step::Abort => (self.part, self.staged, self.old_kept) = (None, false, false),
+            Step::Confirm | Step::CheckHealth => {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, input: Owned) {
+        match input {
+            Owned::Twin => {
+                let mut desired = self.desired.clone();
+                desired["$version"] = self.version.into();
+                let document = json!({"desired": desired, "reported": self.reported});
+                let json = document.to_string();
+                self.give(Input::Twin {
+                    complete: true,
+                    json: json.as_bytes(),
+                });
+            }
+            Owned::ReportDone(id) => self.give(Input::ReportDone { id, status: 204 }),
+            Owned::Transfer(progress) => self.give(Input::Transfer(progress)),
+            Owned::Ended(ended) => self.give(Input::TransferEnded(ended)),
+            Owned::Done(step, result) => self.give(Input::Done(step, result)),
+            Owned::SaveFailed => {
+                self.give(Input::SaveFailed(Failure::new(Code::State, "disk full")));
+            }
+            Owned::Restarted => self.give(Input::Restarted(Ok(()))),
+            Owned::Cancel => self.give(Input::Cancel),
+        }
+    }
+
+    /// Until nothing moves any more; the outcome.
+    fn run(&mut self) -> Outcome {
+        self.boot();
+        loop {
+            assert!(self.performed < 5000, "no end\n{}", self.told());
+            if let Some(output) = self.outputs.pop_front() {
+                self.perform(output);
+                continue;
+            }
+            if let Some(input) = self.inputs.pop_front() {
+                self.take(input);
+                continue;
+            }
+            let status = self.engine.status();
+            let by_method = self.case.contract == "iothub-dm";
+            if by_method && !self.answered && status.phase.is_none() && status.outcome.is_none() {
+                // The back end asks, and asks again while it has no answer.
+                let payload = self.desired["method"].to_string();
+                self.give(Input::Method {
+                    id: 1,
+                    name: "firmwareUpdate",
+                    payload: payload.as_bytes(),
+                });
+                continue;
+            }
+            let good = !matches!(
+                self.case.course,
+                Course::NeverConfirmed | Course::RollbackFails
+            );
+            if good && self.case.confirm == Confirm::Call && status.phase == Some(Phase::Confirming)
+            {
+                self.give(Input::Confirm);
+                if !self.outputs.is_empty() {
+                    continue;
+                }
+            }
+            match self.engine.wake_at() {
+                Some(at) => {
+                    self.clock = self.clock.max(at);
+                    self.give(Input::Tick);
+                }
+                None => break,
+            }
+        }
+        let status = self.engine.status();
+        assert_eq!(status.phase, None, "stuck\n{}", self.told());
+        status
+            .outcome
+            .unwrap_or_else(|| panic!("no outcome\n{}", self.told()))
+    }
+
+    fn status(&self) -> &str {
+        let path = match self.case.contract {
+            "configuration" => "firmware.fwUpdateStatus",
+            _ => "iothubDM.firmwareUpdate.status",
+        };
+        at_path(&self.reported, path)
+            .and_then(Value::as_str)
+            .unwrap()
+    }
+
+    /// Runs to the end and checks what it came to.
+    pub(super) fn prove(&mut self) -> Outcome {
+        let outcome = self.run();
+        let told = || self.told();
+        let save_failed = self.save_has_failed();
+        let expected: &[&str] = match self.case.course {
+            _ if save_failed => &["completed", "failed", "rolled-back", "cancelled"],
+            Course::Good | Course::Cut => &["completed"],
+            Course::WrongImage | Course::NotFound | Course::FinishFails | Course::ActivateFails => {
+                &["failed"]
+            }
+            Course::NeverConfirmed => &["rolled-back"],
+            Course::RollbackFails => &["failed"],
+            // What was not yet saved of a cancel is gone.
+            Course::Cancelled if self.case.blows.is_empty() => &["cancelled"],
+            Course::Cancelled => &["cancelled", "completed"],
+        };
+        assert!(
+            expected.contains(&outcome.as_str()),
+            "{outcome}\n{}",
+            told()
+        );
+        let (done, failed, rolled_back) = match self.case.contract {
+            "configuration" => ("current", ["error", "error"], "rolledback"),
+            _ => (
+                "applyComplete",
+                ["downloadFailed", "applyFailed"],
+                "applyFailed",
+            ),
+        };
+        match &outcome {
+            Outcome::Completed => {
+                assert_eq!(self.target, Image::New, "{}", told());
+                if self.case.restart != Restart::None && !self.command_lost {
+                    assert_eq!(
+                        self.running,
+                        Image::New,
+                        "the old one still runs\n{}",
+                        told()
+                    );
+                }
+                assert_eq!(self.status(), done, "{}", told());
+            }
+            Outcome::RolledBack(_) => {
+                assert_eq!(self.target, Image::Old, "{}", told());
+                if self.case.restart != Restart::None && !self.command_lost {
+                    assert_eq!(
+                        self.running,
+                        Image::Old,
+                        "the new one still runs\n{}",
+                        told()
+                    );
+                }
+                assert_eq!(self.status(), rolled_back, "{}", told());
+            }
+            Outcome::Failed { .. } | Outcome::Cancelled(_) => {
+                if self.case.course != Course::RollbackFails {
+                    assert_eq!(self.target, Image::Old, "{}", told());
+                }
+                assert!(failed.contains(&self.status()), "{}", told());
+            }
+            other => panic!("{other}\n{}", told()),
+        }
+        if self.case.course != Course::RollbackFails {
+            assert_eq!((self.part, self.staged), (None, false), "{}", told());
+        }
+        let update = self
+            .record
+            .as_ref()
+            .and_then(|record| record.update.as_ref());
+        assert_eq!(
+            update.and_then(|update| update.outcome.as_ref()),
+            Some(&outcome),
+            "what is saved\n{}",
+            told()
+        );
+        outcome
+    }
+
+    /// What ended does not block the next one.
+    pub(super) fn prove_the_next_one(&mut self) {
+        self.case.blows.clear();
+        self.case.course = Course::Good;
+        self.case.confirm = Confirm::Connected;
+        self.answered = false;
+        self.version += 1;
+        let contract = self.case.contract;
+        let next = json!({
+            "fwPackageUri": "https://host/next", "fwPackageURI": "https://host/next",
+            "fwVersion": "1.0.2", "fwPackageCheckValue": Self::check(Course::Good),
+        });
+        // Whatever it replaces is the old one now.
+        (self.target, self.running) = (Image::Old, Image::Old);
+        if contract == "configuration" {
+            self.desired = json!({ "firmware": next });
+            self.take(Owned::Twin);
+        } else {
+            let payload = next.to_string();
+            self.give(Input::Method {
+                id: 2,
+                name: "firmwareUpdate",
+                payload: payload.as_bytes(),
+            });
+        }
+        let before = self.engine.status().version;
+        assert_eq!(before.as_deref(), Some("1.0.2"), "{}", self.told());
+        assert!(self.engine.status().phase.is_some(), "{}", self.told());
+    }
+}
