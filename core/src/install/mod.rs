@@ -89,6 +89,57 @@ pub trait Installer: Send + fmt::Debug {
     }
 }
 
+/// One that is chosen while the program runs.
+impl Installer for Box<dyn Installer> {
+    fn inspect(&mut self) -> Result<ImageState, Failure> {
+        (**self).inspect()
+    }
+
+    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
+        (**self).begin(image, resume_at)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        (**self).write(offset, bytes)
+    }
+
+    fn sync(&mut self) -> Result<u64, Failure> {
+        (**self).sync()
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        (**self).finish()
+    }
+
+    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
+        (**self).read_back(size, sha256)
+    }
+
+    fn activate(&mut self) -> Result<(), Failure> {
+        (**self).activate()
+    }
+
+    fn confirm(&mut self) -> Result<(), Failure> {
+        (**self).confirm()
+    }
+
+    fn rollback(&mut self) -> Result<(), Failure> {
+        (**self).rollback()
+    }
+
+    fn abort(&mut self) -> Result<(), Failure> {
+        (**self).abort()
+    }
+
+    fn restart(&self) -> Restart {
+        (**self).restart()
+    }
+
+    fn describe(&self) -> Option<Value> {
+        (**self).describe()
+    }
+}
+
 /// The system's boot id: another one after each start of the system. `None` where there is none.
 /// `proc` lies in `root`.
 pub(crate) fn boot_id(root: &Path) -> Option<String> {

@@ -4,13 +4,18 @@ use super::options::Slot;
 use super::{same_place, shown};
 use crate::install::part::{create, storage};
 use crate::update::{Code, Failure};
-use rustix::fs::{Advice, Mode, OFlags};
+use rustix::{
+    fs::{Advice, Mode, OFlags},
+    io::Errno,
+};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
     os::unix::fs::{FileExt, FileTypeExt},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 /// So much is read back at a time, in bytes; a multiple of every medium's block.
@@ -66,12 +71,7 @@ pub(super) fn open(target: &Slot, runs: &Slot) -> Result<(File, Place), Failure>
     };
     let found = fs::metadata(&path).map(|found| found.file_type());
     let (mut file, device) = match found {
-        Ok(found) if found.is_block_device() => {
-            // Exclusive: the kernel refuses one that is mounted or part of another device.
-            let flags = OFlags::WRONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let file = rustix::fs::open(&path, flags, Mode::empty());
-            (file.map_err(|error| failed(error.into()))?.into(), true)
-        }
+        Ok(found) if found.is_block_device() => (exclusive(&path).map_err(&failed)?, true),
         Ok(found) if !found.is_file() => {
             let why = "it is neither a block device nor a file";
             return Err(failed(io::Error::other(why)));
@@ -86,6 +86,21 @@ pub(super) fn open(target: &Slot, runs: &Slot) -> Result<(File, Place), Failure>
         shown: shown(target),
     };
     Ok((file, place))
+}
+
+/// Opens a block device that nobody uses: the kernel refuses one that is mounted or part of another
+/// device.
+fn exclusive(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut tries = 20;
+    loop {
+        tries -= 1;
+        match rustix::fs::open(path, flags, Mode::empty()) {
+            // A program being started by another thread holds what was closed here a moment ago.
+            Err(Errno::BUSY) if tries > 0 => thread::sleep(Duration::from_millis(20)),
+            other => return Ok(other?.into()),
+        }
+    }
 }
 
 /// Reads an image back from its medium and compares its SHA-256.

@@ -27,7 +27,7 @@ impl Slot {
 
 /// Where it is read which slot runs. It is never guessed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Running {
     /// The last argument of this name on the kernel's command line (`/proc/cmdline`), such as
@@ -36,6 +36,7 @@ pub enum Running {
     KernelArgument(String),
     /// A variable of the U-Boot environment that holds a slot's name, and that the boot loader sets
     /// whenever it boots another slot by itself.
+    #[serde(rename = "uboot_variable")]
     UBootVariable(String),
     /// What this symbolic link points to.
     Link(PathBuf),
@@ -45,7 +46,7 @@ pub enum Running {
 
 /// What decides which slot is started next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Switch {
     /// A symbolic link, which points to the slot that is used. It is replaced in one step. It knows no
@@ -53,8 +54,10 @@ pub enum Switch {
     /// itself.
     Link(PathBuf),
     /// Variables of the U-Boot environment.
+    #[serde(rename = "uboot")]
     UBoot(UBoot),
     /// The Raspberry Pi's `tryboot`.
+    #[serde(rename = "tryboot")]
     TryBoot(TryBoot),
     /// The user's own commands.
     Commands(SlotCommands),

@@ -108,6 +108,24 @@ fn the_variables_of_a_boot_order() {
     expect(&it, &[("BOOT_ORDER", "A"), ("BOOT_A_LEFT", "3")]);
 }
 
+/// A rollback that was stopped is done again before the device restarts.
+#[test]
+fn a_rollback_that_was_stopped() {
+    let mut device = Device::new("uboot");
+    let mut it = device.install();
+    stage(&mut it);
+    it.activate().unwrap();
+    device.reboot(true);
+    // Of its first save all five steps are done, and nothing of the switch.
+    cut::after(Some(5));
+    it.rollback().unwrap_err();
+    cut::after(None);
+    assert_eq!(device.variable("boot_slot"), "B");
+    assert_eq!(device.install().inspect().unwrap(), ImageState::New);
+    it.rollback().unwrap();
+    assert_eq!(device.install().inspect().unwrap(), ImageState::Old);
+}
+
 /// The slot that runs is what the boot loader left in a variable: after a change of it, not until the
 /// device has restarted.
 #[test]
