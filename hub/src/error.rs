@@ -98,6 +98,13 @@ impl Code {
     pub(crate) const INVALID_PROTOCOL_VERSION: Self = Self(400_001, "InvalidProtocolVersion");
     pub(crate) const ARGUMENT_INVALID: Self = Self(400_004, "ArgumentInvalid");
     pub(crate) const FORMAT: Self = Self(400_006, "IotHubFormatError");
+    pub(crate) const CONFIGURATION_CONDITION: Self =
+        Self(400_401, "InvalidConfigurationTargetCondition");
+    pub(crate) const CONFIGURATION_CONTENT: Self = Self(400_402, "InvalidConfigurationContent");
+    pub(crate) const CONFIGURATION_IMMUTABLE: Self =
+        Self(400_403, "CannotModifyImmutableConfigurationContent");
+    pub(crate) const CONFIGURATION_METRICS: Self =
+        Self(400_404, "InvalidConfigurationCustomMetricsQuery");
     pub(crate) const DESERIALIZATION: Self = Self(400_012, "DeserializationError");
     pub(crate) const UNAUTHORIZED_ACCESS: Self = Self(401_002, "IotHubUnauthorizedAccess");
     pub(crate) const UNAUTHORIZED: Self = Self(401_003, "IotHubUnauthorized");
@@ -106,8 +113,10 @@ impl Code {
     pub(crate) const NOT_FOUND: Self = Self(404_000, "NotFound");
     pub(crate) const DEVICE_NOT_FOUND: Self = Self(404_001, "DeviceNotFound");
     pub(crate) const DEVICE_NOT_ONLINE: Self = Self(404_103, "DeviceNotOnline");
+    pub(crate) const CONFIGURATION_NOT_FOUND: Self = Self(404_301, "ConfigurationNotFound");
     pub(crate) const METHOD_NOT_ALLOWED: Self = Self(405_000, "MethodNotAllowed");
     pub(crate) const DEVICE_EXISTS: Self = Self(409_001, "DeviceAlreadyExists");
+    pub(crate) const CONFIGURATION_EXISTS: Self = Self(409_401, "ConfigurationAlreadyExists");
     pub(crate) const PRECONDITION_FAILED: Self = Self(412_001, "PreconditionFailed");
     pub(crate) const TOO_LARGE: Self = Self(413_001, "MessageTooLarge");
     pub(crate) const TOO_MANY_DEVICES: Self = Self(413_002, "TooManyDevices");

@@ -9,7 +9,8 @@
 //!   observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, configurations and jobs (yet).
+//! - There are no modules, cloud-to-device messages, file uploads and jobs (yet).
+//! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
 //!
 //! ```
 //! use twinflash_hub::{Hub, Options};
@@ -38,6 +39,7 @@
 )]
 
 mod clock;
+mod configurations;
 mod error;
 mod event;
 mod identity;

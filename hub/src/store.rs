@@ -1,8 +1,8 @@
 //! Where a hub's devices are kept: nowhere, or in an embedded database that survives being killed.
 
-use crate::{error::Error, identity::Identity, sas::Keys, twin::Twin};
+use crate::{configurations::Assignment, error::Error, identity::Identity, sas::Keys, twin::Twin};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
     fmt::Display,
@@ -11,8 +11,13 @@ use std::{
 };
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-const DEVICES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("devices");
-const HUB: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("hub");
+/// Rows of JSON, each with a key.
+pub(crate) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+
+const DEVICES: Table = TableDefinition::new("devices");
+const HUB: Table = TableDefinition::new("hub");
+/// Automatic device configurations, by id.
+pub(crate) const CONFIGURATIONS: Table = TableDefinition::new("configurations");
 
 /// All that is kept of a device.
 #[derive(Clone, Serialize, Deserialize)]
@@ -21,6 +26,9 @@ pub(crate) struct Device {
     pub(crate) twin: Twin,
     /// The topic filters of a session that outlives its connection (CleanSession=0), with their QoS.
     pub(crate) subscriptions: Option<Subscriptions>,
+    /// What configurations made of it.
+    #[serde(default)]
+    pub(crate) assignment: Assignment,
 }
 
 /// Topic filters and the QoS granted for each.
@@ -74,10 +82,6 @@ impl Store {
         let Self::Disk(database) = self else {
             return Ok((None, Vec::new()));
         };
-        let failed = |error: &dyn Display| Error::State {
-            path: PathBuf::from("hub.redb"),
-            reason: format!("cannot be read: {error}; move it away to begin with an empty hub"),
-        };
         let read = || -> Result<_, redb::Error> {
             // Makes the tables of a new database, so that reading finds them.
             let transaction = database.begin_write()?;
@@ -95,16 +99,16 @@ impl Store {
             }
             Ok((policies, devices))
         };
-        let (policies, devices) = read().map_err(|error| failed(&error))?;
+        let (policies, devices) = read().map_err(|error| unreadable(&error))?;
         let policies = policies
             .map(|bytes| serde_json::from_slice(&bytes))
             .transpose()
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| unreadable(&error))?;
         let devices = devices
             .iter()
             .map(|bytes| serde_json::from_slice(bytes))
             .collect::<Result<_, _>>()
-            .map_err(|error| failed(&error))?;
+            .map_err(|error| unreadable(&error))?;
         Ok((policies, devices))
     }
 
@@ -118,37 +122,98 @@ impl Store {
         self.put(DEVICES, &device.identity.device_id, device)
     }
 
+    /// Keeps devices, all or none.
+    pub(crate) fn put_devices<'d>(
+        &self,
+        devices: impl Iterator<Item = &'d Device>,
+    ) -> Result<(), String> {
+        let rows = devices.map(|device| (device.identity.device_id.as_str(), device));
+        self.put_all(DEVICES, rows)
+    }
+
     /// Forgets a device.
     pub(crate) fn remove_device(&self, id: &str) -> Result<(), String> {
+        self.remove(DEVICES, id)
+    }
+
+    /// All rows of a table, by key.
+    pub(crate) fn rows<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, Error> {
+        let Self::Disk(database) = self else {
+            return Ok(Vec::new());
+        };
+        let read = || -> Result<_, redb::Error> {
+            // Makes the table of a new database, so that reading finds it.
+            let transaction = database.begin_write()?;
+            transaction.open_table(table)?;
+            transaction.commit()?;
+            let mut rows = Vec::new();
+            for entry in database.begin_read()?.open_table(table)?.iter()? {
+                rows.push(entry?.1.value().to_vec());
+            }
+            Ok(rows)
+        };
+        let rows = read().map_err(|error| unreadable(&error))?;
+        rows.iter()
+            .map(|row| serde_json::from_slice(row).map_err(|error| unreadable(&error)))
+            .collect()
+    }
+
+    /// Forgets a row.
+    pub(crate) fn remove(&self, table: Table, key: &str) -> Result<(), String> {
         let Self::Disk(database) = self else {
             return Ok(());
         };
         let remove = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            transaction.open_table(DEVICES)?.remove(id)?;
+            transaction.open_table(table)?.remove(key)?;
             Ok(transaction.commit()?)
         };
         blocking(remove).map_err(|error| error.to_string())
     }
 
-    fn put(
+    /// Keeps a row.
+    pub(crate) fn put(
         &self,
-        table: TableDefinition<'_, &'static str, &'static [u8]>,
+        table: Table,
         key: &str,
         value: &impl Serialize,
+    ) -> Result<(), String> {
+        self.put_all(table, [(key, value)].into_iter())
+    }
+
+    /// Keeps rows, all or none.
+    pub(crate) fn put_all<'r>(
+        &self,
+        table: Table,
+        rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
     ) -> Result<(), String> {
         let Self::Disk(database) = self else {
             return Ok(());
         };
-        let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+        let rows: Vec<_> = rows
+            .map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
+            .collect::<Result<_, serde_json::Error>>()
+            .map_err(|error| error.to_string())?;
+        if rows.is_empty() {
+            return Ok(());
+        }
         let write = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            transaction
-                .open_table(table)?
-                .insert(key, bytes.as_slice())?;
+            let mut open = transaction.open_table(table)?;
+            for (key, bytes) in &rows {
+                open.insert(*key, bytes.as_slice())?;
+            }
+            drop(open);
             Ok(transaction.commit()?)
         };
         blocking(write).map_err(|error| error.to_string())
+    }
+}
+
+fn unreadable(error: &dyn Display) -> Error {
+    Error::State {
+        path: PathBuf::from("hub.redb"),
+        reason: format!("cannot be read: {error}; move it away to begin with an empty hub"),
     }
 }
 
@@ -187,6 +252,7 @@ mod tests {
             identity: Identity::new(id, 1).unwrap(),
             twin: Twin::new(),
             subscriptions: None,
+            assignment: Assignment::default(),
         }
     }
 

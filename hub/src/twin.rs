@@ -31,6 +31,11 @@ impl Properties {
         }
     }
 
+    /// The values alone.
+    pub(crate) fn values(&self) -> &Value {
+        &self.values
+    }
+
     /// What a device gets: the values and the version.
     fn for_device(&self) -> Value {
         with(self.values.clone(), "$version", self.version.into())
@@ -191,19 +196,33 @@ impl Twin {
             }
             limits::check_patch(Section::Desired, &desired).map_err(refused)?;
             if !is_empty(&desired) {
-                let version = self.desired.version + 1;
-                let mut stamp = Map::new();
-                stamp.insert("$lastUpdated".into(), clock::now().into());
-                stamp.insert("$lastUpdatedVersion".into(), version.into());
-                self.desired.merge(&desired, &stamp);
+                told = Some(self.patch_desired(desired));
                 limits::check_size(Section::Desired, &self.desired.values).map_err(refused)?;
-                self.desired.version = version;
-                told = Some(with(desired, "$version", version.into()));
             }
         }
         self.version += 1;
         self.etag += 1;
         Ok(told)
+    }
+
+    /// Makes the desired properties what a configuration wants. Returns the patch that the device is to be told, if that
+    /// changes them.
+    pub(crate) fn set_desired(&mut self, wanted: &Value) -> Option<Value> {
+        let patch = twinflash::twin::diff(&self.desired.values, wanted)?;
+        self.version += 1;
+        self.etag += 1;
+        Some(self.patch_desired(patch))
+    }
+
+    /// Merges a patch that was checked; returns what the device is to be told.
+    fn patch_desired(&mut self, patch: Value) -> Value {
+        let version = self.desired.version + 1;
+        let mut stamp = Map::new();
+        stamp.insert("$lastUpdated".into(), clock::now().into());
+        stamp.insert("$lastUpdatedVersion".into(), version.into());
+        self.desired.merge(&patch, &stamp);
+        self.desired.version = version;
+        with(patch, "$version", version.into())
     }
 }
 

@@ -249,6 +249,13 @@ impl Engine {
         now.wall.filter(|wall| *wall >= floor)
     }
 
+    /// Size in bytes and SHA-256 of the image whose checks have passed, as they were saved.
+    pub fn image(&self) -> Option<(u64, [u8; 32])> {
+        let update = self.record.update.as_ref()?;
+        let sha256 = data_encoding::HEXLOWER.decode(update.sha256.as_ref()?.as_bytes());
+        Some((update.bytes?, sha256.ok()?.try_into().ok()?))
+    }
+
     /// Where everything stands.
     pub fn status(&self) -> Status {
         let update = self.record.update.as_ref();

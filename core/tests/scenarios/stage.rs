@@ -18,13 +18,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use twinflash::{
     contract::Contract,
-    device::{Answer, Guarded, Updater},
+    device::{Answer, Builder, Guarded, Updater},
     install::{FileInstall, Restart},
-    update::Failure,
+    update::{Code, Failure},
 };
 
 /// How long is waited for what is expected, if the scenario does not say.
@@ -182,6 +182,7 @@ impl Stage {
             "guard" => return self.guard(what),
             "kill" => self.kill(),
             "start" => return self.start(what),
+            "journal" => self.break_journal(what == "broken"),
             "corrupt" => self.corrupt(what),
             "expect" => return self.hold(what, within),
             other => return Err(format!("{other} is no step")),
@@ -259,6 +260,35 @@ impl Stage {
     }
 
     fn start(&mut self, what: &Value) -> Checked {
+        let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        loop {
+            let started = self.builder(what)?.start();
+            match (started, what.get("error")) {
+                (Ok(updater), None) => {
+                    let updater = Arc::new(updater);
+                    self.hub.twin().connected = false;
+                    let line = self.hub.serve(&updater);
+                    self.updater = Some((updater, line));
+                    return Ok(());
+                }
+                (Ok(_), Some(expected)) => {
+                    return Err(format!("it was started, in place of {expected}"));
+                }
+                // The last one returned from `close` before a slow disk did.
+                (Err(failure), None)
+                    if failure.code == Code::Locked && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                (Err(failure), None) => return Err(failure.to_string()),
+                (Err(failure), Some(expected)) => {
+                    return expect(expected, &self.failure_of(&failure), "error");
+                }
+            }
+        }
+    }
+
+    fn builder(&self, what: &Value) -> Result<Builder, String> {
         let policy = policy(&self.scenario["policy"])?;
         let contract = Contract::built_in(self.scenario["contract"].as_str().unwrap()).unwrap();
         let restart = match self.scenario["restart"].as_str() {
@@ -290,23 +320,21 @@ impl Stage {
         {
             builder = builder.current_version(version);
         }
-        match (builder.start(), what.get("error")) {
-            (Ok(updater), None) => {
-                let updater = Arc::new(updater);
-                self.hub.twin().connected = false;
-                let line = self.hub.serve(&updater);
-                self.updater = Some((updater, line));
-                Ok(())
-            }
-            (Ok(_), Some(expected)) => Err(format!("it was started, in place of {expected}")),
-            (Err(failure), None) => Err(failure.to_string()),
-            (Err(failure), Some(expected)) => expect(expected, &self.failure_of(&failure), "error"),
-        }
+        Ok(builder)
     }
 
     /// What is called before the application: counts its start, or rolls back.
     fn guard(&self, expected: &Value) -> Checked {
-        let found = match twinflash::device::guard(self.directory.join("state")) {
+        let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        let guarded = loop {
+            let guarded = twinflash::device::guard(self.directory.join("state"));
+            let locked = guarded.as_ref().err().map(|failure| failure.code) == Some(Code::Locked);
+            if !locked || expected.is_object() || Instant::now() > deadline {
+                break guarded;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let found = match guarded {
             Ok(Guarded::Nothing) => json!("nothing"),
             Ok(Guarded::Counted { starts, allowed }) => json!(format!("{starts} of {allowed}")),
             Ok(Guarded::RolledBack) => json!("rolled-back"),
@@ -354,6 +382,24 @@ impl Stage {
         }
     }
 
+    /// Directories in the place of the copies: nothing can be saved. Or the copies again.
+    fn break_journal(&self, broken: bool) {
+        let state = self.directory.join("state");
+        for copy in ["a", "b"] {
+            let (path, away) = (
+                state.join(format!("journal.{copy}")),
+                state.join(format!("away.{copy}")),
+            );
+            if broken {
+                let _ = fs::rename(&path, &away);
+                fs::create_dir(&path).unwrap();
+            } else {
+                fs::remove_dir(&path).unwrap();
+                let _ = fs::rename(&away, &path);
+            }
+        }
+    }
+
     fn no_secrets(&self) -> Checked {
         let twin = self.hub.twin();
         let said = self.said.lock().unwrap();
@@ -366,8 +412,9 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "guard", "twins", "connect", "method", "desired", "notify", "twin", "server", "reports",
-    "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
+    "journal", "guard", "twins", "connect", "method", "desired", "notify", "twin", "server",
+    "reports", "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt",
+    "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.

@@ -83,6 +83,20 @@ impl Expression {
         }
     }
 
+    /// Adds the paths of all properties in it.
+    pub(super) fn paths<'a>(&'a self, paths: &mut Vec<&'a [String]>) {
+        match self {
+            Self::Undefined | Self::Constant(_) => {}
+            Self::Path(path) => paths.push(&path.0),
+            Self::Or(parts) | Self::And(parts) => parts.iter().for_each(|part| part.paths(paths)),
+            Self::Not(part) | Self::In(part, _) | Self::Is(_, part) => part.paths(paths),
+            Self::Compare(left, _, right) | Self::Text(_, left, right) => {
+                left.paths(paths);
+                right.paths(paths);
+            }
+        }
+    }
+
     fn value<'a>(&'a self, document: &'a dyn Document) -> Option<Cow<'a, Value>> {
         match self {
             Self::Constant(value) => Some(Cow::Borrowed(value)),

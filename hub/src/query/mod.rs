@@ -143,10 +143,7 @@ impl Query {
     }
 
     /// The rows of all given documents, in their order or, if grouped, in a stable one of their own.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "metrics of configurations take whole results")
-    )]
+    #[cfg(test)]
     pub(crate) fn select<'d>(
         &self,
         documents: impl IntoIterator<Item = &'d dyn Document>,
@@ -172,12 +169,17 @@ impl Query {
 
 impl Condition {
     /// Parses a condition alone, as the target of a configuration or job has it. `*`, or nothing, means all documents.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "configurations and jobs have such conditions")
-    )]
     pub(crate) fn parse(text: &str) -> Result<Self, QueryError> {
         parse::condition(text)
+    }
+
+    /// The paths of all properties it is about.
+    pub(crate) fn paths(&self) -> Vec<&[String]> {
+        let mut paths = Vec::new();
+        if let Some(expression) = &self.0 {
+            expression.paths(&mut paths);
+        }
+        paths
     }
 
     /// Whether a document fulfils it.

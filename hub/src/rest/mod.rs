@@ -1,5 +1,6 @@
 //! The back end's side: REST at Azure's paths, and MQTT over WebSockets on the same port.
 
+mod configurations;
 mod devices;
 mod query;
 mod twins;
@@ -58,6 +59,14 @@ pub(crate) fn router(hub: Arc<Shared>) -> Router {
             get(twins::get).patch(twins::patch).put(twins::put),
         )
         .route("/twins/{id}/methods", post(twins::invoke))
+        .route("/configurations", get(configurations::list))
+        .route("/configurations/testQueries", post(configurations::test))
+        .route(
+            "/configurations/{id}",
+            get(configurations::get)
+                .put(configurations::put)
+                .delete(configurations::delete),
+        )
         .route("/statistics/devices", get(devices::statistics))
         .route("/statistics/service", get(devices::service_statistics))
         .fallback(not_found)
@@ -105,6 +114,7 @@ fn operation(method: &Method, path: &str) -> Option<Operation> {
     match (first, second, third) {
         ("devices", Some("query"), None) => Some(Operation::Query),
         ("devices", ..) | ("statistics", ..) => Some(Operation::Registry),
+        ("configurations", ..) => Some(Operation::Configuration),
         ("twins", _, None) if *method == Method::GET => Some(Operation::TwinRead),
         ("twins", _, None) => Some(Operation::TwinUpdate),
         _ => None,
@@ -267,6 +277,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
         axum::extract::Path::<String>::from_request_parts(parts, state)
             .await
             .map(|axum::extract::Path(id)| Self(id))
-            .map_err(|_| Refusal::argument("The path holds no device id."))
+            .map_err(|_| Refusal::argument("The path holds no id."))
     }
 }

@@ -2,17 +2,19 @@
 //! before anybody is told.
 
 mod access;
+mod configurations;
 mod connections;
 mod query;
 
 use crate::{
     clock,
+    configurations::{Assignment, Configuration, Definition},
     error::{Code, Error, Refusal, internal},
     event::{DisconnectReason, Event, Observer},
     identity::{self, Activity, Authentication, Identity},
     methods::Calls,
     sas::{Keys, POLICIES},
-    store::{Device, Policies, Store},
+    store::{self, Device, Policies, Store},
     throttle::Throttle,
     twin::Twin,
     x509::Authorities,
@@ -23,7 +25,7 @@ use connections::Live;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::{Notify, watch};
 
@@ -38,6 +40,7 @@ struct Entry {
 
 struct State {
     entries: BTreeMap<String, Entry>,
+    configurations: BTreeMap<String, Arc<Configuration>>,
     store: Store,
     next_connection: u64,
 }
@@ -91,17 +94,31 @@ impl Shared {
                 )
             })
             .collect();
+        let definitions: Vec<Definition> = store.rows(store::CONFIGURATIONS)?;
+        let configurations = definitions
+            .into_iter()
+            .map(|definition| {
+                let id = definition.id.clone();
+                let configuration = Configuration::new(definition).map_err(|refusal| {
+                    Error::System(format!("configuration {id}: {}", refusal.message))
+                })?;
+                Ok((id, Arc::new(configuration)))
+            })
+            .collect::<Result<_, Error>>()?;
+        let mut state = State {
+            entries,
+            configurations,
+            store,
+            next_connection: 1,
+        };
+        state.configure_all().map_err(Error::System)?;
         Ok(Self {
             host_name,
             observer,
             policies,
             authorities,
             throttle,
-            state: Mutex::new(State {
-                entries,
-                store,
-                next_connection: 1,
-            }),
+            state: Mutex::new(state),
             calls: Calls::default(),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -180,11 +197,15 @@ impl Shared {
                     identity: Identity::new(id, clock::unix_nanos()).map_err(internal)?,
                     twin: Twin::new(),
                     subscriptions: None,
+                    assignment: Assignment::default(),
                 }
             }
             (None, _) => return Err(Refusal::no_device(id)),
         };
         device.identity.update(body)?;
+        if known.is_none() {
+            state.configure(&mut device);
+        }
         let enabled = device.identity.enabled;
         let entry = state.save(device)?;
         if !enabled && let Some(live) = &mut entry.live {
@@ -247,24 +268,25 @@ impl Shared {
         if_match.check(&entry.device.twin.etag())?;
         let mut device = entry.device.clone();
         let told = device.twin.update(body, replace)?;
+        let configured = state.configure(&mut device);
         let entry = state.save(device)?;
-        let version = entry.device.twin.desired.version;
-        if let (Some(patch), Some(live)) = (&told, &mut entry.live) {
-            let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
-            if live.subscribed_to(&topic) {
-                live.send(topic, patch.to_string().into_bytes());
-            }
-        }
+        let told: Vec<Value> = told.into_iter().chain(configured).collect();
+        told.iter().for_each(|patch| entry.send_desired(patch));
         let shown = entry.shown_twin();
         drop(state);
-        if let Some(patch) = told {
-            self.tell(&Event::DesiredPatched {
-                device: id.into(),
-                patch,
-                version,
-            });
+        for patch in told {
+            self.tell_desired(id, patch);
         }
         Ok(shown)
+    }
+
+    /// Tells the observer that a device's desired properties changed.
+    fn tell_desired(&self, id: &str, patch: Value) {
+        self.tell(&Event::DesiredPatched {
+            device: id.into(),
+            version: version(&patch),
+            patch,
+        });
     }
 
     pub(crate) fn device_twin(&self, id: &str) -> Result<Value, Refusal> {
@@ -292,7 +314,13 @@ impl Shared {
         }
         device.twin.patch_reported(patch)?;
         let version = device.twin.reported.version;
-        state.save(device)?;
+        let configured = state.configure(&mut device);
+        let entry = state.save(device)?;
+        if let Some(patch) = configured {
+            entry.send_desired(&patch);
+            drop(state);
+            self.tell_desired(id, patch);
+        }
         Ok(version)
     }
 }
@@ -325,8 +353,24 @@ impl State {
 }
 
 impl Entry {
+    /// Sends a patch of the desired properties if the device is there to hear it.
+    fn send_desired(&mut self, patch: &Value) {
+        let version = version(patch);
+        let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
+        if let Some(live) = &mut self.live
+            && live.subscribed_to(&topic)
+        {
+            live.send(topic, patch.to_string().into_bytes());
+        }
+    }
+
     fn shown_twin(&self) -> Value {
         let mut shown = self.device.twin.for_service();
+        if let (Some(configurations), Value::Object(shown)) =
+            (self.device.assignment.shown(), &mut shown)
+        {
+            shown.insert("configurations".into(), configurations);
+        }
         if let (Value::Object(shown), Value::Object(rest)) = (&mut shown, self.shown_identity()) {
             shown.extend(rest);
         }
@@ -350,6 +394,11 @@ impl Entry {
             "capabilities": {"iotEdge": false},
         })
     }
+}
+
+/// The `$version` of a patch.
+fn version(patch: &Value) -> u64 {
+    patch.get("$version").and_then(Value::as_u64).unwrap_or(0)
 }
 
 /// The condition of a request's `If-Match` header.

@@ -1,8 +1,11 @@
 //! Twins as the documents of queries.
 
 use super::{Entry, Shared};
-use crate::query::{Document, take, walk};
-use serde_json::Value;
+use crate::{
+    configurations::Assignment,
+    query::{Document, take, walk},
+};
+use serde_json::{Value, json};
 use std::{
     borrow::Cow,
     ops::{Bound, ControlFlow},
@@ -46,6 +49,17 @@ impl Document for Entry {
             ("connectionState", []) => Some(Cow::Owned(self.activity.state().into())),
             ("etag", []) => Some(Cow::Owned(twin.etag().into())),
             ("version", []) => Some(Cow::Owned(twin.version.into())),
+            ("configurations", []) => self.device.assignment.shown().map(Cow::Owned),
+            ("configurations", [id, rest @ ..]) => {
+                let applied = *self.device.assignment.applied.get(id)?;
+                match rest {
+                    [] => Some(Cow::Owned(json!({"status": Assignment::status(applied)}))),
+                    [name] if name == "status" => {
+                        Some(Cow::Owned(Assignment::status(applied).into()))
+                    }
+                    _ => None,
+                }
+            }
             ("tags", rest) => walk(&twin.tags, rest).map(Cow::Borrowed),
             ("properties", [name, rest @ ..]) => match name.as_str() {
                 "desired" => twin.desired.value(rest),
@@ -66,7 +80,6 @@ impl Document for Entry {
 mod tests {
     use super::*;
     use crate::{identity::Identity, state::Activity, store::Device, twin::Twin};
-    use serde_json::json;
 
     #[test]
     fn a_twin_answers_single_questions_as_its_whole_does() {
@@ -82,6 +95,10 @@ mod tests {
                 identity: Identity::new("d", 1).unwrap(),
                 twin,
                 subscriptions: Default::default(),
+                assignment: serde_json::from_value(
+                    json!({"applied": {"c": true, "d": false}, "written": {}}),
+                )
+                .unwrap(),
             },
             activity: Activity::none(),
             live: None,
