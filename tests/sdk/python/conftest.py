@@ -50,7 +50,7 @@ def may_use(port):
 @pytest.fixture(scope="session")
 def hub():
     command = shlex.split(os.environ["TWINFLASH_HUB"])
-    for device in ["d1", "d2", "agent-1", "agent-2", "agent-3"]:
+    for device in ["d1", "d2", "agent-1", "agent-2", "agent-3", "chiller", "job-1", "job-2"]:
         command += ["--device", device]
     command += ["--mqtt-port", "8883"]
     command += ["--https-port", "443" if may_use(443) else "0"]

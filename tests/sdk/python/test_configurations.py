@@ -69,14 +69,14 @@ def test_the_tutorial_s_metrics_follow_a_device(hub, registry, configurations):
     wanted = {"fwVersion": "2", "fwPackageURI": "https://secure/fw", "fwPackageCheckValue": "00"}
     made = configurations.create_configuration(tutorial(wanted))
     assert made.system_metrics.results == {"targetedCount": 0, "appliedCount": 0}
-    client = IoTHubDeviceClient.create_from_connection_string(hub.device("d2"), server_verification_cert=hub.ca_pem)
+    client = IoTHubDeviceClient.create_from_connection_string(hub.device("chiller"), server_verification_cert=hub.ca_pem)
     patches = []
     client.on_twin_desired_properties_patch_received = patches.append
     client.connect()
     try:
         # One more call answers only when the device has subscribed.
         client.patch_twin_reported_properties({"firmware": {"fwUpdateStatus": "current"}})
-        registry.update_twin("d2", Twin(tags={"devicetype": "chiller"}))
+        registry.update_twin("chiller", Twin(tags={"devicetype": "chiller"}))
         eventually(lambda: patches, "the setting reaches the device")
         assert patches[0]["firmware"] == wanted
         for status, name in [
@@ -87,7 +87,7 @@ def test_the_tutorial_s_metrics_follow_a_device(hub, registry, configurations):
             shown = configurations.get_configuration(ID)
             assert shown.metrics.results == {**dict.fromkeys(METRICS, 0), name: 1}, status
             assert shown.system_metrics.results == {"targetedCount": 1, "appliedCount": 1}
-        registry.update_twin("d2", Twin(tags={"devicetype": None}))
+        registry.update_twin("chiller", Twin(tags={"devicetype": None}))
         eventually(lambda: len(patches) == 2, "the setting is taken back")
         assert patches[1] == {"firmware": None, "$version": patches[0]["$version"] + 1}
         assert configurations.get_configuration(ID).metrics.results == dict.fromkeys(METRICS, 0)

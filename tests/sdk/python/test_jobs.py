@@ -24,7 +24,7 @@ def jobs(hub):
 def request(name, **what):
     start = datetime.datetime.now(datetime.timezone.utc)
     what = {"start_time": start, "max_execution_time_in_seconds": 60, **what}
-    return JobRequest(job_id=name, query_condition="deviceId IN ['d1', 'd2']", **what)
+    return JobRequest(job_id=name, query_condition="deviceId IN ['job-1', 'job-2']", **what)
 
 
 def ended(jobs, name):
@@ -46,7 +46,7 @@ def test_a_twin_job(jobs, registry):
     assert (made.job_id, made.type, made.status) == ("twins", "scheduleUpdateTwin", "scheduled")
     status, counts = ended(jobs, "twins")
     assert (status, counts.device_count, counts.succeeded_count) == ("completed", 2, 2)
-    for name in ["d1", "d2"]:
+    for name in ["job-1", "job-2"]:
         assert registry.get_twin(name).properties.desired["job"] == {"n": 1}
     with pytest.raises(HttpOperationError) as caught:
         jobs.create_scheduled_job("twins", request("twins", type="scheduleUpdateTwin", update_twin=patch))
@@ -54,7 +54,7 @@ def test_a_twin_job(jobs, registry):
 
 
 def test_a_method_job(hub, jobs, registry):
-    client = IoTHubDeviceClient.create_from_connection_string(hub.device("d1"), server_verification_cert=hub.ca_pem)
+    client = IoTHubDeviceClient.create_from_connection_string(hub.device("job-1"), server_verification_cert=hub.ca_pem)
     client.connect()
     try:
         client.on_method_request_received = lambda call: client.send_method_response(
@@ -68,9 +68,9 @@ def test_a_method_job(hub, jobs, registry):
         client.shutdown()
     found = results(registry, "methods")
     # The SDK reads each row as a twin; what a twin does not have is beside it.
-    answer = found["d1"].additional_properties["outcome"]["deviceMethodResponse"]
+    answer = found["job-1"].additional_properties["outcome"]["deviceMethodResponse"]
     assert answer == {"status": 200, "payload": {"said": {"x": 1}}}
-    assert found["d2"].additional_properties["error"]["code"] == "DeviceNotOnline"
+    assert found["job-2"].additional_properties["error"]["code"] == "DeviceNotOnline"
 
 
 def test_a_job_is_cancelled_before_it_starts(jobs, registry):
@@ -79,7 +79,7 @@ def test_a_job_is_cancelled_before_it_starts(jobs, registry):
     jobs.create_scheduled_job("late", request("late", type="scheduleUpdateTwin", update_twin=patch, start_time=later))
     assert jobs.get_scheduled_job("late").status == "scheduled"
     assert jobs.cancel_scheduled_job("late").status == "cancelled"
-    assert "never" not in (registry.get_twin("d1").tags or {})
+    assert "never" not in (registry.get_twin("job-1").tags or {})
 
 
 def test_jobs_are_asked_for(jobs):
