@@ -329,7 +329,10 @@ fn look(service: &Service, job: &str) -> Result<Value, Refused> {
 
 /// What a job did with each device.
 fn devices_of(job: &str) -> String {
-    format!("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = {}", quoted(job))
+    format!(
+        "SELECT * FROM devices.jobs WHERE devices.jobs.jobId = {}",
+        quoted(job)
+    )
 }
 
 fn show(screen: &Screen, job: &Value) {

@@ -299,6 +299,7 @@ impl Counts {
             ("not applied", held, Tone::Dim),
             ("waiting", self.waiting, Tone::Normal),
         ];
+        parts.retain(|(name, devices, _)| *devices > 0 || *name == "waiting");
         let running = self.running.iter();
         parts.extend(running.map(|(status, devices)| (status.as_str(), *devices, Tone::Running)));
         parts.push(("done", self.done, Tone::Good));

@@ -213,6 +213,34 @@ fn wrong_configurations_are_not_created() {
     );
     assert_eq!(world.ask(&["config", "list"]).out, "");
 
+    // What every device would refuse is said.
+    let file = world.path("image");
+    let asked = [
+        "config",
+        "create",
+        "http",
+        "--target",
+        "tags.x = 1",
+        "--version",
+        "1",
+    ];
+    let done = world.ask(
+        &[
+            &asked[..],
+            &["--image", "http://h/i?sig=SECRET", "--from", text(&file)],
+        ]
+        .concat(),
+    );
+    assert_eq!(done.status, Some(0), "{done:?}");
+    assert!(
+        done.err.starts_with("devices refuse this unless"),
+        "{done:?}"
+    );
+    assert!(
+        done.err.contains("http://h/i") && !done.err.contains("SECRET"),
+        "{done:?}"
+    );
+
     // The place is marked.
     let image = world.path("image");
     let done = world.show(&[
