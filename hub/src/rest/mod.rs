@@ -13,12 +13,13 @@ use crate::{
     sas::Rights,
     server::Slot,
     state::{IfMatch, Shared},
+    throttle::Operation,
 };
 use axum::{
     Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -94,14 +95,32 @@ async fn wrong_method() -> Refusal {
     )
 }
 
-/// Lets through only requests with a good token and an `api-version`, before their body is read.
+/// Lets through only requests with a good token and an `api-version`, and not too many, before their body is read.
 async fn authenticate(State(hub): Hub, mut request: Request, next: Next) -> Response {
-    match check(&hub, request.headers(), request.uri()) {
+    let checked = check(&hub, request.headers(), request.uri()).and_then(|rights| {
+        operation(request.method(), request.uri().path())
+            .map_or(Ok(()), |operation| hub.throttle.take(operation))?;
+        Ok(rights)
+    });
+    match checked {
         Ok(rights) => {
             request.extensions_mut().insert(rights);
             next.run(request).await
         }
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// What a request counts as. Direct methods are not here: they count by their payload.
+fn operation(method: &Method, path: &str) -> Option<Operation> {
+    let mut segments = path.split('/').skip(1);
+    let (first, second, third) = (segments.next()?, segments.next(), segments.next());
+    match (first, second, third) {
+        ("devices", Some("query"), None) => Some(Operation::Query),
+        ("devices", ..) | ("statistics", ..) => Some(Operation::Registry),
+        ("twins", _, None) if *method == Method::GET => Some(Operation::TwinRead),
+        ("twins", _, None) => Some(Operation::TwinUpdate),
+        _ => None,
     }
 }
 
