@@ -315,3 +315,17 @@ fn devices_with_certificates_are_registered() {
     let wrong = ["devices", "create", "c4", "--thumbprint", "xyz"];
     assert_fails(&world.ask(&wrong), "localhost refuses device \"c4\": ");
 }
+
+#[test]
+fn a_connection_string_is_the_one_the_hub_prints() {
+    for options in [&[][..], &["--host-name", "fw.azure-devices.net"]] {
+        let world = World::with_hub(options);
+        let port = world.ready["mqttPort"].to_string();
+        let shown = world.show(&["devices", "show", DEVICE, "--keys", "--mqtt-port", &port]);
+        assert_eq!(shown.status, Some(0), "{shown:?}");
+        assert!(
+            shown.out.contains(&format!("  {}\n", world.connection())),
+            "{shown:?}"
+        );
+    }
+}
