@@ -21,6 +21,7 @@ mod follow;
 mod guard;
 mod hub;
 mod image;
+mod log;
 mod screen;
 mod secret;
 mod service;

@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Code::InstallFailed`], naming the program and how it ended: not started, another status, a
 /// signal, or no end within `limit`.
-pub(crate) fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<String, Failure> {
+pub fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<String, Failure> {
     let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
