@@ -46,6 +46,7 @@ fn the_ready_line_is_what_scripts_rely_on() {
             "hostName",
             "httpsPort",
             "mqttPort",
+            "policies",
             "serviceConnectionString"
         ]
     );

@@ -109,14 +109,17 @@ impl Code {
     pub(crate) const UNAUTHORIZED_ACCESS: Self = Self(401_002, "IotHubUnauthorizedAccess");
     pub(crate) const UNAUTHORIZED: Self = Self(401_003, "IotHubUnauthorized");
     pub(crate) const TWIN_TOO_LARGE: Self = Self(403_100, "TwinSizeExceeded");
+    pub(crate) const JOB_QUOTA_EXCEEDED: Self = Self(403_003, "JobQuotaExceeded");
     pub(crate) const TOO_MANY_METHODS: Self = Self(403_800, "TooManyMethodCalls");
     pub(crate) const NOT_FOUND: Self = Self(404_000, "NotFound");
     pub(crate) const DEVICE_NOT_FOUND: Self = Self(404_001, "DeviceNotFound");
     pub(crate) const DEVICE_NOT_ONLINE: Self = Self(404_103, "DeviceNotOnline");
     pub(crate) const CONFIGURATION_NOT_FOUND: Self = Self(404_301, "ConfigurationNotFound");
+    pub(crate) const JOB_NOT_FOUND: Self = Self(404_002, "JobNotFound");
     pub(crate) const METHOD_NOT_ALLOWED: Self = Self(405_000, "MethodNotAllowed");
     pub(crate) const DEVICE_EXISTS: Self = Self(409_001, "DeviceAlreadyExists");
     pub(crate) const CONFIGURATION_EXISTS: Self = Self(409_401, "ConfigurationAlreadyExists");
+    pub(crate) const JOB_EXISTS: Self = Self(409_005, "JobAlreadyExists");
     pub(crate) const PRECONDITION_FAILED: Self = Self(412_001, "PreconditionFailed");
     pub(crate) const TOO_LARGE: Self = Self(413_001, "MessageTooLarge");
     pub(crate) const TOO_MANY_DEVICES: Self = Self(413_002, "TooManyDevices");

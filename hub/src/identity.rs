@@ -273,6 +273,29 @@ mod tests {
     }
 
     #[test]
+    fn every_authentication_is_kept() {
+        let mut identity = Identity::new("d", 7).unwrap();
+        let thumbprint = "aB".repeat(20);
+        let thumbprint = json!({"primaryThumbprint": thumbprint, "secondaryThumbprint": null});
+        for authentication in [
+            json!({"type": "sas"}),
+            json!({"type": "selfSigned", "x509Thumbprint": thumbprint}),
+            json!({"type": "certificateAuthority"}),
+        ] {
+            let body = json!({"authentication": authentication});
+            identity.update(&body).unwrap();
+            let kept = serde_json::to_vec(&identity).unwrap();
+            let again: Identity = serde_json::from_slice(&kept).unwrap();
+            let shown = |identity: &Identity| identity.shown(&Activity::none());
+            assert_eq!(shown(&again), shown(&identity));
+            assert_eq!(
+                shown(&again)["authentication"]["type"],
+                authentication["type"]
+            );
+        }
+    }
+
+    #[test]
     fn device_ids() {
         for id in ["a", "a-:.+%_#*?!(),=@$'9", &"x".repeat(128)] {
             assert!(check_device_id(id).is_ok(), "{id}");

@@ -9,7 +9,7 @@
 //!   observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads and jobs (yet).
+//! - There are no modules, cloud-to-device messages and file uploads (yet).
 //! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
 //!
 //! ```
@@ -43,6 +43,7 @@ mod configurations;
 mod error;
 mod event;
 mod identity;
+mod jobs;
 mod methods;
 mod mqtt;
 mod options;

@@ -28,7 +28,7 @@ const METER: usize = 4 * 1024;
 const MAX_OPEN: usize = 100;
 
 /// A back end's call.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
     name: String,
     /// Nothing at all is an empty body for the device, which is not the same as `null`.

@@ -3,7 +3,7 @@
 use crate::{
     error::{Code, Error},
     event::DisconnectReason,
-    mqtt,
+    jobs, mqtt,
     options::{Info, Options},
     rest::{self, Peer},
     state::{IfMatch, Shared},
@@ -114,6 +114,7 @@ impl Hub {
             runtime.spawn(port.accept(listener));
         }
         drop(alive);
+        runtime.spawn(jobs::resume(shared.clone()));
         // A thread of its own, so that the hub may be stopped from inside another runtime too.
         let hub = shared.clone();
         let thread = std::thread::Builder::new()

@@ -18,6 +18,10 @@ const DEVICES: Table = TableDefinition::new("devices");
 const HUB: Table = TableDefinition::new("hub");
 /// Automatic device configurations, by id.
 pub(crate) const CONFIGURATIONS: Table = TableDefinition::new("configurations");
+/// Jobs, by id.
+pub(crate) const JOBS: Table = TableDefinition::new("jobs");
+/// What jobs did with each device.
+pub(crate) const JOB_DEVICES: Table = TableDefinition::new("job_devices");
 
 /// All that is kept of a device.
 #[derive(Clone, Serialize, Deserialize)]
@@ -160,12 +164,25 @@ impl Store {
 
     /// Forgets a row.
     pub(crate) fn remove(&self, table: Table, key: &str) -> Result<(), String> {
+        self.remove_all(table, [key].into_iter())
+    }
+
+    /// Forgets rows, all or none.
+    pub(crate) fn remove_all<'r>(
+        &self,
+        table: Table,
+        keys: impl Iterator<Item = &'r str>,
+    ) -> Result<(), String> {
         let Self::Disk(database) = self else {
             return Ok(());
         };
         let remove = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            transaction.open_table(table)?.remove(key)?;
+            let mut open = transaction.open_table(table)?;
+            for key in keys {
+                open.remove(key)?;
+            }
+            drop(open);
             Ok(transaction.commit()?)
         };
         blocking(remove).map_err(|error| error.to_string())

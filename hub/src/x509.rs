@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{path::PathBuf, sync::Arc};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// The thumbprints of the certificates that may stand for a device, as they were given.
 #[derive(Clone, Serialize, Deserialize)]
@@ -153,10 +153,18 @@ impl ClientCertVerifier for AnyCertificate {
 
     fn verify_client_cert(
         &self,
-        _: &CertificateDer<'_>,
+        certificate: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        // The check of the signature refuses it anyway, but in words that help nobody.
+        if X509Certificate::from_der(certificate)
+            .is_ok_and(|(_, certificate)| certificate.version() != X509Version::V3)
+        {
+            return Err(rustls::Error::General(
+                "the client certificate is not of X.509 version 3; openssl x509 makes such with -extfile".into(),
+            ));
+        }
         Ok(ClientCertVerified::assertion())
     }
 

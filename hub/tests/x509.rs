@@ -12,7 +12,7 @@ use common::{Connect, Device, Fixture, start_with, tls_as};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 use tempfile::TempDir;
 use twinflash_hub::{Error, Hub, Options};
@@ -47,8 +47,8 @@ impl Certificates {
         self.file(&certificate)
     }
 
-    /// Signs a certificate for `common_name` that ended yesterday.
-    fn expired(&self, name: &str, common_name: &str, issuer: &str) {
+    /// Signs a certificate for so many days, which may be negative; without extensions it is of version 1.
+    fn signed(&self, name: &str, common_name: &str, issuer: &str, days: &str, extensions: &str) {
         let file = |end: &str| self.file(&format!("{name}.{end}"));
         let subject = format!("/CN={common_name}");
         self.make(name, common_name, Some(issuer), &["-days", "2"]);
@@ -56,11 +56,11 @@ impl Certificates {
             .openssl()
             .args(["req", "-new", "-subj", &subject, "-key"])
             .args([file("key"), "-out".into(), file("csr")]));
-        std::fs::write(file("ext"), "basicConstraints=critical,CA:FALSE\n").unwrap();
+        std::fs::write(file("ext"), extensions).unwrap();
         let [key, issuer] = ["key", "pem"].map(|end| format!("{issuer}.{end}"));
         run(self
             .openssl()
-            .args(["x509", "-req", "-days", "-1", "-CAcreateserial"])
+            .args(["x509", "-req", "-days", days, "-CAcreateserial"])
             .args(["-CA", &issuer, "-CAkey", &key, "-in"])
             .args([file("csr"), "-extfile".into(), file("ext")])
             .args(["-out".into(), file("pem")]));
@@ -203,7 +203,8 @@ fn an_authority_lets_in_what_it_signed_under_the_device_s_name() {
     certificates.device("named-else", "y", "root");
     certificates.device("strange", "x", "stranger");
     certificates.device("below", "x", "intermediate");
-    certificates.expired("expired", "x", "root");
+    let end = "basicConstraints=critical,CA:FALSE";
+    certificates.signed("expired", "x", "root", "-1", end);
     let hub = start_with(Options {
         x509_devices: vec![("x".into(), None)],
         trusted_authorities: vec![root],
@@ -250,6 +251,22 @@ fn without_a_trusted_authority_there_is_nothing_to_check_with() {
     });
     assert_eq!(certificates.connect(&hub, "x", "good").err(), Some(5));
     hub.refused_because("the hub trusts none");
+}
+
+#[test]
+fn an_old_certificate_is_refused_in_words_that_help() {
+    let certificates = Certificates::new();
+    certificates.authority("root", None);
+    certificates.signed("old", "x", "root", "1", "");
+    let hub = start_with(Options::default());
+    let address = format!("127.0.0.1:{}", hub.info().mqtt_port);
+    // rustls would not send it.
+    let mut openssl = certificates.openssl();
+    openssl.args([
+        "s_client", "-cert", "old.pem", "-key", "old.key", "-connect",
+    ]);
+    openssl.arg(address).stdin(Stdio::null()).output().unwrap();
+    hub.refused_because("not of X.509 version 3");
 }
 
 #[test]

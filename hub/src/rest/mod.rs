@@ -2,6 +2,7 @@
 
 mod configurations;
 mod devices;
+mod jobs;
 mod query;
 mod twins;
 mod websocket;
@@ -67,6 +68,9 @@ pub(crate) fn router(hub: Arc<Shared>) -> Router {
                 .put(configurations::put)
                 .delete(configurations::delete),
         )
+        .route("/jobs/v2/query", get(jobs::query))
+        .route("/jobs/v2/{id}", get(jobs::get).put(jobs::put))
+        .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
         .route("/statistics/devices", get(devices::statistics))
         .route("/statistics/service", get(devices::service_statistics))
         .fallback(not_found)

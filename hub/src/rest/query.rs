@@ -3,7 +3,7 @@
 use super::{Body, Caller, Hub};
 use crate::{
     error::Refusal,
-    query::{Query, Source},
+    query::{Document, Query, Source},
     sas::Rights,
 };
 use axum::{
@@ -35,65 +35,49 @@ pub(super) async fn query(
         .ok_or_else(|| Refusal::argument("The body should be {\"query\": \"…\"}."))?;
     let query = Query::parse(text)
         .map_err(|error| Refusal::argument(format!("The query is wrong: {error}.")))?;
-    let start = match header(&headers, "x-ms-continuation") {
-        Some(token) => Continuation::decode(token, text).ok_or_else(|| {
-            Refusal::argument("x-ms-continuation is not one that this hub gave for this query.")
-        })?,
-        None => Continuation::default(),
-    };
-    let mut page = Page::new(start, page_size(&headers)?, query.top());
-
-    // No job has run yet: there are no such documents.
-    if query.source() == Source::Devices {
-        let mut groups = query.is_grouped().then(|| query.groups());
-        let mut after = page.last.after.clone();
-        while let Some(next) = hub.visit_twins(after.as_deref(), &mut |id, twin| {
-            if !query.matches(twin) {
+    let mut page = Page::read(&headers, text, query.top())?;
+    let mut groups = query.is_grouped().then(|| query.groups());
+    let mut after = page.after();
+    loop {
+        let mut visit = |key: &str, document: &dyn Document| {
+            if !query.matches(document) {
                 return ControlFlow::Continue(());
             }
             match &mut groups {
                 Some(groups) => {
-                    groups.add(twin);
+                    groups.add(document);
                     ControlFlow::Continue(())
                 }
-                None => page.add(|| query.row(twin), Some(id)),
+                None => page.add(|| query.row(document), Some(key)),
             }
-        }) {
-            after = Some(next);
-            tokio::task::yield_now().await;
-        }
-        // Groups are counted anew for each page, and come in a stable order.
-        let skipped = usize::try_from(page.last.rows).unwrap_or(usize::MAX);
-        for row in groups
-            .into_iter()
-            .flat_map(|groups| groups.rows().skip(skipped))
-        {
-            if page.add(|| row, None).is_break() {
-                break;
+        };
+        after = match query.source() {
+            Source::Devices => hub.visit_twins(after.as_deref(), &mut visit),
+            Source::Jobs => {
+                hub.visit_device_jobs(after.as_deref(), &mut |key, job| visit(key, job))
             }
+        };
+        if after.is_none() {
+            break;
         }
+        tokio::task::yield_now().await;
     }
-
-    let mut headers = HeaderMap::new();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json; charset=utf-8"),
-    );
-    headers.insert(
-        HeaderName::from_static("x-ms-item-type"),
-        HeaderValue::from_static(match (query.source(), query.is_whole()) {
-            (Source::Jobs, _) => "DeviceJob",
-            (Source::Devices, true) => "Twin",
-            (Source::Devices, false) => "Raw",
-        }),
-    );
-    if page.more
-        && let Ok(token) = HeaderValue::from_str(&page.last.encode(text))
+    // Groups are counted anew for each page, and come in a stable order.
+    let skipped = usize::try_from(page.last.rows).unwrap_or(usize::MAX);
+    for row in groups
+        .into_iter()
+        .flat_map(|groups| groups.rows().skip(skipped))
     {
-        headers.insert(HeaderName::from_static("x-ms-continuation"), token);
+        if page.add(|| row, None).is_break() {
+            break;
+        }
     }
-    page.body.push(b']');
-    Ok((headers, page.body))
+    let item_type = match (query.source(), query.is_whole()) {
+        (Source::Jobs, _) => "DeviceJob",
+        (Source::Devices, true) => "Twin",
+        (Source::Devices, false) => "Raw",
+    };
+    Ok(page.answer(item_type, text))
 }
 
 /// A header's text, if it has one: the SDKs send empty ones.
@@ -117,7 +101,7 @@ fn page_size(headers: &HeaderMap) -> Result<usize, Refusal> {
 }
 
 /// The rows of one answer.
-struct Page {
+pub(super) struct Page {
     /// The JSON array, but for its end.
     body: Vec<u8>,
     /// How many more rows fit.
@@ -131,18 +115,58 @@ struct Page {
 }
 
 impl Page {
-    fn new(start: Continuation, size: usize, top: Option<u64>) -> Self {
-        Self {
+    /// The page that a request's headers ask for.
+    pub(super) fn read(
+        headers: &HeaderMap,
+        query: &str,
+        top: Option<u64>,
+    ) -> Result<Self, Refusal> {
+        let last = match header(headers, "x-ms-continuation") {
+            Some(token) => Continuation::decode(token, query).ok_or_else(|| {
+                Refusal::argument("x-ms-continuation is not one that this hub gave for this query.")
+            })?,
+            None => Continuation::default(),
+        };
+        Ok(Self {
             body: vec![b'['],
-            room: size,
+            room: page_size(headers)?,
             top: top.unwrap_or(u64::MAX),
             more: false,
-            last: start,
+            last,
+        })
+    }
+
+    /// The key of the last row so far.
+    pub(super) fn after(&self) -> Option<String> {
+        self.last.after.clone()
+    }
+
+    /// The response.
+    pub(super) fn answer(mut self, item_type: &'static str, query: &str) -> (HeaderMap, Vec<u8>) {
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=utf-8"),
+        );
+        headers.insert(
+            HeaderName::from_static("x-ms-item-type"),
+            HeaderValue::from_static(item_type),
+        );
+        if self.more
+            && let Ok(token) = HeaderValue::from_str(&self.last.encode(query))
+        {
+            headers.insert(HeaderName::from_static("x-ms-continuation"), token);
         }
+        self.body.push(b']');
+        (headers, self.body)
     }
 
     /// Takes a row, unless the page is full or the query has had all of its rows.
-    fn add(&mut self, row: impl FnOnce() -> Value, device: Option<&str>) -> ControlFlow<()> {
+    pub(super) fn add(
+        &mut self,
+        row: impl FnOnce() -> Value,
+        key: Option<&str>,
+    ) -> ControlFlow<()> {
         if self.last.rows >= self.top {
             return ControlFlow::Break(());
         }
@@ -160,22 +184,22 @@ impl Page {
             0
         };
         self.last.rows += 1;
-        self.last.after = device.map(str::to_owned);
+        self.last.after = key.map(str::to_owned);
         ControlFlow::Continue(())
     }
 }
 
-/// Where an answer ended. Devices that come and go do not shift it: it is an id, not a number.
+/// Where an answer ended. Rows that come and go do not shift it: it is a key, not a number.
 #[derive(Debug, Default, PartialEq)]
 struct Continuation {
     /// How many rows there were up to here.
     rows: u64,
-    /// The device of the last one, if rows are of devices.
+    /// The key of the last one, such as its device, if it has one.
     after: Option<String>,
 }
 
 impl Continuation {
-    /// As a header: a digest of the query, the rows, the device.
+    /// As a header: a digest of the query, the rows, the key.
     fn encode(&self, query: &str) -> String {
         let mut bytes = digest(query).to_vec();
         bytes.extend(self.rows.to_be_bytes());

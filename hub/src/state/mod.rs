@@ -4,6 +4,7 @@
 mod access;
 mod configurations;
 mod connections;
+mod jobs;
 mod query;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     error::{Code, Error, Refusal, internal},
     event::{DisconnectReason, Event, Observer},
     identity::{self, Activity, Authentication, Identity},
+    jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{self, Device, Policies, Store},
@@ -22,12 +24,13 @@ use crate::{
 pub(crate) use access::without_port;
 pub(crate) use connections::Attached;
 use connections::Live;
+use jobs::Jobs;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// How many devices a hub takes.
 const MAX_DEVICES: usize = 100_000;
@@ -41,6 +44,7 @@ struct Entry {
 struct State {
     entries: BTreeMap<String, Entry>,
     configurations: BTreeMap<String, Arc<Configuration>>,
+    jobs: Jobs,
     store: Store,
     next_connection: u64,
 }
@@ -54,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
+    /// As many permits as devices that jobs may be busy with.
+    pub(crate) busy_with_jobs: Arc<Semaphore>,
     /// Rings when a device became able to take direct methods.
     pub(crate) reachable: Notify,
     /// Becomes true when the hub stops.
@@ -108,6 +114,7 @@ impl Shared {
         let mut state = State {
             entries,
             configurations,
+            jobs: Jobs::load(&store)?,
             store,
             next_connection: 1,
         };
@@ -120,6 +127,7 @@ impl Shared {
             throttle,
             state: Mutex::new(state),
             calls: Calls::default(),
+            busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
         })

@@ -17,7 +17,7 @@ from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
 from paho.mqtt import client as paho
 
-from conftest import eventually
+from support import eventually
 
 
 @pytest.fixture
