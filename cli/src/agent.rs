@@ -4,6 +4,7 @@ use crate::{
     Common,
     config::Config,
     error::Error,
+    log,
     screen::{Screen, Tone, size},
     signals,
 };
@@ -105,6 +106,7 @@ enum Stop {
 impl Agent {
     pub(crate) fn run(self, common: &Common, screen: Screen) -> Result<bool, Error> {
         let config = Config::read(&self.config)?;
+        log::show(screen.clone());
         let connection = config.connection_string(self.connection.as_deref())?;
         let roots = match &common.ca {
             Some(_) => common.roots()?,

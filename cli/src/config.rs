@@ -11,16 +11,19 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 use twinflash::{
+    command,
     contract::{Contract, ContractError},
     download::{HttpOptions, Proxy},
     install::Installer,
     tls::Roots,
     update::{Confirm, Policy},
 };
+
+/// The time a command has that tells the version.
+const VERSION_TIME: Duration = Duration::from_secs(60);
 
 /// The whole file. Relative paths in it are relative to its directory.
 #[derive(Debug, Deserialize)]
@@ -188,7 +191,12 @@ impl Config {
                 })?;
                 (file.display().to_string(), text)
             }
-            Some(VersionFrom::Command(command)) => (command.join(" "), output(command)?),
+            Some(VersionFrom::Command(command)) => {
+                let printed = command::run(command, VERSION_TIME).map_err(|failure| {
+                    Error::new(format_args!("version_from: {}", failure.message))
+                })?;
+                (command.join(" "), printed)
+            }
         };
         match text.lines().next().map(str::trim) {
             Some(version) if !version.is_empty() => Ok(Some(version.to_owned())),
@@ -308,283 +316,5 @@ fn start_of(file: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&start).into_owned())
 }
 
-/// What a command prints; it must end with status 0.
-fn output(command: &[String]) -> Result<String, Error> {
-    let failed = |why: String| {
-        let command = command.join(" ");
-        Error::new(format_args!("version_from: {command} {why}"))
-    };
-    let Some((program, arguments)) = command.split_first() else {
-        return Err(Error::new("version_from: the command is empty"));
-    };
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .map_err(|error| failed(format!("cannot be run: {error}")))?;
-    if !output.status.success() {
-        return Err(failed(format!("ended with {}", output.status)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXAMPLE: &str = include_str!("../../examples/agent/twinflash.toml");
-
-    fn smallest(more: &str) -> Result<Config, String> {
-        Config::parse(&format!(
-            "state_dir = \"s\"\n[install]\nfile = \"f\"\n{more}"
-        ))
-    }
-
-    /// Which keys of `[install]` belong to which installer; the others to all.
-    const INSTALLERS: [(&str, &[&str]); 3] = [
-        ("file", &["file"]),
-        (
-            "slots",
-            &["slots", "switch", "running", "verify", "command_time"],
-        ),
-        (
-            "command",
-            &[
-                "command",
-                "install_time",
-                "inspect",
-                "confirm",
-                "rollback",
-                "command_time",
-            ],
-        ),
-    ];
-
-    fn uncommented() -> String {
-        uncommented_for("file", 0)
-    }
-
-    /// The example with the keys that are commented out, for one installer; of several forms of a key
-    /// the first, but of `switch` and `command` the one of this number.
-    fn uncommented_for(installer: &str, form: usize) -> String {
-        let mut seen = Vec::new();
-        let mut text = String::new();
-        let mut table = "";
-        for line in EXAMPLE.lines() {
-            if line.starts_with('[') {
-                table = line;
-                seen.clear();
-            }
-            let key = line.strip_prefix('#').filter(|key| !key.starts_with(' '));
-            let Some((name, _)) = key.unwrap_or(line).split_once(" = ") else {
-                text += &format!("{line}\n");
-                continue;
-            };
-            let of = |(_, keys): &&(&str, &[&str])| keys.contains(&name);
-            let mut owners = INSTALLERS.iter().filter(of).peekable();
-            if table == "[install]" && owners.peek().is_some() && !owners.any(|o| o.0 == installer)
-            {
-                continue;
-            }
-            let before = seen.iter().filter(|seen| **seen == name).count();
-            let forms = table == "[install]" && ["switch", "command"].contains(&name);
-            if key.is_some() && name != "ca" {
-                seen.push(name);
-            }
-            let wanted = if forms { form } else { 0 };
-            if key.is_some() && (before != wanted || name == "current_version") {
-                continue;
-            }
-            text += &format!("{}\n", key.unwrap_or(line));
-        }
-        text
-    }
-
-    #[test]
-    fn the_example_is_good_with_and_without_its_comments() {
-        for text in [EXAMPLE, &uncommented()] {
-            let config = Config::parse(text).unwrap();
-            config.policy().unwrap();
-            config.installer().unwrap();
-            config.contract().unwrap();
-        }
-        let config = Config::parse(&uncommented()).unwrap();
-        assert!(matches!(config.version_from, Some(VersionFrom::File(_))));
-        assert_eq!(config.http.connect_timeout.unwrap().0.as_secs(), 20);
-    }
-
-    #[test]
-    fn every_installer_of_the_example_is_made() {
-        for (installer, form, expected) in [
-            ("slots", 0, "UBoot"),
-            ("slots", 1, "/etc/fw_env.config"),
-            ("slots", 2, "partitions: [2, 3]"),
-            ("slots", 3, "Link(\"/data/current\")"),
-            ("slots", 4, "try_slot: [\"slot\", \"try\", \"{slot}\"]"),
-            ("command", 0, "\"rauc\", \"install\", \"{image}\""),
-            ("command", 1, "\"swupdate\""),
-        ] {
-            let text = uncommented_for(installer, form);
-            let config = Config::parse(&text).unwrap();
-            let install = format!("{:?}", config.installer().unwrap());
-            assert!(install.contains(expected), "{install}");
-            let reboots = installer == "slots" && form != 3;
-            let restart = config.installer().unwrap().restart();
-            let is_reboot = matches!(restart, twinflash::install::Restart::Reboot(_));
-            assert_eq!(is_reboot, reboots, "{restart:?}");
-        }
-    }
-
-    #[test]
-    fn an_installer_that_cannot_be() {
-        let install = |text: &str| {
-            let text = format!("state_dir = \"s\"\n[install]\n{text}");
-            let config = Config::parse(&text).unwrap();
-            config.installer().unwrap_err().to_string()
-        };
-        let slots = "slots = { A = \"a\", B = \"b\" }\nswitch = { link = \"l\" }\n";
-        for (text, expected) in [
-            ("", "one of file, slots and command"),
-            (
-                "file = \"f\"\ncommand = [\"c\"]",
-                "one of file, slots and command",
-            ),
-            (
-                "file = \"f\"\nverify = \"read-back\"",
-                "install.verify means nothing where install.file",
-            ),
-            (
-                &format!("{slots}inspect = [\"x\"]"),
-                "install.inspect means nothing where install.slots",
-            ),
-            (
-                "slots = { A = \"a\" }\nswitch = { link = \"l\" }",
-                "must name two slots",
-            ),
-            ("slots = { A = \"a\", B = \"b\" }", "needs install.switch"),
-            (
-                "slots = { A = \"a\", B = \"a\" }\nswitch = { link = \"l\" }",
-                "two places",
-            ),
-            ("command = []", "a command is an empty array"),
-        ] {
-            let error = install(text);
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_defaults_in_the_example_are_the_defaults() {
-        let text: Vec<_> = uncommented().lines().map(str::to_owned).collect();
-        let text: Vec<_> = text
-            .iter()
-            .filter(|line| !line.contains("health-check"))
-            .collect();
-        let text: String = text.iter().map(|line| format!("{line}\n")).collect();
-        let policy = Config::parse(&text).unwrap().policy().unwrap();
-        assert_eq!(policy, Policy::default());
-    }
-
-    #[test]
-    fn the_example_describes_every_key() {
-        for (table, at) in [("", 0), ("[install]", 1), ("[policy]", 2), ("[http]", 3)] {
-            let error = smallest(&format!("{table}\nnothing = 1"));
-            let error = match at {
-                0 => Config::parse("nothing = 1").unwrap_err(),
-                1 => Config::parse("state_dir = \"s\"\n[install]\nnothing = 1").unwrap_err(),
-                _ => error.unwrap_err(),
-            };
-            assert!(error.contains("unknown field `nothing`"), "{error}");
-            let section = EXAMPLE.split("\n[").nth(at).unwrap();
-            let (_, known) = error.split_once("expected").unwrap();
-            for key in known.split('`').skip(1).step_by(2) {
-                let there = [format!("\n{key} = "), format!("\n#{key} = ")];
-                let table = EXAMPLE.contains(&format!("\n[{key}]\n"));
-                assert!(
-                    table || there.iter().any(|key| section.contains(key)),
-                    "{key}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_line() {
-        for (more, expected) in [
-            (
-                "[policy]\nallow_htp = true",
-                "line 5: unknown field `allow_htp`",
-            ),
-            ("[policy]\nretry_first = -1", "line 5: -1 s is not from 0"),
-            ("[policy]\nretry_first = \"1\"", "a number of seconds"),
-            ("[policy]\nmax_size = \"big\"", "line 5: invalid type"),
-            ("restart = 5", "a word, or a command as an array of texts"),
-            ("[policy", "line 4: "),
-        ] {
-            let error = smallest(more).unwrap_err();
-            assert!(error.contains(expected), "{error}");
-            assert!(!error.contains('\n'), "{error}");
-        }
-        for (more, expected) in [
-            ("restart = \"later\"", "install.restart is \"later\""),
-            ("restart = []", "install.restart is an empty array"),
-        ] {
-            let error = smallest(more).unwrap().installer().unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{error}");
-        }
-        for (more, expected) in [
-            (
-                "[policy]\nconfirm = \"perhaps\"",
-                "policy.confirm is \"perhaps\"",
-            ),
-            (
-                "[policy]\nretry_first = 9\nretry_longest = 3.5",
-                "policy.retry_first",
-            ),
-        ] {
-            let error = smallest(more).unwrap().policy().unwrap_err().to_string();
-            assert!(error.starts_with(expected), "{error}");
-        }
-        let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";
-        assert!(
-            Config::parse(both)
-                .unwrap_err()
-                .contains("exclude each other")
-        );
-    }
-
-    #[test]
-    fn a_version_comes_from_a_file_or_a_command() {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("version"), " 1.2.3 \nmore").unwrap();
-        let read = |line: &str| {
-            let file = directory.path().join("c.toml");
-            let text = format!("{line}\nstate_dir = \"s\"\n[install]\nfile = \"f\"");
-            fs::write(&file, text).unwrap();
-            Config::read(&file).unwrap().current_version()
-        };
-        for line in [
-            "version_from = { file = \"version\" }",
-            "version_from = { command = [\"printf\", \"1.2.3\"] }",
-            "current_version = \"1.2.3\"",
-        ] {
-            assert_eq!(read(line).unwrap().as_deref(), Some("1.2.3"));
-        }
-        for (line, expected) in [
-            ("version_from = { file = \"none\" }", "none: No such file"),
-            (
-                "version_from = { command = [\"false\"] }",
-                "false ended with exit status: 1",
-            ),
-            (
-                "version_from = { command = [\"true\"] }",
-                "gives no version",
-            ),
-            ("version_from = { command = [] }", "the command is empty"),
-        ] {
-            let error = read(line).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-    }
-}
+mod tests;

@@ -25,6 +25,7 @@ mod guard;
 mod hub;
 mod image;
 mod job;
+mod log;
 mod query;
 mod rollout;
 mod screen;

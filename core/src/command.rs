@@ -36,7 +36,16 @@ const DRAIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// [`Code::InstallFailed`], naming the program and how it ended: not started, another status, a
 /// signal, or no end within `limit`.
-pub(crate) fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<String, Failure> {
+pub fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<String, Failure> {
+    run_with(command, limit, Stdio::null())
+}
+
+/// As [`run`], with this as its standard input.
+pub(crate) fn run_with<S: AsRef<str>>(
+    command: &[S],
+    limit: Duration,
+    input: Stdio,
+) -> Result<String, Failure> {
     let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
@@ -45,7 +54,7 @@ pub(crate) fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<Strin
     let mut command = Command::new(program);
     command
         .args(arguments.iter().map(AsRef::as_ref))
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     for (name, _) in std::env::vars_os() {

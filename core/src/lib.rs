@@ -8,6 +8,7 @@
 //! | [`twin`] | a twin's document: merge patch, limits, the reporter |
 //! | [`contract`] | how a back end asks and what it is told, as data |
 //! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
+//! | [`command`] | runs the commands a device's owner has configured |
 //! | [`journal`] | remembers: the record on disk |
 //! | [`download`] | fetches one attempt of an image over HTTP |
 //! | [`install`] | writes an image and switches to it |
@@ -30,7 +31,7 @@
 extern crate alloc;
 
 #[cfg(feature = "std")]
-mod command;
+pub mod command;
 pub mod contract;
 #[cfg(feature = "http")]
 pub mod device;

@@ -1,5 +1,5 @@
 //! A real process, doing a real update over HTTP, killed with SIGKILL at random moments. At every
-//! moment the target is the complete old or new file; in the end the update reaches its end; and
+//! moment the target, a file or one of two slots, is the complete old or new file; in the end the update reaches its end; and
 //! what was fetched before the last checkpoint is not fetched again.
 //!
 //! 20 kills, or 200 and more with `TWINFLASH_FULL`. `TWINFLASH_SEED` plays a run again.
@@ -15,6 +15,7 @@ mod support;
 
 use std::{
     env, fs,
+    os::unix::fs::symlink,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{
@@ -28,7 +29,7 @@ use support::{pattern::image, server::Server};
 use twinflash::{
     contract::Contract,
     device::{Outbound, Updater},
-    install::{FileInstall, Restart},
+    install::{FileInstall, Installer, Restart, Slot, SlotsInstall, SlotsOptions, Switch},
     journal::{Journal, Loaded},
     update::{Phase, Policy, Record},
 };
@@ -56,11 +57,21 @@ fn child() {
     policy.retry.first = Duration::from_millis(10);
     // Every start counts, and many are killed.
     policy.confirm_attempts = 1000;
+    let (how, restart) = restart.split_once(' ').unwrap();
     let restart = match restart {
         "exit" => Restart::Exit,
         _ => Restart::None,
     };
-    let install = FileInstall::new(dir.join("app.bin")).restart(restart);
+    let install: Box<dyn Installer> = match how {
+        "slots" => {
+            let slots = ["a", "b"].map(|name| Slot::new(name, dir.join(name)));
+            let mut options = SlotsOptions::new(slots, Switch::Link(dir.join("app.bin")));
+            options.restart = restart;
+            options.read_back = true;
+            Box::new(SlotsInstall::new(dir.join("state"), options).unwrap())
+        }
+        _ => Box::new(FileInstall::new(dir.join("app.bin")).restart(restart)),
+    };
     let contract = Contract::built_in("iothub-dm").unwrap();
     let updater = Updater::builder(dir.join("state"), contract, install)
         .policy(policy)
@@ -150,6 +161,9 @@ impl Round<'_> {
             found.len(),
             self.told
         );
+        let a = self.dir.join("a");
+        let kept = !a.exists() || fs::read(a).unwrap() == self.old;
+        assert!(kept, "the running slot was written; {}", self.told);
     }
 
     /// What the journal says after a kill; nothing must be damaged.
@@ -175,7 +189,14 @@ fn one_update(random: &mut Random, told: String, counts: &Counts) {
     let dir = tempfile::tempdir().unwrap();
     let new: Arc<Vec<u8>> = Arc::new(image(SIZE, random.below(1 << 40)));
     let old = image(300_000, 1);
-    fs::write(dir.path().join("app.bin"), &old).unwrap();
+    let ways = ["file none", "file exit", "slots none", "slots exit"];
+    let restart = ways[random.below(4) as usize];
+    if restart.starts_with("slots") {
+        fs::write(dir.path().join("a"), &old).unwrap();
+        symlink("a", dir.path().join("app.bin")).unwrap();
+    } else {
+        fs::write(dir.path().join("app.bin"), &old).unwrap();
+    }
     let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&new);
     let check = format!("{crc:x}");
     let body = Arc::clone(&new);
@@ -185,7 +206,6 @@ fn one_update(random: &mut Random, told: String, counts: &Counts) {
         reply.serve(&body, Some("\"1\""), usize::MAX);
     });
     let uri = server.url("/image");
-    let restart = ["none", "exit"][random.below(2) as usize];
     let round = Round {
         dir: dir.path(),
         old: &old,

@@ -1,14 +1,17 @@
 //! Hands an image to a command.
 
-use super::part::{Part, create, metadata, not_begun, storage};
+use super::part::{Part, create, metadata, not_begun, open, storage};
 use super::{ImageInfo, ImageState, Installer, Restart, boot_id, memory, space};
 use crate::update::{Code, Failure};
 use crate::{command, disk};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
+    fs::TryLockError,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What a [`CommandInstall`] is made with. In the commands' arguments `{image}` is the image's path and
@@ -61,9 +64,10 @@ impl CommandOptions {
 /// | `image.part` | the image, being written |
 /// | `image` | the image, whole |
 /// | `image.json` | what is known of it |
+/// | `image.lock` | empty; held by the command while it runs |
 ///
 /// How commands are run: with this process's environment but for what begins with `TWINFLASH_`, with
-/// no input, in a process group of their own, which is ended when the time is up. The end of what they
+/// an empty file or nothing as input, in a process group of their own, which is ended when the time is up. The end of what they
 /// print goes to the log, and never to the cloud.
 #[derive(Debug)]
 pub struct CommandInstall {
@@ -136,17 +140,46 @@ impl CommandInstall {
         memory::save(&self.path("image.json"), &memory)
     }
 
-    fn run(&self, command: &[String], version: &str, time: Duration) -> Result<String, Failure> {
+    fn filled(&self, command: &[String], version: &str) -> Result<Vec<String>, Failure> {
         // A command may change its directory.
         let image = self.path("image");
         let image = std::path::absolute(&image).map_err(storage("find", &image))?;
         let image = image.to_string_lossy();
-        let command = command::fill(command, &[("image", &image), ("version", version)]);
-        command::run(&command, time)
+        let values = [("image", &*image), ("version", version)];
+        Ok(command::fill(command, &values))
     }
 
     fn run_other(&self, command: &[String], version: &str) -> Result<String, Failure> {
-        self.run(command, version, self.options.command_time)
+        let command = self.filled(command, version)?;
+        command::run(&command, self.options.command_time)
+    }
+
+    /// Runs the command that installs. One that a crash of this process left behind is waited for: it
+    /// holds a lock on the file that is its standard input, for as long as it lives.
+    fn run_install(&self, version: &str) -> Result<(), Failure> {
+        let command = self.filled(&self.options.install, version)?;
+        let (time, since) = (self.options.install_time, Instant::now());
+        let path = self.path("image.lock");
+        let failed = storage("lock", &path);
+        let lock = open(&path, OFlags::RDONLY | OFlags::CREATE).map_err(&failed)?;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if since.elapsed() < time => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let program = command.first().map_or("", String::as_str);
+                    let text = format_args!(
+                        "{program} was started before, and has not ended within {} s",
+                        time.as_secs_f64()
+                    );
+                    return Err(Failure::new(Code::InstallFailed, text));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+            }
+        }
+        command::run_with(&command, time, lock.into()).map(drop)
     }
 
     fn remove(&self, name: &str) -> Result<bool, Failure> {
@@ -252,7 +285,7 @@ impl Installer for CommandInstall {
             }
             let version = self.version()?;
             self.save(Stage::Installing, version.clone())?;
-            self.run(&self.options.install, &version, self.options.install_time)?;
+            self.run_install(&version)?;
             self.save(Stage::Installed, version)?;
         }
         self.remove("image")?;

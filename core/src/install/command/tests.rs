@@ -1,5 +1,6 @@
 use super::*;
 use crate::install::course::{self, Course, Outcome, Stop, Version, World, everywhere};
+use crate::testing;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
@@ -292,4 +293,42 @@ fn resumed_where_the_bytes_are() {
     };
     let failure = it.begin(&huge, 0).unwrap_err();
     assert_eq!(failure.code, Code::NoSpace, "{failure}");
+}
+
+#[test]
+fn child_that_is_killed() {
+    let Some(directory) = testing::child_argument() else {
+        return;
+    };
+    let program = Path::new(&directory).join("install").display().to_string();
+    let options = CommandOptions::new([program, "{image}".into()]);
+    let mut it = CommandInstall::new(&directory, options);
+    stage(&mut it);
+    let _ = it.activate();
+}
+
+#[test]
+fn what_a_killed_process_left_running_is_waited_for() {
+    let device = Device::new(true);
+    let path = device.directory.path();
+    device.script("install", "echo begin >> log; sleep 0.7; echo end >> log");
+    let this = "install::command::tests::child_that_is_killed";
+    let mut child = testing::child(this, path.as_os_str());
+    let since = Instant::now();
+    while device.text("log") != "begin" {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(5));
+    }
+    child.kill();
+    let mut options = device.options();
+    options.install_time = Duration::from_millis(100);
+    let failure = device.with(options.clone()).activate().unwrap_err();
+    assert!(failure.message.contains("was started before"), "{failure}");
+    assert_eq!(device.text("log"), "begin");
+    options.install_time = Duration::from_secs(20);
+    let mut it = device.with(options);
+    assert_eq!(it.inspect().unwrap(), ImageState::Old);
+    it.finish().unwrap();
+    it.activate().unwrap();
+    assert_eq!(device.text("log"), "begin\nend\nbegin\nend");
 }
