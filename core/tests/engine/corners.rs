@@ -4,7 +4,7 @@ use serde_json::json;
 use std::time::Duration;
 use twinflash::{
     contract::Contract,
-    engine::{Config, Engine, Input, Now, Output, Stored},
+    engine::{Config, Engine, Input, Now, Output, Step, Stored},
     update::{Code, Ended, Failure, ImageState, Outcome, Phase, Policy, Record, Restart, Retry},
 };
 
@@ -88,6 +88,39 @@ fn extreme_policies_do_not_overflow() {
     let ended = Ended::Failed(failure, Retry::Resume(Some(Duration::MAX)));
     give(&mut engine, Input::TransferEnded(ended), 3);
     assert!(engine.wake_at().is_some());
+}
+
+/// A rollback that is reported done, but after which the new image runs again and again.
+#[test]
+fn a_rollback_without_effect_does_not_restart_for_ever() {
+    for image in [ImageState::New, ImageState::Unknown] {
+        let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
+        boot(&mut engine, None, ImageState::Old);
+        let mut record = last_saved(&ask(&mut engine, 1)).unwrap();
+        if let Some(update) = &mut record.update {
+            update.phase = Phase::RollingBack;
+            update.boot_id = Some("0".into());
+            update.reason = Some(Failure::new(Code::NotConfirmed, "it is no good"));
+        }
+        let mut restarts = 0;
+        for start in 1..20 {
+            let mut engine = Engine::new(config("iothub-dm", Restart::System, start));
+            let mut outputs = boot(&mut engine, Some(&record), image);
+            if outputs.contains(&Output::Install(Step::Rollback)) {
+                outputs.extend(give(&mut engine, Input::Done(Step::Rollback, Ok(())), 1));
+                outputs.extend(give(&mut engine, Input::Tick, 60));
+            }
+            record = last_saved(&outputs).unwrap_or(record);
+            restarts += usize::from(outputs.contains(&Output::Restart));
+        }
+        let outcome = record.update.unwrap().outcome;
+        println!("{image:?}: {restarts} restarts, {outcome:?}");
+        assert!(restarts <= 3, "{restarts}");
+        assert!(
+            matches!(&outcome, Some(Outcome::Failed { failure, .. }) if failure.code == Code::RollbackFailed),
+            "{outcome:?}"
+        );
+    }
 }
 
 /// Cancelled while it stops for another request that is then withdrawn.
