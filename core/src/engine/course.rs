@@ -199,7 +199,7 @@ impl Engine {
             return self.failed(failure);
         }
         let after = self.next_pause().max(pause.unwrap_or_default());
-        self.transfer.retry_at = Some(self.now.monotonic + after);
+        self.transfer.retry_at = Some(self.now.monotonic.saturating_add(after));
         self.save_as(true);
         self.event(Event::Retry { failure, after });
     }
@@ -237,10 +237,13 @@ impl Engine {
             self.transfer.pause = Duration::ZERO;
             return Duration::ZERO;
         }
-        self.transfer.pause = (self.transfer.pause * 2).clamp(retry.first, retry.longest);
+        let doubled = self.transfer.pause.saturating_mul(2);
+        self.transfer.pause = doubled.max(retry.first).min(retry.longest);
         let half = self.transfer.pause / 2;
         let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
-        half + Duration::from_millis(self.random() % millis.saturating_add(1))
+        half.saturating_add(Duration::from_millis(
+            self.random() % millis.saturating_add(1),
+        ))
     }
 
     /// Every byte is there: compare the checks, then install.

@@ -223,7 +223,8 @@ impl Engine {
             self.transfer.retry_at.filter(|_| may_download),
             self.restart_by.filter(|_| !self.restart_asked),
             self.confirming.again_at.filter(|_| waiting),
-            waiting.then(|| self.confirming.since + self.config.policy.confirm_time),
+            waiting
+                .then(|| (self.confirming.since).saturating_add(self.config.policy.confirm_time)),
             self.save_again,
             self.link.read_again,
         ]
