@@ -214,7 +214,7 @@ pub(crate) fn ask(
     if let Some(patch) = patch {
         follower.ignore(reported);
         let patch = json!({"properties": {"desired": at(path, patch)}});
-        service.patch_twin(device, &patch)?;
+        service.patch_twin(device, patch, None)?;
     }
     Ok(Asked::Follow(Box::new(follower)))
 }

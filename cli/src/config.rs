@@ -2,7 +2,10 @@
 //!
 //! `examples/agent/twinflash.toml` describes every key.
 
+mod install;
+
 use crate::{error::Error, secret};
+use install::InstallTable;
 use serde::{Deserialize, Deserializer, de};
 use std::{
     fs::{self, File},
@@ -14,7 +17,7 @@ use std::{
 use twinflash::{
     contract::{Contract, ContractError},
     download::{HttpOptions, Proxy},
-    install::{FileInstall, Restart},
+    install::Installer,
     tls::Roots,
     update::{Confirm, Policy},
 };
@@ -52,13 +55,6 @@ enum VersionFrom {
     File(PathBuf),
     /// What this command prints.
     Command(Vec<String>),
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct InstallTable {
-    file: PathBuf,
-    restart: Option<WordOrCommand>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,23 +172,8 @@ impl Config {
         self.directory.join(&self.state_dir)
     }
 
-    pub(crate) fn installer(&self) -> Result<FileInstall, Error> {
-        let restart = match &self.install.restart {
-            None => Restart::None,
-            Some(WordOrCommand::Command(command)) if !command.is_empty() => {
-                Restart::Command(command.clone())
-            }
-            Some(WordOrCommand::Word(word)) if word == "none" => Restart::None,
-            Some(WordOrCommand::Word(word)) if word == "exit" => Restart::Exit,
-            Some(WordOrCommand::Word(word)) if word == "system" => Restart::System,
-            Some(other) => {
-                return Err(Error::new(format_args!(
-                    "install.restart is {}; it must be \"none\", \"exit\", \"system\" or a command as an array of texts",
-                    other.shown()
-                )));
-            }
-        };
-        Ok(FileInstall::new(self.directory.join(&self.install.file)).restart(restart))
+    pub(crate) fn installer(&self) -> Result<Box<dyn Installer>, Error> {
+        self.install.installer(&self.directory, &self.state_dir())
     }
 
     /// The version that runs now, where the configuration says how that is known.
@@ -360,21 +341,60 @@ mod tests {
         ))
     }
 
-    /// The example with the keys that are commented out, but for the second of two forms.
+    /// Which keys of `[install]` belong to which installer; the others to all.
+    const INSTALLERS: [(&str, &[&str]); 3] = [
+        ("file", &["file"]),
+        (
+            "slots",
+            &["slots", "switch", "running", "verify", "command_time"],
+        ),
+        (
+            "command",
+            &[
+                "command",
+                "install_time",
+                "inspect",
+                "confirm",
+                "rollback",
+                "command_time",
+            ],
+        ),
+    ];
+
     fn uncommented() -> String {
+        uncommented_for("file", 0)
+    }
+
+    /// The example with the keys that are commented out, for one installer; of several forms of a key
+    /// the first, but of `switch` and `command` the one of this number.
+    fn uncommented_for(installer: &str, form: usize) -> String {
         let mut seen = Vec::new();
         let mut text = String::new();
+        let mut table = "";
         for line in EXAMPLE.lines() {
+            if line.starts_with('[') {
+                table = line;
+                seen.clear();
+            }
             let key = line.strip_prefix('#').filter(|key| !key.starts_with(' '));
             let Some((name, _)) = key.unwrap_or(line).split_once(" = ") else {
                 text += &format!("{line}\n");
                 continue;
             };
-            if key.is_some() && (seen.contains(&name) || name == "current_version") {
+            let of = |(_, keys): &&(&str, &[&str])| keys.contains(&name);
+            let mut owners = INSTALLERS.iter().filter(of).peekable();
+            if table == "[install]" && owners.peek().is_some() && !owners.any(|o| o.0 == installer)
+            {
                 continue;
             }
+            let before = seen.iter().filter(|seen| **seen == name).count();
+            let forms = table == "[install]" && ["switch", "command"].contains(&name);
             if key.is_some() && name != "ca" {
                 seen.push(name);
+            }
+            let wanted = if forms { form } else { 0 };
+            if key.is_some() && (before != wanted || name == "current_version") {
+                continue;
             }
             text += &format!("{}\n", key.unwrap_or(line));
         }
@@ -392,6 +412,66 @@ mod tests {
         let config = Config::parse(&uncommented()).unwrap();
         assert!(matches!(config.version_from, Some(VersionFrom::File(_))));
         assert_eq!(config.http.connect_timeout.unwrap().0.as_secs(), 20);
+    }
+
+    #[test]
+    fn every_installer_of_the_example_is_made() {
+        for (installer, form, expected) in [
+            ("slots", 0, "UBoot"),
+            ("slots", 1, "/etc/fw_env.config"),
+            ("slots", 2, "partitions: [2, 3]"),
+            ("slots", 3, "Link(\"/data/current\")"),
+            ("slots", 4, "try_slot: [\"slot\", \"try\", \"{slot}\"]"),
+            ("command", 0, "\"rauc\", \"install\", \"{image}\""),
+            ("command", 1, "\"swupdate\""),
+        ] {
+            let text = uncommented_for(installer, form);
+            let config = Config::parse(&text).unwrap();
+            let install = format!("{:?}", config.installer().unwrap());
+            assert!(install.contains(expected), "{install}");
+            let reboots = installer == "slots" && form != 3;
+            let restart = config.installer().unwrap().restart();
+            let is_reboot = matches!(restart, twinflash::install::Restart::Reboot(_));
+            assert_eq!(is_reboot, reboots, "{restart:?}");
+        }
+    }
+
+    #[test]
+    fn an_installer_that_cannot_be() {
+        let install = |text: &str| {
+            let text = format!("state_dir = \"s\"\n[install]\n{text}");
+            let config = Config::parse(&text).unwrap();
+            config.installer().unwrap_err().to_string()
+        };
+        let slots = "slots = { A = \"a\", B = \"b\" }\nswitch = { link = \"l\" }\n";
+        for (text, expected) in [
+            ("", "one of file, slots and command"),
+            (
+                "file = \"f\"\ncommand = [\"c\"]",
+                "one of file, slots and command",
+            ),
+            (
+                "file = \"f\"\nverify = \"read-back\"",
+                "install.verify means nothing where install.file",
+            ),
+            (
+                &format!("{slots}inspect = [\"x\"]"),
+                "install.inspect means nothing where install.slots",
+            ),
+            (
+                "slots = { A = \"a\" }\nswitch = { link = \"l\" }",
+                "must name two slots",
+            ),
+            ("slots = { A = \"a\", B = \"b\" }", "needs install.switch"),
+            (
+                "slots = { A = \"a\", B = \"a\" }\nswitch = { link = \"l\" }",
+                "two places",
+            ),
+            ("command = []", "a command is an empty array"),
+        ] {
+            let error = install(text);
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, mpsc},
@@ -44,6 +45,8 @@ pub(crate) struct Hub {
 struct Ready<'a> {
     #[serde(flatten)]
     info: &'a Info,
+    /// A connection string for each shared access policy: a back end may have less than all rights.
+    policies: &'a BTreeMap<String, String>,
 }
 
 enum News {
@@ -88,7 +91,10 @@ impl Hub {
 
 fn show_ready(screen: &Screen, info: &Info) {
     if screen.is_json() {
-        return screen.json(&Ready { info });
+        return screen.json(&Ready {
+            info,
+            policies: &info.policies,
+        });
     }
     let Info {
         host_name,

@@ -13,18 +13,26 @@
 
 mod agent;
 mod ask;
+mod cloud;
 mod config;
+mod configuration;
 mod demo;
+mod devices;
 mod error;
 mod firmware;
 mod follow;
 mod guard;
 mod hub;
 mod image;
+mod job;
+mod query;
+mod rollout;
 mod screen;
 mod secret;
 mod service;
 mod signals;
+mod table;
+mod twin;
 mod update;
 
 use clap::{Parser, Subcommand};
@@ -89,6 +97,16 @@ enum Command {
     /// Firmware images
     #[command(subcommand)]
     Image(image::Image),
+    /// Ask the hub in its query language
+    Query(query::Query),
+    #[command(subcommand)]
+    Devices(devices::Devices),
+    #[command(subcommand)]
+    Twin(twin::Twin),
+    #[command(subcommand, name = "config")]
+    Configuration(configuration::Configurations),
+    #[command(subcommand)]
+    Job(job::Jobs),
 }
 
 fn main() -> ExitCode {
@@ -102,6 +120,11 @@ fn main() -> ExitCode {
         Command::Update(update) => update.run(&common, &screen),
         Command::Watch(watch) => watch.run(&common, &screen),
         Command::Image(image) => image.run(&screen),
+        Command::Query(query) => query.run(&common, &screen),
+        Command::Devices(devices) => devices.run(&common, &screen),
+        Command::Twin(twin) => twin.run(&common, &screen),
+        Command::Configuration(configuration) => configuration.run(&common, &screen),
+        Command::Job(job) => job.run(&common, &screen),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

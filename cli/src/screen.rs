@@ -203,6 +203,21 @@ impl Screen {
         }
     }
 
+    /// Lines that stand at the end and change in place, on a terminal. Elsewhere nothing is shown; says
+    /// whether it was.
+    pub(crate) fn block(&self, lines: impl FnOnce() -> Vec<(String, Tone)>) -> bool {
+        if self.0.bars {
+            let styled = |(line, tone): (String, Tone)| {
+                let style = tone.style();
+                format!("{style}{}{style:#}", printable(&line))
+            };
+            let lines: Vec<_> = lines().into_iter().map(styled).collect();
+            self.bar(0, "{msg}")
+                .set_message(lines.join(&format!("\n{:INDENT$}", "")));
+        }
+        self.0.bars
+    }
+
     fn bar(&self, length: u64, template: &str) -> ProgressBar {
         let mut progress = self.progress_state();
         let new = || {
@@ -271,7 +286,7 @@ fn clock(at: OffsetDateTime) -> String {
 }
 
 /// ISO 8601, UTC, milliseconds.
-fn iso(at: OffsetDateTime) -> String {
+pub(crate) fn iso(at: OffsetDateTime) -> String {
     let (hour, minute, second, milli) = at.to_hms_milli();
     let date = at.date();
     format!("{date}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")

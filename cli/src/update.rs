@@ -3,11 +3,12 @@
 use crate::{
     Common,
     ask::{self, Ask, Asked, Event},
+    cloud::Cloud,
     config,
     error::Error,
     follow::{End, Follower, follow},
+    rollout::Rollout,
     screen::{Screen, Tone},
-    secret,
     service::Service,
     signals,
 };
@@ -20,10 +21,11 @@ use std::{
 };
 use twinflash::{
     contract::{Contract, Verdict},
-    iothub::ServiceConnectionString,
     update::{Origin, Policy},
 };
 
+/// Whose contract is not named.
+const CONTRACT: &str = "iothub-dm";
 /// Azure offers a back end nothing but to ask again.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Silence that a person would wonder about.
@@ -33,7 +35,12 @@ const QUIET: Duration = Duration::from_secs(10);
 #[derive(clap::Args)]
 pub(crate) struct Update {
     #[command(flatten)]
-    target: Target,
+    cloud: Cloud,
+    /// The contract the device follows: a built-in one's name, or the file of another
+    #[arg(long, default_value = CONTRACT, value_name = "NAME|FILE")]
+    contract: String,
+    /// The device's id
+    device: String,
     /// Where the device gets the image from
     url: String,
     /// A check value of the image: CRC-16, CRC-32 or SHA-256 (`twinflash image info` prints them)
@@ -51,27 +58,20 @@ pub(crate) struct Update {
 #[derive(clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
-    target: Target,
+    cloud: Cloud,
+    /// Follow the update of all devices of this configuration
+    #[arg(long, value_name = "ID", conflicts_with_all = ["device", "forever"])]
+    config: Option<String>,
+    /// The contract the devices follow: a built-in one's name, or the file of another [default:
+    /// iothub-dm; with --config, the one the configuration names]
+    #[arg(long, value_name = "NAME|FILE")]
+    contract: Option<String>,
     /// Go on after its end, until Ctrl-C
     #[arg(long)]
     forever: bool,
-}
-
-#[derive(clap::Args)]
-struct Target {
-    /// The service's connection string of the hub, or @FILE
-    #[arg(
-        long,
-        env = "TWINFLASH_SERVICE",
-        hide_env_values = true,
-        value_name = "CONNECTION_STRING"
-    )]
-    service: String,
-    /// The contract the device follows: a built-in one's name, or the file of another
-    #[arg(long, default_value = "iothub-dm", value_name = "NAME|FILE")]
-    contract: String,
     /// The device's id
-    device: String,
+    #[arg(required_unless_present = "config")]
+    device: Option<String>,
 }
 
 /// How an update ended, for programs.
@@ -89,8 +89,9 @@ struct Ended {
 
 impl Update {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
-        let (service, contract) = self.target.open(common)?;
-        let device = &self.target.device;
+        let service = self.cloud.open(common)?;
+        let contract = config::contract(&self.contract, Path::new(""))?;
+        let device = &self.device;
         let start = Instant::now();
         let asked = ask::ask(
             &service,
@@ -114,7 +115,7 @@ impl Update {
                     "no longer following; device \"{device}\" goes on by itself. To follow it again: twinflash watch {device}"
                 );
                 leave_on_signal(screen, follow_again)?;
-                let mut poll = Poll::new(&service, &self.target, screen);
+                let mut poll = Poll::new(&service, device, screen);
                 follow(&mut follower, &mut || poll.next(), &mut |seen| {
                     Event::from(seen).show(screen);
                 })?
@@ -126,14 +127,22 @@ impl Update {
 
 impl Watch {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
-        let (service, contract) = self.target.open(common)?;
-        let device = &self.target.device;
+        let service = self.cloud.open(common)?;
+        if let Some(id) = &self.config {
+            let rollout = Rollout::new(&service, screen, id, self.contract.as_deref())?;
+            let note = "no longer following; the devices go on by themselves";
+            leave_on_signal(screen, note.into())?;
+            return rollout.follow();
+        }
+        let contract = self.contract.as_deref().unwrap_or(CONTRACT);
+        let contract = config::contract(contract, Path::new(""))?;
+        let device = self.device.as_deref().unwrap_or_default();
         let twin = service.twin(device)?;
         let version = desired_version(&contract, &twin);
         let mut follower = Follower::new(&contract, version.as_deref());
         let note = format!("no longer following; device \"{device}\" goes on by itself");
         leave_on_signal(screen, note)?;
-        let mut poll = Poll::new(&service, &self.target, screen);
+        let mut poll = Poll::new(&service, device, screen);
         let start = Instant::now();
         loop {
             let end = follow(&mut follower, &mut || poll.next(), &mut |seen| {
@@ -148,19 +157,16 @@ impl Watch {
     }
 }
 
-impl Target {
-    fn open(&self, common: &Common) -> Result<(Service, Contract), Error> {
-        let contract = config::contract(&self.contract, Path::new(""))?;
-        let text = secret::resolve(&self.service, Path::new(""))?;
-        let connection: ServiceConnectionString = text.parse()?;
-        let service = Service::new(connection, &common.roots()?, false)?;
-        Ok((service, contract))
-    }
-}
-
 /// The version that is asked for by the desired properties.
 fn desired_version(contract: &Contract, twin: &Value) -> Option<String> {
-    let desired = contract.desired(twin.pointer("/properties/desired")?)?;
+    requested_version(
+        contract,
+        contract.desired(twin.pointer("/properties/desired")?)?,
+    )
+}
+
+/// The version that is asked for by an object as the contract has it in the desired properties.
+pub(crate) fn requested_version(contract: &Contract, desired: &Value) -> Option<String> {
     match contract.judge(desired, Origin::Desired, None, &Policy::default()) {
         Verdict::Start(request) | Verdict::UpToDate(request) | Verdict::Refuse(request, _) => {
             request.version
@@ -210,7 +216,7 @@ fn show_end(screen: &Screen, contract: &Contract, end: End, start: Instant) -> b
 /// Reads the twin again and again.
 struct Poll<'a> {
     service: &'a Service,
-    target: &'a Target,
+    device: &'a str,
     screen: &'a Screen,
     last: Option<Instant>,
     failing: bool,
@@ -219,10 +225,10 @@ struct Poll<'a> {
 }
 
 impl<'a> Poll<'a> {
-    fn new(service: &'a Service, target: &'a Target, screen: &'a Screen) -> Self {
+    fn new(service: &'a Service, device: &'a str, screen: &'a Screen) -> Self {
         Self {
             service,
-            target,
+            device,
             screen,
             last: None,
             failing: false,
@@ -237,7 +243,7 @@ impl<'a> Poll<'a> {
                 thread::sleep(INTERVAL.saturating_sub(last.elapsed()));
             }
             self.last = Some(Instant::now());
-            match self.service.twin(&self.target.device) {
+            match self.service.twin(self.device) {
                 Ok(mut twin) => {
                     self.failing = false;
                     self.note_silence(&twin);
@@ -265,7 +271,7 @@ impl<'a> Poll<'a> {
         } else if !*noted && since.elapsed() >= QUIET {
             *noted = true;
             let connected = twin.get("connectionState").and_then(Value::as_str);
-            let device = &self.target.device;
+            let device = self.device;
             let note = match connected {
                 Some("Disconnected") => {
                     format!("device \"{device}\" is not connected; it goes on when it comes back")

@@ -10,8 +10,11 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::{fs, net::TcpListener};
-use support::{DEVICE, Done, Running, World, image, run, text, twinflash};
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+};
+use support::{DEVICE, Done, Running, Unread, World, image, run, text, twinflash};
 
 const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -43,6 +46,7 @@ fn the_ready_line_is_what_scripts_rely_on() {
             "hostName",
             "httpsPort",
             "mqttPort",
+            "policies",
             "serviceConnectionString"
         ]
     );
@@ -519,20 +523,27 @@ fn who_stops_following_leaves_the_device_working() {
 #[test]
 fn nobody_reads() {
     let world = World::new();
-    let mut command = world.device_command("", "");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    command.stdout(writer.try_clone().unwrap()).stderr(writer);
-    let mut device = command.spawn().unwrap();
+    let mut device = Unread::start(world.device_command("", ""));
     let done = world.ask(&["update", DEVICE, &world.url("/nothing")]);
-    let running = device.try_wait().unwrap().is_none();
-    device.kill().unwrap();
-    device.wait().unwrap();
-    // It may not have been connected in time; but it runs.
-    assert!(running && done.status == Some(1), "{done:?}");
-    let mut command = twinflash(&["demo"]);
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    command.stdout(writer.try_clone().unwrap()).stderr(writer);
-    assert_eq!(command.status().unwrap().code(), Some(0));
+    assert_eq!(result(&done)["code"], "http-status", "{done:?}");
+    assert_eq!(device.0.try_wait().unwrap(), None);
+    let mut demo = Unread::start(twinflash(&["demo"]));
+    assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_interrupted_demonstration_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (image, temporary) = (dir.path().join("image"), dir.path().join("tmp"));
+    fs::create_dir(&temporary).unwrap();
+    // Sparse: much to read and little to keep.
+    File::create(&image).unwrap().set_len(1 << 30).unwrap();
+    let mut command = twinflash(&["demo", "--json", "--image", text(&image)]);
+    command.env("TMPDIR", &temporary);
+    let mut demo = Running::start(command);
+    demo.line_with("\"downloading\"");
+    let done = demo.stop("INT");
+    assert_eq!(done.status, Some(130), "{done:?}");
+    assert_eq!(done.json().last().unwrap()["message"], "interrupted");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
 }

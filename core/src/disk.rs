@@ -40,6 +40,29 @@ pub(crate) fn sync_dir(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives a file a new content, in one step that no power cut can halve: it is written beside it, as
+/// `<name>.new` with mode 0600, and renamed. Durable when this returns.
+#[cfg(unix)]
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::{fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt};
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = Path::new(&beside);
+    step("create", beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(beside)?;
+    step("write", beside)?;
+    file.write_all(content)?;
+    step("sync", beside)?;
+    file.sync_all()?;
+    rename(beside, path)?;
+    sync_dir(path.parent().unwrap_or(path))
+}
+
 /// Renames a file, replacing what has the new name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step("rename", to)?;

@@ -29,6 +29,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "std")]
+mod command;
 pub mod contract;
 #[cfg(feature = "http")]
 pub mod device;

@@ -17,9 +17,12 @@ use std::{
 use twinflash::{
     contract::Contract,
     device::{Outbound, Updater},
-    install::FileInstall,
+    install::{
+        CommandInstall, CommandOptions, FileInstall, Installer, Restart, Running, Slot,
+        SlotsInstall, SlotsOptions, Switch,
+    },
     twin,
-    update::{Outcome, Policy},
+    update::{Code, Failure, ImageInfo, ImageState, Outcome, Policy},
 };
 
 /// Serves one image over plain HTTP, for ever.
@@ -37,6 +40,38 @@ fn serve(image: Vec<u8>) -> String {
             );
             let _ = stream.write_all(head.as_bytes());
             let _ = stream.write_all(&image);
+        }
+    });
+    format!("http://{address}/image.bin")
+}
+
+/// Serves an image with no validator: at first half of another one, then what is asked for.
+fn serve_changing(image: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).to_lowercase();
+            let from = request
+                .split_once("range: bytes=")
+                .map(|(_, rest)| rest.split_once('-').unwrap().0.parse::<usize>().unwrap());
+            let total = image.len();
+            let head = match from {
+                None => format!("200 OK\r\nContent-Length: {total}"),
+                Some(from) => format!(
+                    "206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}\r\nContent-Length: {}",
+                    total - 1,
+                    total - from
+                ),
+            };
+            let _ = write!(stream, "HTTP/1.1 {head}\r\nConnection: close\r\n\r\n");
+            let _ = match number {
+                0 => stream.write_all(&vec![b'?'; total / 2]),
+                _ => stream.write_all(&image[from.unwrap_or_default()..]),
+            };
         }
     });
     format!("http://{address}/image.bin")
@@ -65,18 +100,39 @@ fn pump(updater: &Updater, reported: &mut Value, path: &str, seen: &mut Vec<Stri
 }
 
 fn start(dir: &Path) -> Updater {
+    start_with(dir, FileInstall::new(dir.join("app.bin")))
+}
+
+fn start_with(dir: &Path, installer: impl Installer + 'static) -> Updater {
     let mut policy = Policy::default();
     policy.allow_http = true;
     let contract = Contract::built_in("iothub-dm").unwrap();
-    Updater::builder(
-        dir.join("state"),
-        contract,
-        FileInstall::new(dir.join("app.bin")),
-    )
-    .current_version("1.0.0")
-    .policy(policy)
-    .start()
-    .unwrap()
+    Updater::builder(dir.join("state"), contract, installer)
+        .current_version("1.0.0")
+        .policy(policy)
+        .start()
+        .unwrap()
+}
+
+/// Runs an update to its end; with every status the twin has shown.
+fn update(updater: &Updater, uri: &str, check: &str) -> (Outcome, Vec<String>) {
+    let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": check}).to_string();
+    let answered = |answer: twinflash::device::Answer| assert_eq!(answer.status, 200);
+    assert!(updater.handle_method_then("firmwareUpdate", payload.as_bytes(), answered));
+    let (mut reported, mut seen) = (json!({}), Vec::new());
+    updater.connected(true);
+    for _ in 0..100 {
+        pump(
+            updater,
+            &mut reported,
+            "iothubDM.firmwareUpdate.status",
+            &mut seen,
+        );
+        if let Some(outcome) = updater.status().outcome {
+            return (outcome, seen);
+        }
+    }
+    panic!("no end of {seen:?}");
 }
 
 #[test]
@@ -152,4 +208,150 @@ fn from_a_method_to_an_installed_file() {
         "crc-mismatch"
     );
     assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
+}
+
+#[test]
+fn a_resume_with_no_validator_that_mixed_two_images_starts_from_zero() {
+    let dir = tempfile::tempdir().unwrap();
+    let image: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8).collect();
+    let mut checks = twinflash::update::Checks::new();
+    checks.update(&image);
+    let sha256 = twinflash::update::Check::Sha256(checks.finish().sha256).to_string();
+    let uri = serve_changing(image.clone());
+    let updater = start(dir.path());
+    let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": sha256}).to_string();
+    assert!(
+        updater.handle_method_then("firmwareUpdate", payload.as_bytes(), |answer| {
+            assert_eq!(answer.status, 200);
+        })
+    );
+    let mut seen = Vec::new();
+    for _ in 0..20 {
+        pump(
+            &updater,
+            &mut json!({}),
+            "iothubDM.firmwareUpdate.status",
+            &mut seen,
+        );
+        if updater.status().outcome.is_some() {
+            break;
+        }
+    }
+    assert_eq!(updater.status().outcome, Some(Outcome::Completed));
+    assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
+}
+
+/// Two slots, of which a link's is used; read back before they are.
+fn slots(dir: &Path) -> SlotsInstall {
+    let link = dir.join("current");
+    if !link.exists() {
+        std::fs::write(dir.join("a.img"), b"old").unwrap();
+        std::os::unix::fs::symlink("a.img", &link).unwrap();
+    }
+    let slots = ["a", "b"].map(|name| Slot::new(name, dir.join(format!("{name}.img"))));
+    let mut options = SlotsOptions::new(slots, Switch::Link(link.clone()));
+    options.running = Running::Link(link);
+    options.restart = Restart::None;
+    options.read_back = true;
+    SlotsInstall::new(dir.join("state"), options).unwrap()
+}
+
+#[test]
+fn into_one_slot_and_then_into_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let updater = start_with(dir.path(), slots(dir.path()));
+    let current = dir.path().join("current");
+    for (number, name) in [(1, "b.img"), (2, "a.img")] {
+        let image = vec![number; 3_000_000];
+        let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&image);
+        let (outcome, seen) = update(&updater, &serve(image.clone()), &format!("{crc:x}"));
+        assert_eq!(outcome, Outcome::Completed, "{seen:?}");
+        assert_eq!(std::fs::read_link(&current).unwrap(), Path::new(name));
+        assert_eq!(std::fs::read(&current).unwrap(), image);
+    }
+}
+
+/// A medium that keeps something else than was written to it.
+#[derive(Debug)]
+struct Worn(SlotsInstall, std::path::PathBuf);
+
+impl Installer for Worn {
+    fn inspect(&mut self) -> Result<ImageState, Failure> {
+        self.0.inspect()
+    }
+    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
+        self.0.begin(image, resume_at)
+    }
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        self.0.write(offset, bytes)
+    }
+    fn sync(&mut self) -> Result<u64, Failure> {
+        self.0.sync()
+    }
+    fn finish(&mut self) -> Result<(), Failure> {
+        let mut slot = std::fs::OpenOptions::new()
+            .write(true)
+            .open(&self.1)
+            .unwrap();
+        slot.write_all(b"?").unwrap();
+        self.0.finish()
+    }
+    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
+        self.0.read_back(size, sha256)
+    }
+    fn activate(&mut self) -> Result<(), Failure> {
+        self.0.activate()
+    }
+    fn confirm(&mut self) -> Result<(), Failure> {
+        self.0.confirm()
+    }
+    fn rollback(&mut self) -> Result<(), Failure> {
+        self.0.rollback()
+    }
+    fn abort(&mut self) -> Result<(), Failure> {
+        self.0.abort()
+    }
+}
+
+#[test]
+fn a_slot_that_does_not_hold_what_was_written_is_not_activated() {
+    let dir = tempfile::tempdir().unwrap();
+    let worn = Worn(slots(dir.path()), dir.path().join("b.img"));
+    let updater = start_with(dir.path(), worn);
+    let image = vec![7; 100_000];
+    let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&image);
+    let (outcome, seen) = update(&updater, &serve(image), &format!("{crc:x}"));
+    let failure = outcome.failure().unwrap();
+    assert_eq!(failure.code, Code::Storage, "{failure}");
+    assert!(failure.message.contains("slot b"), "{failure}");
+    assert_eq!(seen.last().unwrap(), "applyFailed");
+    assert_eq!(std::fs::read(dir.path().join("current")).unwrap(), b"old");
+}
+
+#[test]
+fn handed_to_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("installed").display().to_string();
+    let options = CommandOptions::new(["cp", "{image}", &target]);
+    let updater = start_with(
+        dir.path(),
+        CommandInstall::new(dir.path().join("state"), options),
+    );
+    let image = vec![9; 200_000];
+    let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&image);
+    let uri = serve(image.clone());
+    let (outcome, _) = update(&updater, &uri, &format!("{crc:x}"));
+    assert_eq!(outcome, Outcome::Completed);
+    assert_eq!(std::fs::read(&target).unwrap(), image);
+    drop(updater);
+
+    let options = CommandOptions::new(["sh", "-c", "echo a secret; exit 5"]);
+    let updater = start_with(
+        dir.path(),
+        CommandInstall::new(dir.path().join("state"), options),
+    );
+    let (outcome, _) = update(&updater, &uri, &format!("{crc:x}"));
+    let failure = outcome.failure().unwrap();
+    assert_eq!(failure.code, Code::InstallFailed);
+    assert_eq!(failure.message, "sh ended with exit status: 5");
 }

@@ -41,6 +41,13 @@ pub enum Error {
     },
     /// Certificates cannot be made or used.
     Certificate(String),
+    /// A file of certificate authorities for devices cannot be used.
+    TrustedAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A device or host name that cannot be used.
     Name(String),
     /// The system gives no threads, random numbers or temporary file.
@@ -70,6 +77,11 @@ impl fmt::Display for Error {
                 "cannot listen on {address} for {what}: {reason}; choose another port with {option} N (0 = any free port)"
             ),
             Self::State { path, reason } => write!(f, "{}: {reason}", path.display()),
+            Self::TrustedAuthority { path, reason } => write!(
+                f,
+                "{}: no certificate authority to trust: {reason}",
+                path.display()
+            ),
             Self::Certificate(reason) => write!(f, "cannot make the hub's certificate: {reason}"),
             Self::Name(reason) | Self::System(reason) => f.write_str(reason),
         }
@@ -111,6 +123,7 @@ impl Code {
     pub(crate) const PRECONDITION_FAILED: Self = Self(412_001, "PreconditionFailed");
     pub(crate) const TOO_LARGE: Self = Self(413_001, "MessageTooLarge");
     pub(crate) const TOO_MANY_DEVICES: Self = Self(413_002, "TooManyDevices");
+    pub(crate) const THROTTLED: Self = Self(429_001, "ThrottlingException");
     pub(crate) const SERVER_ERROR: Self = Self(500_001, "ServerError");
     pub(crate) const UNAVAILABLE: Self = Self(503_001, "ServiceUnavailable");
     pub(crate) const TIMEOUT: Self = Self(504_101, "GatewayTimeout");
@@ -197,6 +210,15 @@ impl IntoResponse for Refusal {
         });
         self.respond(body)
     }
+}
+
+/// A change that the hub could not make, by no fault of the caller.
+pub(crate) fn internal(error: impl std::fmt::Display) -> Refusal {
+    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
+    Refusal::new(
+        Code::SERVER_ERROR,
+        "The hub cannot keep the change; its log says why.",
+    )
 }
 
 fn tracking_id() -> String {

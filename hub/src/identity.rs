@@ -2,8 +2,9 @@
 
 use crate::{
     clock,
-    error::{Code, Error, Refusal},
+    error::{Code, Error, Refusal, internal},
     sas::{Key, Keys},
+    x509::Thumbprints,
 };
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,82 @@ pub(crate) struct Identity {
     pub(crate) enabled: bool,
     status_reason: Option<String>,
     status_updated_time: String,
-    pub(crate) keys: Keys,
+    pub(crate) authentication: Authentication,
+}
+
+/// How a device proves that it is itself.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub(crate) enum Authentication {
+    /// With a token that one of its keys signs.
+    Sas(Keys),
+    /// With one of two certificates.
+    SelfSigned(Thumbprints),
+    /// With any certificate in its name that an authority signed.
+    CertificateAuthority,
+}
+
+impl Authentication {
+    /// As the registry calls it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Sas(_) => "sas",
+            Self::SelfSigned(_) => "selfSigned",
+            Self::CertificateAuthority => "certificateAuthority",
+        }
+    }
+
+    /// What the member `x509Thumbprint` of identities and twins shows.
+    pub(crate) fn thumbprints(&self) -> Value {
+        match self {
+            Self::SelfSigned(thumbprints) => json!(thumbprints),
+            _ => json!({"primaryThumbprint": null, "secondaryThumbprint": null}),
+        }
+    }
+
+    /// What the member `symmetricKey` of identities shows.
+    fn keys(&self) -> Value {
+        match self {
+            Self::Sas(keys) => json!(keys),
+            _ => json!({"primaryKey": null, "secondaryKey": null}),
+        }
+    }
+
+    /// What it becomes by a body's `authentication`. Empty keys stay as they are: the Node SDK sends such.
+    fn updated(&self, given: &Value) -> Result<Self, Refusal> {
+        let thumbprints = given.get("x509Thumbprint");
+        match given.get("type").and_then(Value::as_str) {
+            None | Some("sas") => {}
+            Some("selfSigned") => return Thumbprints::parse(thumbprints).map(Self::SelfSigned),
+            Some("certificateAuthority") => return Ok(Self::CertificateAuthority),
+            Some(other) => {
+                return Err(Refusal::argument(format!(
+                    "this hub has no authentication of type {:?}: use sas, selfSigned or certificateAuthority.",
+                    other.chars().take(40).collect::<String>()
+                )));
+            }
+        }
+        let mut keys = match self {
+            Self::Sas(keys) => keys.clone(),
+            _ => Keys::random().map_err(internal)?,
+        };
+        for (name, slot) in [
+            ("primaryKey", &mut keys.primary_key),
+            ("secondaryKey", &mut keys.secondary_key),
+        ] {
+            match given.pointer(&format!("/symmetricKey/{name}")) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(key)) if key.is_empty() => {}
+                Some(Value::String(key)) if Key(key.clone()).is_valid() => *slot = Key(key.clone()),
+                Some(_) => {
+                    return Err(Refusal::argument(format!(
+                        "{name} should be base64 of 16 to 64 bytes."
+                    )));
+                }
+            }
+        }
+        Ok(Self::Sas(keys))
+    }
 }
 
 impl Identity {
@@ -33,7 +109,7 @@ impl Identity {
             enabled: true,
             status_reason: None,
             status_updated_time: clock::NEVER.into(),
-            keys: Keys::random()?,
+            authentication: Authentication::Sas(Keys::random()?),
         })
     }
 
@@ -50,7 +126,7 @@ impl Identity {
         &self.status_updated_time
     }
 
-    /// Takes over what the body of a `PUT /devices/{id}` says. Empty keys stay as they are: the Node SDK sends such.
+    /// Takes over what the body of a `PUT /devices/{id}` says.
     pub(crate) fn update(&mut self, body: &Value) -> Result<(), Refusal> {
         if let Some(id) = body.get("deviceId").filter(|id| !id.is_null())
             && id.as_str() != Some(&self.device_id)
@@ -85,29 +161,9 @@ impl Identity {
                 ));
             }
         }
-        match body.pointer("/authentication/type").and_then(Value::as_str) {
-            None | Some("sas") => {}
-            Some(other) => {
-                return Err(Refusal::argument(format!(
-                    "this hub has no authentication of type {:?}: use sas.",
-                    other.chars().take(40).collect::<String>()
-                )));
-            }
-        }
-        for (name, slot) in [
-            ("primaryKey", &mut self.keys.primary_key),
-            ("secondaryKey", &mut self.keys.secondary_key),
-        ] {
-            match body.pointer(&format!("/authentication/symmetricKey/{name}")) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(key)) if key.is_empty() => {}
-                Some(Value::String(key)) if Key(key.clone()).is_valid() => *slot = Key(key.clone()),
-                Some(_) => {
-                    return Err(Refusal::argument(format!(
-                        "{name} should be base64 of 16 to 64 bytes."
-                    )));
-                }
-            }
+        match body.get("authentication") {
+            None | Some(Value::Null) => {}
+            Some(given) => self.authentication = self.authentication.updated(given)?,
         }
         self.etag += 1;
         Ok(())
@@ -127,9 +183,9 @@ impl Identity {
             "lastActivityTime": live.last,
             "cloudToDeviceMessageCount": 0,
             "authentication": {
-                "symmetricKey": self.keys,
-                "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
-                "type": "sas",
+                "symmetricKey": self.authentication.keys(),
+                "x509Thumbprint": self.authentication.thumbprints(),
+                "type": self.authentication.name(),
             },
             "capabilities": {"iotEdge": false},
         })
@@ -186,26 +242,55 @@ mod tests {
     #[test]
     fn updates_are_taken_over_or_refused() {
         let mut identity = Identity::new("d", 7).unwrap();
-        let (keys, etag) = (identity.keys.clone(), identity.etag());
+        let keys = |identity: &Identity| match &identity.authentication {
+            Authentication::Sas(keys) => keys.clone(),
+            other => panic!("{}", other.name()),
+        };
+        let (before, etag) = (keys(&identity), identity.etag());
         identity
             .update(&json!({"deviceId": "d", "status": "disabled", "authentication":
                 {"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryKey": "AAAAAAAAAAAAAAAAAAAAAA=="}}}))
             .unwrap();
         assert!(!identity.enabled);
-        assert!(identity.keys.primary_key == keys.primary_key);
-        assert_eq!(identity.keys.secondary_key.0, "AAAAAAAAAAAAAAAAAAAAAA==");
+        assert!(keys(&identity).primary_key == before.primary_key);
+        assert_eq!(keys(&identity).secondary_key.0, "AAAAAAAAAAAAAAAAAAAAAA==");
         assert_ne!(identity.etag(), etag);
         for body in [
             json!({"deviceId": "e"}),
             json!({"status": "on"}),
             json!({"statusReason": "x".repeat(129)}),
             json!({"authentication": {"symmetricKey": {"primaryKey": "short"}}}),
-            json!({"authentication": {"type": "certificateAuthority"}}),
+            json!({"authentication": {"type": "none"}}),
+            json!({"authentication": {"type": "selfSigned"}}),
+            json!({"authentication": {"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": "AB:CD"}}}),
         ] {
             assert_eq!(
                 identity.clone().update(&body).unwrap_err().code,
                 Code::ARGUMENT_INVALID,
                 "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_authentication_is_kept() {
+        let mut identity = Identity::new("d", 7).unwrap();
+        let thumbprint = "aB".repeat(20);
+        let thumbprint = json!({"primaryThumbprint": thumbprint, "secondaryThumbprint": null});
+        for authentication in [
+            json!({"type": "sas"}),
+            json!({"type": "selfSigned", "x509Thumbprint": thumbprint}),
+            json!({"type": "certificateAuthority"}),
+        ] {
+            let body = json!({"authentication": authentication});
+            identity.update(&body).unwrap();
+            let kept = serde_json::to_vec(&identity).unwrap();
+            let again: Identity = serde_json::from_slice(&kept).unwrap();
+            let shown = |identity: &Identity| identity.shown(&Activity::none());
+            assert_eq!(shown(&again), shown(&identity));
+            assert_eq!(
+                shown(&again)["authentication"]["type"],
+                authentication["type"]
             );
         }
     }

@@ -5,10 +5,11 @@
 //! Azure's codes and bodies.
 //!
 //! Where it is not like Azure:
-//! - Nothing is throttled, and nothing but configured limits of size is counted. Telemetry is taken and told to the observer, not kept.
+//! - Rates are limited only if [`Options::throttle`] says so, and there is no daily quota. Telemetry is taken and told to the
+//!   observer, not kept.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
-//! - There are no modules, cloud-to-device messages, file uploads, X.509 devices (yet).
+//! - There are no modules, cloud-to-device messages and file uploads (yet).
 //! - A change of configurations, or of a twin, takes effect at once, not within five minutes.
 //!
 //! ```
@@ -52,10 +53,13 @@ mod sas;
 mod server;
 mod state;
 mod store;
+mod throttle;
 mod tls;
 mod twin;
+mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};
 pub use options::{Info, Options};
 pub use server::Hub;
+pub use throttle::{Limits, Rate};

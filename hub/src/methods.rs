@@ -7,6 +7,7 @@ use crate::{
     error::{Code, Refusal},
     event::Event,
     state::Shared,
+    throttle::Operation,
 };
 use serde_json::{Value, json};
 use std::{
@@ -21,6 +22,8 @@ use tokio::{
 
 /// The largest payload, in bytes of JSON, each way.
 const MAX_PAYLOAD: usize = 128 * 1024;
+/// How much of a payload counts as one call when calls are limited.
+const METER: usize = 4 * 1024;
 /// How many calls of one device may be open at once.
 const MAX_OPEN: usize = 100;
 
@@ -202,6 +205,9 @@ pub(crate) async fn invoke(hub: &Shared, device: &str, call: Call) -> Result<Val
 }
 
 async fn run(hub: &Shared, device: &str, call: &Call) -> Result<Value, Refusal> {
+    let units = call.body().len().div_ceil(METER).max(1);
+    hub.throttle
+        .take_units(Operation::Method, u32::try_from(units).unwrap_or(u32::MAX))?;
     let deadline = Instant::now() + call.connect_timeout;
     let (open, answered) = hub.calls.open(device)?;
     let request = open.request;

@@ -1,6 +1,6 @@
 //! What a hub is started with, and what it is known by.
 
-use crate::event::Observer;
+use crate::{event::Observer, throttle::Limits};
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -24,10 +24,17 @@ pub struct Options {
     pub https_port: u16,
     /// Devices to register if they are not there yet, with new keys.
     pub devices: Vec<String>,
+    /// Devices to register likewise that authenticate with a client certificate: by its thumbprint (SHA-1 or SHA-256, in
+    /// hexadecimal digits), or with `None` because one of `trusted_authorities` signed it and its common name is the id.
+    pub x509_devices: Vec<(String, Option<String>)>,
+    /// Files with the certificates, as PEM, of the authorities that sign devices' certificates.
+    pub trusted_authorities: Vec<PathBuf>,
     /// Where the certificate authority, keys, devices and twins are kept. `None`: in memory, gone when the hub stops.
     pub state: Option<PathBuf>,
     /// How many connections each of the two ports serves at once; more wait until one closes. Default: 4096.
     pub max_connections: usize,
+    /// What the hub takes in a time, such as [`Limits::S1`]. `None`: as much as it can.
+    pub throttle: Option<Limits>,
     /// Is told what happens. Called on the hub's threads: it must not block.
     pub observer: Option<Observer>,
 }
@@ -40,8 +47,11 @@ impl Default for Options {
             mqtt_port: 8883,
             https_port: 443,
             devices: Vec::new(),
+            x509_devices: Vec::new(),
+            trusted_authorities: Vec::new(),
             state: None,
             max_connections: 4096,
+            throttle: None,
             observer: None,
         }
     }
@@ -55,8 +65,11 @@ impl fmt::Debug for Options {
             .field("mqtt_port", &self.mqtt_port)
             .field("https_port", &self.https_port)
             .field("devices", &self.devices)
+            .field("x509_devices", &self.x509_devices)
+            .field("trusted_authorities", &self.trusted_authorities)
             .field("state", &self.state)
             .field("max_connections", &self.max_connections)
+            .field("throttle", &self.throttle)
             .finish_non_exhaustive()
     }
 }

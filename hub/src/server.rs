@@ -8,14 +8,16 @@ use crate::{
     rest::{self, Peer},
     state::{IfMatch, Shared},
     store::Store,
+    throttle::Throttle,
     tls::Authority,
+    x509::Authorities,
 };
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -71,16 +73,17 @@ impl Hub {
         let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
         let mqtt_port = port(&mqtt).map_err(system("no local address"))?;
         let https_port = port(&https).map_err(system("no local address"))?;
-        let server_config = authority.server(names(&options))?;
-        let tls = TlsAcceptor::from(Arc::clone(&server_config));
+        let [tls, asking] = authority.server(names(&options))?;
 
         let shared = Arc::new(Shared::new(
             options.host_name.clone(),
             options.observer.clone(),
             store,
+            Authorities::read(&options.trusted_authorities)?,
+            Throttle::new(options.throttle),
         )?);
-        for id in &options.devices {
-            match shared.put_device(id, &json!({}), &IfMatch::None) {
+        for (id, body) in registrations(&options) {
+            match shared.put_device(id, &body, &IfMatch::None) {
                 Err(refusal) if refusal.code != Code::DEVICE_EXISTS => {
                     return Err(Error::Name(refusal.message));
                 }
@@ -97,10 +100,13 @@ impl Hub {
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
         let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
-        for (listener, serves) in [(mqtt, Serves::Mqtt), (https, Serves::Https)] {
+        for (listener, serves, tls) in [
+            (mqtt, Serves::Mqtt, asking),
+            (https, Serves::Https, tls.clone()),
+        ] {
             let port = Port {
                 hub: shared.clone(),
-                tls: tls.clone(),
+                tls: TlsAcceptor::from(tls),
                 serves,
                 slots: Arc::new(Semaphore::new(max_connections)),
                 alive: alive.clone(),
@@ -120,7 +126,7 @@ impl Hub {
         Ok(Self {
             shared,
             info,
-            tls: server_config,
+            tls,
             thread: Some(thread),
             _authority: authority,
         })
@@ -260,7 +266,11 @@ async fn serve(
     let refused = match accepted {
         Ok(Ok(stream)) => {
             match serves {
-                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), stream).await,
+                Serves::Mqtt => {
+                    let certificates = stream.get_ref().1.peer_certificates();
+                    let certificates = certificates.unwrap_or_default().to_vec();
+                    mqtt::serve(&hub, peer.to_string(), &certificates, stream).await
+                }
                 Serves::Https => {
                     https(
                         hub,
@@ -369,8 +379,9 @@ fn describe(
             format!("{service};SharedAccessKeyName={name};SharedAccessKey={key}{service_gateway}");
         (name.to_owned(), string)
     };
-    let of_device = |(id, key): (String, String)| {
-        let string = format!("{device};DeviceId={id};SharedAccessKey={key}{device_gateway}");
+    let of_device = |(id, key): (String, Option<String>)| {
+        let proof = key.map_or("x509=true".into(), |key| format!("SharedAccessKey={key}"));
+        let string = format!("{device};DeviceId={id};{proof}{device_gateway}");
         (id, string)
     };
     let policies: BTreeMap<String, String> = hub.policy_keys().map(of_policy).collect();
@@ -384,6 +395,22 @@ fn describe(
         devices: hub.device_keys().into_iter().map(of_device).collect(),
         host_name: options.host_name,
     }
+}
+
+/// The devices to register, and what with.
+fn registrations(options: &Options) -> impl Iterator<Item = (&String, Value)> {
+    let x509 = |thumbprint: &Option<String>| match thumbprint {
+        Some(thumbprint) => {
+            json!({"type": "selfSigned", "x509Thumbprint": {"primaryThumbprint": thumbprint}})
+        }
+        None => json!({"type": "certificateAuthority"}),
+    };
+    let with_keys = options.devices.iter().map(|id| (id, json!({})));
+    let with_certificates = options.x509_devices.iter();
+    with_keys.chain(
+        with_certificates
+            .map(move |(id, thumbprint)| (id, json!({"authentication": x509(thumbprint)}))),
+    )
 }
 
 /// What the certificate is valid for.

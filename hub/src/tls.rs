@@ -1,6 +1,9 @@
 //! The hub's own certificate authority, and the certificate it serves with.
 
-use crate::error::Error;
+use crate::{
+    error::Error,
+    x509::{AnyCertificate, provider},
+};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
@@ -93,8 +96,9 @@ impl Authority {
         })
     }
 
-    /// A server's configuration with a new certificate for `names` (host names and IP addresses).
-    pub(crate) fn server(&self, names: Vec<String>) -> Result<Arc<ServerConfig>, Error> {
+    /// A server's configuration with a new certificate for `names` (host names and IP addresses), and the same asking for
+    /// client certificates.
+    pub(crate) fn server(&self, names: Vec<String>) -> Result<[Arc<ServerConfig>; 2], Error> {
         let failed = |error: &dyn std::fmt::Display| Error::Certificate(error.to_string());
         let key = KeyPair::generate().map_err(|error| failed(&error))?;
         let mut params = CertificateParams::new(names).map_err(|error| failed(&error))?;
@@ -108,13 +112,21 @@ impl Authority {
             .map_err(|error| failed(&error))?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         // 1.2 as well: the Python device SDK knows no other.
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
-            .map_err(|error| failed(&error))?
+            .map_err(|error| failed(&error))?;
+        let asking = builder
+            .clone()
+            .with_client_cert_verifier(Arc::new(AnyCertificate(provider())));
+        let chain = || vec![certificate.der().clone()];
+        let plain = builder
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .map(Arc::new)
-            .map_err(|error| failed(&error))
+            .with_single_cert(chain(), key.clone_key())
+            .map_err(|error| failed(&error))?;
+        let asking = asking
+            .with_single_cert(chain(), key)
+            .map_err(|error| failed(&error))?;
+        Ok([Arc::new(plain), Arc::new(asking)])
     }
 }
 

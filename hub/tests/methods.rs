@@ -236,3 +236,67 @@ fn stopping_the_hub_answers_what_waits() {
     unreachable.join().unwrap().method_refused(503_001);
     device.is_closed();
 }
+
+/// Azure reads the bodies of direct methods with Newtonsoft's Json.NET; the .NET tutorial's back end depends on it.
+#[test]
+fn bodies_are_read_leniently_and_the_device_gets_json() {
+    let fixture = start();
+    let mut device = fixture.device("d1");
+    device.subscribe_all();
+    let send = |body: String| {
+        let owner = fixture.owner();
+        let path = "/twins/d1/methods?api-version=2021-04-12";
+        std::thread::spawn(move || owner.raw("POST", path, Some(body.into_bytes()), &[]))
+    };
+    for (payload, arrives) in [
+        // Byte for byte what the tutorial's `SetPayloadJson` puts there.
+        (
+            "{ fwPackageUri : 'https://someurl' }",
+            r#"{"fwPackageUri":"https://someurl"}"#,
+        ),
+        (
+            "/* c */ {'it\\'s': [1, 2.5, null,], $a_1: \"x\", // the last\n}",
+            r#"{"$a_1":"x","it's":[1,2.5,null]}"#,
+        ),
+        ("{a: 0x10, b: -.5}", r#"{"a":16,"b":-0.5}"#),
+        ("'text'", r#""text""#),
+        (
+            "{\"u\": \"\\u00e9\", \"n\": 9007199254740993}",
+            r#"{"n":9007199254740993,"u":"é"}"#,
+        ),
+    ] {
+        let answered = send(format!(
+            "{{\"methodName\":\"firmwareUpdate\",\"payload\":{payload},\"responseTimeoutInSeconds\":30}}"
+        ));
+        let call = device.answer(200, "true");
+        assert_eq!(String::from_utf8(call.payload).unwrap(), arrives);
+        assert_eq!(answered.join().unwrap().body["payload"], true);
+    }
+    // As deep as is taken; the device is away, so that nothing else can fail.
+    let nested = |depth| format!("{}1{}", "{a:".repeat(depth), "}".repeat(depth));
+    let path = "/twins/d2/methods?api-version=2021-04-12";
+    let body = format!("{{methodName:'m',payload:{}}}", nested(500)).into_bytes();
+    let answer = fixture.owner().raw("POST", path, Some(body), &[]);
+    answer.method_refused(404_103);
+    let deep = nested(100_000);
+    for (body, says) in [
+        ("{methodName: 'm', payload: hello}", "line 1 column"),
+        ("{methodName: 'm' payload: 1}", "comma"),
+        ("{methodName: 'm', payload: NaN}", "line 1 column"),
+        ("{methodName: 'm'} 1", "more than one"),
+        ("{methodName: 'm\\q'}", "escape"),
+        (&deep, "depth"),
+        ("{methodName: 'm'", "line 1"),
+    ] {
+        let refused = send(body.into()).join().unwrap().method_refused(400_006);
+        let message = refused["message"].as_str().unwrap().to_lowercase();
+        assert!(message.contains(says), "{message}");
+    }
+    // Nowhere else: a registry that takes what Azure does not would hide a back end's mistake.
+    let lenient = b"{tags: {a: 1}}".to_vec();
+    let path = "/twins/d1?api-version=2021-04-12";
+    fixture
+        .owner()
+        .raw("PATCH", path, Some(lenient), &[])
+        .refused(400, "IotHubFormatError");
+}

@@ -1,6 +1,7 @@
 //! Builds and tests all of twinflash.
 //!
 //! `cargo xtask test` is the one test command.
+#![forbid(unsafe_code)]
 // It is a program that talks to whoever started it.
 #![allow(clippy::print_stdout)]
 

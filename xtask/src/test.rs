@@ -26,6 +26,7 @@ const STEPS: &[Step] = &[
     slow("dependencies", dependencies),
     slow("the unmodified Azure SDKs for Python", sdk_python),
     slow("the unmodified Azure SDKs for Node", sdk_node),
+    slow("the tutorials' back ends", tutorials),
 ];
 
 const fn step(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
@@ -254,6 +255,23 @@ fn dependencies(run: &Run) -> Outcome {
 
 /// Microsoft's SDKs, device's and service's, against `twinflash hub`.
 fn sdk_python(run: &Run) -> Outcome {
+    let python = python(run)?;
+    pytest(run, &mut run.command(&python, &[]), "tests/sdk/python")
+}
+
+/// Runs pytest by this Python on the tests of a directory.
+fn pytest(run: &Run, python: &mut Command, tests: &str) -> Outcome {
+    let hub = hub(run)?;
+    execute(
+        python
+            .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", tests])
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("TWINFLASH_HUB", hub),
+    )
+}
+
+/// A Python that has what the tests in Python need.
+fn python(run: &Run) -> Result<PathBuf, String> {
     let tests = run.root.join("tests/sdk/python");
     let wanted = fs::read(tests.join("requirements.txt"))
         .map_err(|error| format!("tests/sdk/python/requirements.txt: {error}"))?;
@@ -280,17 +298,28 @@ fn sdk_python(run: &Run) -> Outcome {
         fs::write(&installed, &wanted)
             .map_err(|error| format!("{}: {error}", installed.display()))?;
     }
-    let hub = hub(run)?;
-    let mut pytest = run.command(&python, &["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
-    pytest
-        .arg(&tests)
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("TWINFLASH_HUB", hub);
-    execute(&mut pytest)
+    Ok(python)
 }
 
 /// The same for Node, whose service SDK knows no port but 443.
 fn sdk_node(run: &Run) -> Outcome {
+    let tests = node_modules(run)?;
+    let hub = hub(run)?;
+    let mut node = own_network(run, "node");
+    node.arg(tests.join("run.js")).env("TWINFLASH_HUB", hub);
+    execute(&mut node)
+}
+
+/// The tutorials' back ends against the hub and the agent.
+fn tutorials(run: &Run) -> Outcome {
+    node_modules(run)?;
+    let python = python(run)?;
+    let mut python = own_network(run, &python.to_string_lossy());
+    pytest(run, &mut python, "tests/tutorials")
+}
+
+/// Installs the SDKs for Node; returns the directory they are installed in.
+fn node_modules(run: &Run) -> Result<PathBuf, String> {
     let tests = run.root.join("tests/sdk/node");
     let lock = tests.join("package-lock.json");
     let wanted = fs::read(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
@@ -301,10 +330,7 @@ fn sdk_node(run: &Run) -> Outcome {
         fs::write(&installed, &wanted)
             .map_err(|error| format!("{}: {error}", installed.display()))?;
     }
-    let hub = hub(run)?;
-    let mut node = own_network(run, "node");
-    node.arg(tests.join("run.js")).env("TWINFLASH_HUB", hub);
-    execute(&mut node)
+    Ok(tests)
 }
 
 /// Builds the command that starts a hub.

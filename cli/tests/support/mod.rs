@@ -146,6 +146,25 @@ impl Drop for Running {
     }
 }
 
+/// A running command nobody reads from; killed when it is dropped.
+pub struct Unread(pub Child);
+
+impl Unread {
+    pub fn start(mut command: Command) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 fn read_lines(out: ChildStdout) -> Receiver<String> {
     let (tell, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -254,12 +273,32 @@ impl World {
     }
 
     pub fn back_end(&self, arguments: &[&str]) -> Command {
+        let mut command = self.people(arguments);
+        command.arg("--json");
+        command
+    }
+
+    /// A back end's command that prints what people read.
+    pub fn people(&self, arguments: &[&str]) -> Command {
         let mut command = twinflash(arguments);
         let service = format!("@{}", self.path("service").display());
         command
-            .args(["--json", "--ca", self.ready["ca"].as_str().unwrap()])
+            .args(["--ca", self.ready["ca"].as_str().unwrap()])
             .env("TWINFLASH_SERVICE", service);
         command
+    }
+
+    /// Runs a back end's command to its end, for what people read.
+    pub fn show(&self, arguments: &[&str]) -> Done {
+        Running::start(self.people(arguments)).wait()
+    }
+
+    /// Runs a back end's command with the rights of one of the hub's policies.
+    pub fn ask_as(&self, policy: &str, arguments: &[&str]) -> Done {
+        let mut command = self.back_end(arguments);
+        let connection = self.ready["policies"][policy].as_str().unwrap();
+        command.env("TWINFLASH_SERVICE", connection);
+        Running::start(command).wait()
     }
 
     /// Runs a back end's command to its end.

@@ -66,8 +66,8 @@ impl Builder {
     }
 
     /// Called in place of the restart the installer asks for, on the updater's own thread. By
-    /// default `Restart::Exit` ends the process with status 0, `Restart::Command` runs the command
-    /// and `Restart::System` runs `reboot`.
+    /// default `Restart::Exit` ends the process with status 0, `Restart::Command` and
+    /// `Restart::Reboot` run the command and `Restart::System` runs `reboot`, within five minutes.
     pub fn on_restart(
         mut self,
         handler: impl FnMut(&Restart) -> Result<(), Failure> + Send + 'static,

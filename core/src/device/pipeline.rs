@@ -1,7 +1,7 @@
 //! The pipeline's thread: downloads, and the installer's steps, one at a time.
 
-use super::restart::run;
 use super::shared::Shared;
+use crate::command;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Input, Step};
 use crate::install::Installer;
@@ -14,7 +14,11 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
+
+/// The time a health command has; it is run again.
+const HEALTH_TIME: Duration = Duration::from_secs(60);
 
 /// Something to do.
 pub(super) enum Task {
@@ -96,12 +100,15 @@ fn perform(
         Task::Step(step) => step,
     };
     let result = match step {
-        Step::Finish => installer.finish(),
+        Step::Finish => installer.finish().and_then(|()| match shared.image() {
+            Some((size, sha256)) => installer.read_back(size, &sha256),
+            None => Ok(()),
+        }),
         Step::Activate => installer.activate(),
         Step::Confirm => installer.confirm(),
         Step::Rollback => installer.rollback(),
         Step::Abort => installer.abort(),
-        Step::CheckHealth => run(health),
+        Step::CheckHealth => command::run(health, HEALTH_TIME).map(drop),
     };
     Input::Done(step, result)
 }

@@ -1,18 +1,24 @@
 //! Restarts, and what tells one start from another.
 
-use crate::install::Restart;
-use crate::update::{Code, Failure};
+use crate::command;
+use crate::install::{self, Restart};
+use crate::update::Failure;
 use std::{
-    process::{self, Command, Stdio},
-    time::{SystemTime, UNIX_EPOCH},
+    path::Path,
+    process,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+/// The time a restart command has: services may take a minute and a half to stop, and to start.
+const TIME: Duration = Duration::from_secs(300);
 
 /// Another one at each start that counts as a restart: the system's where the system restarts, one
 /// of this process otherwise.
 pub(super) fn boot_id(restart: &Restart, seed: u64) -> String {
-    let of_system = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok();
-    if let (Restart::System, Some(id)) = (restart, of_system()) {
-        return id.trim().to_owned();
+    if restart.is_of_system()
+        && let Some(id) = install::boot_id(Path::new("/"))
+    {
+        return id;
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanos = since.map(|since| since.as_nanos()).unwrap_or_default();
@@ -21,28 +27,11 @@ pub(super) fn boot_id(restart: &Restart, seed: u64) -> String {
 
 /// Restarts as the installer asks for.
 pub(super) fn perform(restart: &Restart) -> Result<(), Failure> {
-    match restart {
-        Restart::None => Ok(()),
+    let command = match restart {
+        Restart::None => return Ok(()),
         Restart::Exit => process::exit(0),
-        Restart::Command(command) => run(command),
-        Restart::System => run(&["reboot".to_owned()]),
-    }
-}
-
-/// Runs a command, never through a shell, and wants status 0.
-pub(super) fn run(command: &[String]) -> Result<(), Failure> {
-    let failed = |what: String| Err(Failure::new(Code::InstallFailed, what));
-    let Some((program, arguments)) = command.split_first() else {
-        return failed("no command is configured".into());
+        Restart::Command(command) | Restart::Reboot(command) => command,
+        Restart::System => &vec!["reboot".to_owned()],
     };
-    let status = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status();
-    match status {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => failed(format!("{program} ended with {status}")),
-        Err(error) => failed(format!("{program} cannot be run: {error}")),
-    }
+    command::run(command, TIME).map(drop)
 }

@@ -123,6 +123,10 @@ impl Shared {
         self.lock().engine.status()
     }
 
+    pub(super) fn image(&self) -> Option<(u64, [u8; 32])> {
+        self.lock().engine.image()
+    }
+
     pub(super) fn wall_time(&self) -> Option<SystemTime> {
         let wall = self.lock().engine.wall_time(self.now())?;
         Some(UNIX_EPOCH + Duration::from_millis(wall))

@@ -5,10 +5,10 @@ use super::failure::{RESUME, from_io, from_ureq};
 use crate::update::{Code, Failure, Retry, Scheme, redact, scheme_of};
 use fluent_uri::{Uri, UriRef};
 use std::{
+    collections::VecDeque,
     io::{ErrorKind, Read},
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, SyncSender},
     },
 };
@@ -48,12 +48,16 @@ pub(super) enum Event {
     Failed(Failure, Retry),
 }
 
+/// Filled buffers on their way, and how many bytes of each are filled. One that was not yet taken may
+/// get more: TLS gives 16 KiB at a time, and an event for each would cost a sixth of all work.
+pub(super) type Queue = Mutex<VecDeque<(Vec<u8>, usize)>>;
+
 /// The way to the device's side.
 pub(super) struct Ends {
-    pub(super) events: SyncSender<Event>,
+    /// `None` for each buffer in the queue.
+    pub(super) events: SyncSender<Option<Event>>,
+    pub(super) queue: Arc<Queue>,
     pub(super) empty: Receiver<Vec<u8>>,
-    /// Buffers sent and not yet used up.
-    pub(super) queued: Arc<AtomicUsize>,
 }
 
 /// Runs until the body's end, a failure, or until nobody listens any more.
@@ -67,13 +71,13 @@ pub(super) fn run(agent: &Agent, request: Request, ends: &Ends) {
                 status: parts.status,
                 headers: parts.headers,
             };
-            match ends.events.send(Event::Head(head)) {
+            match ends.events.send(Some(Event::Head(head))) {
                 Ok(()) => read(body, &shown, ends),
                 Err(_) => None,
             }
         }
     };
-    if let Some(last) = last {
+    if last.is_some() {
         // Nobody listens: the attempt was stopped.
         let _ = ends.events.send(last);
     }
@@ -81,35 +85,43 @@ pub(super) fn run(agent: &Agent, request: Request, ends: &Ends) {
 
 fn read(body: Body, shown: &str, ends: &Ends) -> Option<Event> {
     let mut reader = body.into_reader();
-    while let Ok(mut buffer) = ends.empty.recv() {
-        let mut filled = 0;
-        // TLS gives 16 KiB at most at a time. While the other side is busy, more is put into the same
-        // buffer: it saves most of the threads' changes, a sixth of the whole work. Should the server
-        // fall silent just then, what is in the buffer is lost: it was not yet durable anyway.
-        let last = loop {
-            match reader.read(buffer.get_mut(filled..).unwrap_or_default()) {
-                Ok(0) => break Some(Event::End),
-                Ok(more) => filled += more,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    let (failure, _) = from_io(error, shown);
-                    // The server had begun to answer: whatever broke off then is worth another try.
-                    break Some(Event::Failed(failure, RESUME));
-                }
-            }
-            if filled == buffer.len() || (filled > 0 && ends.queued.load(Ordering::Relaxed) == 0) {
-                break None;
+    let mut buffer = ends.empty.recv().ok()?;
+    loop {
+        let filled = match reader.read(&mut buffer) {
+            Ok(0) => return Some(Event::End),
+            Ok(filled) => filled,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => {
+                let (failure, _) = from_io(error, shown);
+                // The server had begun to answer: whatever broke off then is worth another try.
+                return Some(Event::Failed(failure, RESUME));
             }
         };
-        if filled > 0 {
-            ends.queued.fetch_add(1, Ordering::Relaxed);
-            ends.events.send(Event::Bytes(buffer, filled)).ok()?;
-        }
-        if last.is_some() {
-            return last;
+        if !append(&ends.queue, buffer.get(..filled).unwrap_or_default()) {
+            lock(&ends.queue).push_back((buffer, filled));
+            ends.events.send(None).ok()?;
+            buffer = ends.empty.recv().ok()?;
         }
     }
-    None
+}
+
+/// Puts bytes into the last buffer on its way, if there is room.
+fn append(queue: &Queue, bytes: &[u8]) -> bool {
+    let mut queue = lock(queue);
+    let Some((buffer, filled)) = queue.back_mut() else {
+        return false;
+    };
+    let Some(room) = buffer.get_mut(*filled..*filled + bytes.len()) else {
+        return false;
+    };
+    room.copy_from_slice(bytes);
+    *filled += bytes.len();
+    true
+}
+
+pub(super) fn lock(queue: &Queue) -> MutexGuard<'_, VecDeque<(Vec<u8>, usize)>> {
+    // Nothing panics while it is held.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks, and follows redirects: the answer, and who gave it.

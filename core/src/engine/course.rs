@@ -102,6 +102,15 @@ impl Engine {
             Progress::Started { offset, total } => {
                 self.transfer.offset = offset;
                 self.transfer.received = offset;
+                let update = self.record.update.as_ref();
+                let checkpoint = update.and_then(|update| update.checkpoint.as_ref());
+                let validated = checkpoint.is_some_and(|from| from.validator.is_some());
+                self.transfer.blind = offset > 0 && !validated;
+                if offset == 0 && checkpoint.is_some() {
+                    // Its bytes are being overwritten.
+                    self.change(|update| update.checkpoint = None);
+                    self.save_as(true);
+                }
                 self.transfer.total = total.or(self.request().and_then(|request| request.size));
             }
             Progress::Received(bytes) => self.received(bytes),
@@ -244,10 +253,15 @@ impl Engine {
             update.bytes = Some(bytes);
             update.sha256 = Some(sha256.clone());
         });
+        let mismatch = self.mismatch(bytes, digests);
+        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.blind) {
+            // No validator said that the rest belongs to the beginning: from zero it may be right.
+            return self.attempt_failed(failure, Retry::FromZero);
+        }
         self.report(Moment::Downloaded);
         self.enter(Phase::Verifying);
         self.report(Moment::Verifying);
-        if let Some(failure) = self.mismatch(bytes, digests) {
+        if let Some(failure) = mismatch {
             return self.failed(failure);
         }
         let unchecked = self

@@ -249,6 +249,10 @@ impl Engine {
     pub(super) fn save_failed(&mut self, failure: Failure) {
         let transfer = self.work.take() == Some(Work::Transfer);
         self.restart_asked = false;
+        self.reporter.not_sent();
+        if self.link.version.is_none() {
+            self.link.read_again = self.link.read_again.map(|_| self.now.monotonic);
+        }
         self.save_again = Some(self.now.monotonic + STEP_PAUSE);
         self.event(Event::Warning(format!(
             "the journal cannot be written: {failure}"

@@ -31,6 +31,11 @@ const MADE: u64 = 1_793_491_200_000;
 /// little when they are corrected.
 const SLACK: u64 = 600_000;
 
+/// After so much time a wall clock is believed that lies before the last save: it was that save's
+/// clock that was wrong. Otherwise one day in a wrong far future would keep a device from its hub for
+/// ever.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// What an engine is made with.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -116,6 +121,8 @@ enum After {
 struct Transfer {
     /// Where this attempt began.
     offset: u64,
+    /// This attempt resumed with no validator to say that the rest belongs to the beginning.
+    blind: bool,
     /// Bytes that are there.
     received: u64,
     total: Option<u64>,
@@ -234,8 +241,19 @@ impl Engine {
     /// the time this version was made and the record was last saved. A device without a
     /// battery-backed clock starts in 1970.
     pub fn wall_time(&self, now: Now) -> Option<u64> {
-        let floor = self.record.saved.max(MADE).saturating_sub(SLACK);
+        let saved = match now.monotonic < PATIENCE {
+            true => self.record.saved,
+            false => 0,
+        };
+        let floor = saved.max(MADE).saturating_sub(SLACK);
         now.wall.filter(|wall| *wall >= floor)
+    }
+
+    /// Size in bytes and SHA-256 of the image whose checks have passed, as they were saved.
+    pub fn image(&self) -> Option<(u64, [u8; 32])> {
+        let update = self.record.update.as_ref()?;
+        let sha256 = data_encoding::HEXLOWER.decode(update.sha256.as_ref()?.as_bytes());
+        Some((update.bytes?, sha256.ok()?.try_into().ok()?))
     }
 
     /// Where everything stands.
@@ -408,5 +426,47 @@ impl Engine {
                 payload,
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::ImageState;
+
+    #[test]
+    fn a_wall_clock_is_believed_when_it_can_be() {
+        let mut engine = Engine::new(Config {
+            contract: Contract::built_in("iothub-dm").unwrap(),
+            policy: Policy::default(),
+            current_version: None,
+            restart: Restart::None,
+            boot_id: String::new(),
+            installer: None,
+            seed: 0,
+        });
+        let record = Record {
+            saved: MADE + 10 * SLACK,
+            ..Record::default()
+        };
+        let boot = Input::Boot {
+            stored: Stored::Record(record.to_json()),
+            image: ImageState::Old,
+        };
+        engine.handle(boot, Now::default());
+        let at = |seconds, wall| {
+            engine.wall_time(Now {
+                monotonic: Duration::from_secs(seconds),
+                wall,
+            })
+        };
+        assert_eq!(at(0, None), None);
+        assert_eq!(at(0, Some(0)), None, "1970");
+        assert_eq!(at(0, Some(MADE)), None, "before the last save");
+        let corrected = Some(MADE + 9 * SLACK);
+        assert_eq!(at(0, corrected), corrected);
+        // It was the last save's clock that was wrong.
+        assert_eq!(at(3600, Some(MADE)), Some(MADE));
+        assert_eq!(at(3600, Some(0)), None);
     }
 }

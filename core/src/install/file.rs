@@ -1,24 +1,19 @@
 //! Replaces one file by another.
 
-use super::{ImageInfo, ImageState, Installer, Restart};
+use super::part::{Part, cannot, create, metadata, not_begun, open, same_file, storage, sync_file};
+use super::{ImageInfo, ImageState, Installer, Restart, space};
 use crate::disk;
 use crate::update::{Code, Failure};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde_json::Value;
 use std::{
     ffi::OsString,
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 mod attributes;
-mod space;
-
-/// Write-back to disk is started each time so many bytes have come, so that a sync finds little
-/// left to wait for: 256 MiB with a sync every 16 MiB took 120 ms so, and 180 ms without.
-const WRITE_BACK: u64 = 1 << 20;
 
 /// Installs an image as a file: a program, a container's image, a data file.
 ///
@@ -48,17 +43,6 @@ pub struct FileInstall {
     target: PathBuf,
     restart: Restart,
     part: Option<Part>,
-}
-
-/// The new file while it is written.
-#[derive(Debug)]
-struct Part {
-    file: File,
-    path: PathBuf,
-    /// Bytes in it.
-    length: u64,
-    /// Bytes whose write-back was started.
-    written_back: u64,
 }
 
 /// Where everything lies.
@@ -194,34 +178,19 @@ impl Installer for FileInstall {
             let _ = disk::remove(&paths.part);
             return Err(failure);
         }
-        self.part = Some(Part {
-            file,
-            path: paths.part,
-            length: start,
-            written_back: start,
-        });
+        self.part = Some(Part::new(file, paths.part, start));
         Ok(start)
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        let part = self.part.as_mut().ok_or_else(not_begun)?;
-        part.file
-            .write_all_at(bytes, offset)
-            .map_err(storage("write", &part.path))?;
-        part.length = offset.saturating_add(bytes.len() as u64);
-        if part.length.saturating_sub(part.written_back) >= WRITE_BACK {
-            space::start_write_back(&part.file, part.written_back, part.length);
-            part.written_back = part.length;
-        }
-        Ok(())
+        self.part
+            .as_mut()
+            .ok_or_else(not_begun)?
+            .write(offset, bytes)
     }
 
     fn sync(&mut self) -> Result<u64, Failure> {
-        let part = self.part.as_ref().ok_or_else(not_begun)?;
-        part.file
-            .sync_data()
-            .map_err(storage("write", &part.path))?;
-        Ok(part.length)
+        self.part.as_ref().ok_or_else(not_begun)?.sync()
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
@@ -367,58 +336,10 @@ impl Paths {
     }
 }
 
-/// Opens a file that only its owner may read, made if it is not there; never through a link.
-fn create(path: &Path) -> io::Result<File> {
-    disk::step("create", path)?;
-    open(path, OFlags::WRONLY | OFlags::CREATE)
-}
-
-fn open(path: &Path, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    Ok(file)
-}
-
-fn sync_file(file: &File, path: &Path) -> io::Result<()> {
-    disk::step("sync", path)?;
-    file.sync_all()
-}
-
-/// What is known of a file, if there is one; a link is not followed.
-fn metadata(path: &Path) -> Result<Option<Metadata>, Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(storage("look at", path)(error)),
-    }
-}
-
-fn same_file(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-fn not_begun() -> Failure {
-    Failure::new(
-        Code::Storage,
-        "no image is being written: begin comes first",
-    )
-}
-
 fn nothing_staged(paths: &Paths) -> Failure {
     let (target, new) = (paths.target.display(), paths.new.display());
     let message = format_args!("cannot install {target}: the new file {new} is gone");
     Failure::new(Code::InstallFailed, message)
-}
-
-fn storage<'a>(doing: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + 'a {
-    cannot(Code::Storage, doing, path)
-}
-
-fn cannot<'a>(code: Code, doing: &'a str, path: &'a Path) -> impl Fn(io::Error) -> Failure + 'a {
-    move |error| disk::failure(&error, code, doing, path)
 }
 
 #[cfg(test)]

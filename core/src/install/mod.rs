@@ -3,15 +3,31 @@
 //! One trait, [`Installer`], and the installers built in.
 
 #[cfg(unix)]
+mod command;
+#[cfg(all(test, unix))]
+mod course;
+#[cfg(unix)]
 mod file;
+#[cfg(unix)]
+mod memory;
+#[cfg(unix)]
+mod part;
+#[cfg(unix)]
+mod slots;
+#[cfg(unix)]
+mod space;
 
 pub use crate::update::{ImageInfo, ImageState, Restart};
 #[cfg(unix)]
+pub use command::{CommandInstall, CommandOptions};
+#[cfg(unix)]
 pub use file::FileInstall;
+#[cfg(unix)]
+pub use slots::{Running, Slot, SlotCommands, SlotsInstall, SlotsOptions, Switch, TryBoot, UBoot};
 
 use crate::update::Failure;
 use serde_json::Value;
-use std::fmt;
+use std::{fmt, path::Path};
 
 /// Writes an image and switches to it.
 ///
@@ -42,6 +58,13 @@ pub trait Installer: Send + fmt::Debug {
     /// All bytes are written, synced and verified: make the image ready to be activated.
     fn finish(&mut self) -> Result<(), Failure>;
 
+    /// After `finish`, and only where the installer is asked to: reads the finished image from its
+    /// medium and compares it with its size in bytes and its SHA-256. By default nothing.
+    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
+        let _ = (size, sha256);
+        Ok(())
+    }
+
     /// Switches to the new image, in one step that no power cut can halve.
     fn activate(&mut self) -> Result<(), Failure>;
 
@@ -66,12 +89,78 @@ pub trait Installer: Send + fmt::Debug {
     }
 }
 
+/// One that is chosen while the program runs.
+impl Installer for Box<dyn Installer> {
+    fn inspect(&mut self) -> Result<ImageState, Failure> {
+        (**self).inspect()
+    }
+
+    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
+        (**self).begin(image, resume_at)
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
+        (**self).write(offset, bytes)
+    }
+
+    fn sync(&mut self) -> Result<u64, Failure> {
+        (**self).sync()
+    }
+
+    fn finish(&mut self) -> Result<(), Failure> {
+        (**self).finish()
+    }
+
+    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
+        (**self).read_back(size, sha256)
+    }
+
+    fn activate(&mut self) -> Result<(), Failure> {
+        (**self).activate()
+    }
+
+    fn confirm(&mut self) -> Result<(), Failure> {
+        (**self).confirm()
+    }
+
+    fn rollback(&mut self) -> Result<(), Failure> {
+        (**self).rollback()
+    }
+
+    fn abort(&mut self) -> Result<(), Failure> {
+        (**self).abort()
+    }
+
+    fn restart(&self) -> Restart {
+        (**self).restart()
+    }
+
+    fn describe(&self) -> Option<Value> {
+        (**self).describe()
+    }
+}
+
+/// The system's boot id: another one after each start of the system. `None` where there is none.
+/// `proc` lies in `root`.
+pub(crate) fn boot_id(root: &Path) -> Option<String> {
+    let id = std::fs::read_to_string(root.join("proc/sys/kernel/random/boot_id")).ok()?;
+    Some(id.trim().to_owned())
+}
+
 /// The installer a [description](Installer::describe) is of; `None` where there is none that can be
 /// made from it.
 pub fn from_description(description: &Value) -> Option<Box<dyn Installer>> {
     #[cfg(unix)]
     if let Some(target) = description.get("file").and_then(Value::as_str) {
         return Some(Box::new(FileInstall::new(target)));
+    }
+    #[cfg(unix)]
+    if let Some(slots) = description.get("slots") {
+        return Some(Box::new(SlotsInstall::from_description(slots)?));
+    }
+    #[cfg(unix)]
+    if let Some(command) = description.get("command") {
+        return Some(Box::new(CommandInstall::from_description(command)?));
     }
     let _ = description;
     None

@@ -172,6 +172,14 @@ impl Reporter {
         }
     }
 
+    /// What was handed over last may never have been sent: it is handed over again.
+    pub fn not_sent(&mut self) {
+        if let Some(sent) = self.in_flight.take() {
+            self.held = None;
+            self.queue.push_front(sent.entry);
+        }
+    }
+
     fn again(&mut self, lost: InFlight, now: Duration) {
         self.held = None;
         self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);

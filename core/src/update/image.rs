@@ -39,4 +39,13 @@ pub enum Restart {
     Command(Vec<String>),
     /// The device reboots.
     System,
+    /// The device reboots by this command, which may return before it does.
+    Reboot(Vec<String>),
+}
+
+impl Restart {
+    /// Whether the whole device restarts, not only a program.
+    pub const fn is_of_system(&self) -> bool {
+        matches!(self, Self::System | Self::Reboot(_))
+    }
 }

@@ -58,6 +58,9 @@ pub struct Reply {
     pub piece: usize,
     /// …and waits so long after each.
     pub pause: Duration,
+    /// Before the last piece, in addition. What comes while the client is busy may wait in its buffer
+    /// for more to come.
+    pub pause_before_last: Duration,
 }
 
 impl Reply {
@@ -153,7 +156,11 @@ impl Reply {
             },
             &headers,
         );
-        for piece in body[..body.len().min(most)].chunks(self.piece) {
+        let mut pieces = body[..body.len().min(most)].chunks(self.piece).peekable();
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_none() {
+                thread::sleep(self.pause_before_last);
+            }
             if !self.body(piece) || self.server.ended.load(Ordering::Relaxed) {
                 return;
             }
@@ -294,5 +301,6 @@ fn handle(
         asked,
         piece: 16 * 1024,
         pause: Duration::ZERO,
+        pause_before_last: Duration::ZERO,
     });
 }

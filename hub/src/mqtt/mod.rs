@@ -5,17 +5,19 @@ pub(crate) mod topic;
 
 use crate::{
     clock,
-    error::{Code, Refusal},
+    error::Refusal,
     event::{DisconnectReason, Event},
     identity::check_device_id,
     methods::Answer,
     state::{Attached, Shared, without_port},
+    throttle::Operation,
 };
 use link::Link;
 use mqtt_protocol_core::mqtt::{
     packet::{Packet, Qos, v3_1_1},
     result_code::{ConnectReturnCode, SubackReturnCode},
 };
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::{
@@ -33,15 +35,16 @@ const MAX_MESSAGE: usize = 256 * 1024;
 /// How many filters one device may subscribe to.
 const MAX_SUBSCRIPTIONS: usize = 5;
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. `certificates` are the peer's of the TLS handshake, its own first.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Shared,
     peer: String,
+    certificates: &[CertificateDer<'_>],
     stream: S,
 ) {
     let mut link = Link::new(stream);
     let admitted = tokio::select! {
-        admitted = timeout(CONNECT_TIMEOUT, admit(hub, &mut link)) => Some(admitted),
+        admitted = timeout(CONNECT_TIMEOUT, admit(hub, &mut link, certificates)) => Some(admitted),
         () = hub.stopped() => None,
     };
     let Some(admitted) = admitted else {
@@ -95,7 +98,7 @@ impl Drop for Detach<'_> {
 struct Admitted {
     id: String,
     attached: Attached,
-    /// When the token ends.
+    /// When the token ends; a certificate lets it stay.
     expires: Instant,
     silence: Duration,
 }
@@ -109,6 +112,7 @@ struct Refused {
 async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     hub: &Shared,
     link: &mut Link<S>,
+    certificates: &[CertificateDer<'_>],
 ) -> Result<Admitted, Refused> {
     let refused = |device: Option<&str>, reason: &str| Refused {
         device: device.map(Into::into),
@@ -122,9 +126,13 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         return Err(refused(None, "the first packet is not CONNECT"));
     };
     let id = connect.client_id().to_owned();
-    let checked = check(hub, &connect, &id);
+    let checked = check(hub, &connect, &id, certificates);
     let (code, outcome) = match checked {
-        Ok(expiry) => match hub.attach(&id, connect.clean_session()) {
+        Ok(expiry) => match hub
+            .throttle
+            .take(Operation::Connection)
+            .and_then(|()| hub.attach(&id, connect.clean_session()))
+        {
             Ok(attached) => (ConnectReturnCode::Accepted, Ok((expiry, attached))),
             Err(refusal) => (ConnectReturnCode::ServerUnavailable, Err(refusal.message)),
         },
@@ -147,6 +155,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         reason,
     })?;
     let left = expiry
+        .unwrap_or(u64::MAX)
         .saturating_sub(clock::unix())
         .min(u64::from(u32::MAX));
     let silence = match connect.keep_alive() {
@@ -161,8 +170,13 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     })
 }
 
-/// Checks names and token; returns when the token ends, in seconds since 1970.
-fn check(hub: &Shared, connect: &v3_1_1::Connect, id: &str) -> Result<u64, &'static str> {
+/// Checks names, and token or certificate; returns when the token ends, in seconds since 1970.
+fn check(
+    hub: &Shared,
+    connect: &v3_1_1::Connect,
+    id: &str,
+    certificates: &[CertificateDer<'_>],
+) -> Result<Option<u64>, &'static str> {
     let user = connect.user_name().ok_or("CONNECT has no user name")?;
     let mut parts = user.splitn(3, '/');
     let (host, device, rest) = (parts.next(), parts.next(), parts.next());
@@ -179,12 +193,11 @@ fn check(hub: &Shared, connect: &v3_1_1::Connect, id: &str) -> Result<u64, &'sta
     }
     let password = connect
         .password()
-        .and_then(|password| std::str::from_utf8(password).ok())
-        .ok_or("CONNECT has no password")?;
+        .and_then(|password| std::str::from_utf8(password).ok());
     if without_port(host).is_empty() {
         return Err("the user name has no hub");
     }
-    hub.authenticate(id, host, password)
+    hub.authenticate(id, host, password, certificates)
 }
 
 /// Serves an admitted device until it goes, or must.
@@ -207,21 +220,31 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     } = attached;
     let mut stopped = std::pin::pin!(hub.stopped());
     let mut silent_until = Instant::now() + silence;
+    // Who sends too much is read later.
+    let mut read_from = None;
     loop {
         if let Err(reason) = link.flush().await {
             return reason;
         }
         tokio::select! {
-            packet = link.next() => {
+            packet = async {
+                if let Some(then) = read_from {
+                    sleep_until(then).await;
+                }
+                link.next().await
+            } => {
                 let handled = match packet {
                     Ok(Packet::V3_1_1Disconnect(_)) => return DisconnectReason::ByDevice,
-                    Ok(packet) => handle(hub, link, &id, connection, packet),
+                    Ok(packet) => {
+                        read_from = pause(hub, &id, &packet);
+                        handle(hub, link, &id, connection, packet)
+                    }
                     Err(reason) => Err(reason),
                 };
                 if let Err(reason) = handled {
                     return reason;
                 }
-                silent_until = Instant::now() + silence;
+                silent_until = read_from.unwrap_or_else(Instant::now) + silence;
             }
             Some(message) = outgoing.recv() => link.publish(&message.topic, &message.payload),
             reason = &mut closed => return reason.unwrap_or(DisconnectReason::Removed),
@@ -229,6 +252,17 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
             () = sleep_until(expires) => return DisconnectReason::TokenExpired,
             () = &mut stopped => return DisconnectReason::HubStopped,
         }
+    }
+}
+
+/// Until when a device has to wait with its next packet after this one.
+fn pause(hub: &Shared, id: &str, packet: &Packet) -> Option<Instant> {
+    let Packet::V3_1_1Publish(publish) = packet else {
+        return None;
+    };
+    match Published::parse(id, publish.topic_name()) {
+        Some(Published::Telemetry) => hub.throttle.reserve(Operation::Telemetry),
+        _ => None,
     }
 }
 
@@ -345,7 +379,8 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             }
         }
         Published::GetTwin { request } => {
-            let (status, body) = match hub.device_twin(id) {
+            let twin = hub.throttle.take(Operation::TwinRead);
+            let (status, body) = match twin.and_then(|()| hub.device_twin(id)) {
                 Ok(twin) => (200, twin.to_string()),
                 Err(refusal) => twin_error(&refusal),
             };
@@ -353,12 +388,13 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             answer(hub, link, id, connection, &topic, &body);
         }
         Published::PatchReported { request, version } => {
-            let patched = serde_json::from_slice::<Value>(payload)
-                .map_err(|error| {
-                    Refusal::new(
-                        Code::ARGUMENT_INVALID,
-                        format!("The patch is not JSON: {error}."),
-                    )
+            let patched = hub
+                .throttle
+                .take(Operation::TwinUpdate)
+                .and_then(|()| {
+                    serde_json::from_slice::<Value>(payload).map_err(|error| {
+                        Refusal::argument(format!("The patch is not JSON: {error}."))
+                    })
                 })
                 .and_then(|patch| Ok((hub.patch_reported(id, &patch, version)?, patch)));
             let (topic, body, event) = match patched {

@@ -1,7 +1,7 @@
 //! What takes time, with the clock turned by hand.
 
 use super::*;
-use crate::{state::IfMatch, store::Store};
+use crate::{state::IfMatch, store::Store, throttle::Throttle, x509::Authorities};
 use data_encoding::BASE64;
 use ring::hmac;
 use serde_json::json;
@@ -14,13 +14,22 @@ fn hub() -> (Shared, Told) {
     let told = Told::default();
     let events = told.clone();
     let observer = Arc::new(move |event: &Event| events.lock().unwrap().push(event.clone()));
-    let hub = Shared::new("localhost".into(), Some(observer), Store::Memory).unwrap();
+    let hub = Shared::new(
+        "localhost".into(),
+        Some(observer),
+        Store::Memory,
+        Authorities::read(&[]).unwrap(),
+        Throttle::new(None),
+    )
+    .unwrap();
     hub.put_device("d1", &json!({}), &IfMatch::None).unwrap();
     (hub, told)
 }
 
 async fn connect(hub: &Shared, peer: &mut DuplexStream, keep_alive: u16) {
-    let key = BASE64.decode(hub.device_keys()[0].1.as_bytes()).unwrap();
+    let key = BASE64
+        .decode(hub.device_keys()[0].1.as_ref().unwrap().as_bytes())
+        .unwrap();
     let (resource, expiry) = ("localhost/devices/d1", clock::unix() + 10_000);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
     let signature = hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
@@ -50,7 +59,7 @@ async fn who_says_nothing_is_cut_off_after_15_seconds() {
     let (hub, told) = hub();
     let (_peer, stream) = duplex(64);
     let begun = Instant::now();
-    serve(&hub, "peer".into(), stream).await;
+    serve(&hub, "peer".into(), &[], stream).await;
     assert_eq!(begun.elapsed().as_secs(), 15);
     let told = told.lock().unwrap();
     assert!(
@@ -74,7 +83,7 @@ async fn no_keep_alive_is_longer_than_azure_s() {
             connect(&hub, &mut peer, keep_alive).await;
             peer.read_to_end(&mut Vec::new()).await.unwrap();
         };
-        tokio::join!(serve(&hub, "peer".into(), stream), client);
+        tokio::join!(serve(&hub, "peer".into(), &[], stream), client);
         assert_eq!(begun.elapsed().as_secs(), silence, "{keep_alive}");
         let last = told.lock().unwrap().last().cloned();
         let device = "d1".into();
@@ -107,7 +116,7 @@ async fn who_reads_nothing_is_dropped() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         peer
     };
-    tokio::join!(serve(&hub, "peer".into(), stream), client);
+    tokio::join!(serve(&hub, "peer".into(), &[], stream), client);
     let last = told.lock().unwrap().last().cloned();
     let device = "d1".into();
     assert_eq!(

@@ -13,12 +13,13 @@ use crate::{
     sas::Rights,
     server::Slot,
     state::{IfMatch, Shared},
+    throttle::Operation,
 };
 use axum::{
     Extension, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, StatusCode, Uri, header, request::Parts},
+    http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -94,14 +95,32 @@ async fn wrong_method() -> Refusal {
     )
 }
 
-/// Lets through only requests with a good token and an `api-version`, before their body is read.
+/// Lets through only requests with a good token and an `api-version`, and not too many, before their body is read.
 async fn authenticate(State(hub): Hub, mut request: Request, next: Next) -> Response {
-    match check(&hub, request.headers(), request.uri()) {
+    let checked = check(&hub, request.headers(), request.uri()).and_then(|rights| {
+        operation(request.method(), request.uri().path())
+            .map_or(Ok(()), |operation| hub.throttle.take(operation))?;
+        Ok(rights)
+    });
+    match checked {
         Ok(rights) => {
             request.extensions_mut().insert(rights);
             next.run(request).await
         }
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// What a request counts as. Direct methods are not here: they count by their payload.
+fn operation(method: &Method, path: &str) -> Option<Operation> {
+    let mut segments = path.split('/').skip(1);
+    let (first, second, third) = (segments.next()?, segments.next(), segments.next());
+    match (first, second, third) {
+        ("devices", Some("query"), None) => Some(Operation::Query),
+        ("devices", ..) | ("statistics", ..) => Some(Operation::Registry),
+        ("twins", _, None) if *method == Method::GET => Some(Operation::TwinRead),
+        ("twins", _, None) => Some(Operation::TwinUpdate),
+        _ => None,
     }
 }
 
@@ -193,23 +212,62 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
-            .await
-            .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
-            .map_err(|error| match error.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
-                    Code::TOO_LARGE,
-                    format!("The body is larger than {MAX_BODY} bytes."),
-                ),
-                _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
-            })?;
+        let bytes = read(request, state).await?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Value::Null));
         }
         serde_json::from_slice(&bytes)
             .map(Self)
-            .map_err(|error| Refusal::new(Code::FORMAT, format!("The body is not JSON: {error}.")))
+            .map_err(|error| not_json(&error))
     }
+}
+
+/// A body that is read as leniently as Azure reads those of direct methods (with Newtonsoft's Json.NET): names without
+/// quotes, texts in single quotes, comments, a comma after the last member. The .NET tutorial's back end sends such.
+struct LenientBody(Value);
+
+impl<S: Send + Sync> FromRequest<S> for LenientBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        const OPTIONS: jsonc_parser::ParseOptions = jsonc_parser::ParseOptions {
+            allow_comments: true,
+            allow_loose_object_property_names: true,
+            allow_trailing_commas: true,
+            allow_missing_commas: false,
+            allow_single_quoted_strings: true,
+            allow_hexadecimal_numbers: true,
+            allow_unary_plus_numbers: false,
+            allow_bare_decimal_point_numbers: true,
+            // Json.NET takes them, but JSON, which the device gets, has no such numbers.
+            allow_non_finite_numbers: false,
+            allow_extended_string_escapes: false,
+        };
+        let bytes = read(request, state).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| not_json(&error))?;
+        // Bounds the depth too.
+        jsonc_parser::parse_to_serde_value(text, &OPTIONS)
+            .map(Self)
+            .map_err(|error| not_json(&error))
+    }
+}
+
+fn not_json(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(Code::FORMAT, format!("The body is not JSON: {error}."))
+}
+
+/// Reads a body whole, within its limits of size and time.
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
+        .await
+        .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
+        .map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
+                Code::TOO_LARGE,
+                format!("The body is larger than {MAX_BODY} bytes."),
+            ),
+            _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
+        })
 }
 
 /// The id in a path.

@@ -1,6 +1,6 @@
 //! Twins and direct methods: `/twins`.
 
-use super::{Body, Caller, Hub, Id, devices::with_etag};
+use super::{Body, Caller, Hub, Id, LenientBody, devices::with_etag};
 use crate::{
     error::Refusal,
     methods::{self, Call},
@@ -48,7 +48,7 @@ pub(super) async fn invoke(
     State(hub): Hub,
     caller: Caller,
     Id(id): Id,
-    body: Result<Body, Refusal>,
+    body: Result<LenientBody, Refusal>,
 ) -> Response {
     let result = async {
         caller.needs(Rights::SERVICE_CONNECT)?;

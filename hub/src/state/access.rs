@@ -4,8 +4,10 @@ use super::Shared;
 use crate::{
     clock,
     error::{Code, Refusal},
+    identity::Authentication,
     sas::{POLICIES, Rights, Token, is_segment_prefix},
 };
+use rustls_pki_types::CertificateDer;
 
 impl Shared {
     /// The rights a service token gives. `host` is what the request says the hub's name is.
@@ -55,14 +57,16 @@ impl Shared {
             .ok_or("the hub has no such policy (skn)")
     }
 
-    /// Whether a device may connect, and until when (seconds since 1970). `host` is what it says the hub's name is.
+    /// Whether a device may connect, and until when (seconds since 1970) if there is an end. `host` is what it says the hub's
+    /// name is, `certificates` its own and those that lead to an authority.
     pub(crate) fn authenticate(
         &self,
         id: &str,
         host: &str,
-        password: &str,
-    ) -> Result<u64, &'static str> {
-        let keys = {
+        password: Option<&str>,
+        certificates: &[CertificateDer<'_>],
+    ) -> Result<Option<u64>, &'static str> {
+        let authentication = {
             let state = self.lock();
             let entry = state
                 .entries
@@ -71,9 +75,17 @@ impl Shared {
             if !entry.device.identity.enabled {
                 return Err("the device is disabled");
             }
-            entry.device.identity.keys.clone()
+            entry.device.identity.authentication.clone()
         };
-        let token = Token::parse(password)?;
+        let keys = match authentication {
+            Authentication::Sas(keys) => keys,
+            other => {
+                return self
+                    .check_certificate(id, &other, certificates)
+                    .map(|()| None);
+            }
+        };
+        let token = Token::parse(password.ok_or("CONNECT has no password")?)?;
         let resource = token
             .resource()
             .ok_or("the token's resource (sr) is not text")?;
@@ -102,7 +114,23 @@ impl Shared {
         if token.is_expired(clock::unix()) {
             return Err("the token expired");
         }
-        Ok(token.expiry)
+        Ok(Some(token.expiry))
+    }
+
+    fn check_certificate(
+        &self,
+        id: &str,
+        authentication: &Authentication,
+        certificates: &[CertificateDer<'_>],
+    ) -> Result<(), &'static str> {
+        let (own, others) = certificates
+            .split_first()
+            .ok_or("the device is registered with X.509, and it sent no client certificate")?;
+        match authentication {
+            Authentication::SelfSigned(thumbprints) if thumbprints.include(own) => Ok(()),
+            Authentication::CertificateAuthority => self.authorities.check(id, own, others),
+            _ => Err("the client certificate's thumbprint is not one registered for the device"),
+        }
     }
 
     /// Every policy with its primary key.

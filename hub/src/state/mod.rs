@@ -10,14 +10,16 @@ mod query;
 use crate::{
     clock,
     configurations::{Assignment, Configuration, Definition},
-    error::{Code, Error, Refusal},
+    error::{Code, Error, Refusal, internal},
     event::{DisconnectReason, Event, Observer},
-    identity::{self, Activity, Identity},
+    identity::{self, Activity, Authentication, Identity},
     jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{self, Device, Policies, Store},
+    throttle::Throttle,
     twin::Twin,
+    x509::Authorities,
 };
 pub(crate) use access::without_port;
 pub(crate) use connections::Attached;
@@ -52,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) host_name: String,
     observer: Option<Observer>,
     policies: Policies,
+    authorities: Authorities,
+    pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
     /// As many permits as devices that jobs may be busy with.
@@ -67,6 +71,8 @@ impl Shared {
         host_name: String,
         observer: Option<Observer>,
         store: Store,
+        authorities: Authorities,
+        throttle: Throttle,
     ) -> Result<Self, Error> {
         let (policies, devices) = store.load()?;
         let policies = match policies {
@@ -117,6 +123,8 @@ impl Shared {
             host_name,
             observer,
             policies,
+            authorities,
+            throttle,
             state: Mutex::new(state),
             calls: Calls::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
@@ -150,12 +158,16 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Every device with its primary key.
-    pub(crate) fn device_keys(&self) -> Vec<(String, String)> {
+    /// Every device with its primary key, if it has one.
+    pub(crate) fn device_keys(&self) -> Vec<(String, Option<String>)> {
+        let key = |authentication: &Authentication| match authentication {
+            Authentication::Sas(keys) => Some(keys.primary_key.0.clone()),
+            _ => None,
+        };
         self.lock()
             .entries
             .iter()
-            .map(|(id, entry)| (id.clone(), entry.device.identity.keys.primary_key.0.clone()))
+            .map(|(id, entry)| (id.clone(), key(&entry.device.identity.authentication)))
             .collect()
     }
 
@@ -384,8 +396,8 @@ impl Entry {
             "connectionState": self.activity.state(),
             "lastActivityTime": self.activity.last,
             "cloudToDeviceMessageCount": 0,
-            "authenticationType": "sas",
-            "x509Thumbprint": {"primaryThumbprint": null, "secondaryThumbprint": null},
+            "authenticationType": identity.authentication.name(),
+            "x509Thumbprint": identity.authentication.thumbprints(),
             "modelId": "",
             "capabilities": {"iotEdge": false},
         })
@@ -395,14 +407,6 @@ impl Entry {
 /// The `$version` of a patch.
 fn version(patch: &Value) -> u64 {
     patch.get("$version").and_then(Value::as_u64).unwrap_or(0)
-}
-
-fn internal(error: impl std::fmt::Display) -> Refusal {
-    log::error!(target: "twinflash_hub", "cannot keep a change: {error}");
-    Refusal::new(
-        Code::SERVER_ERROR,
-        "The hub cannot keep the change; its log says why.",
-    )
 }
 
 /// The condition of a request's `If-Match` header.

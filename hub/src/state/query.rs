@@ -41,9 +41,12 @@ impl Shared {
 impl Document for Entry {
     fn value(&self, path: &[String]) -> Option<Cow<'_, Value>> {
         let twin = &self.device.twin;
+        let identity = &self.device.identity;
         let (first, rest) = path.split_first()?;
         match (first.as_str(), rest) {
-            ("deviceId", []) => Some(Cow::Owned(self.device.identity.device_id.as_str().into())),
+            ("deviceId", []) => Some(Cow::Owned(identity.device_id.as_str().into())),
+            ("status", []) => Some(Cow::Owned(identity.status().into())),
+            ("connectionState", []) => Some(Cow::Owned(self.activity.state().into())),
             ("etag", []) => Some(Cow::Owned(twin.etag().into())),
             ("version", []) => Some(Cow::Owned(twin.version.into())),
             ("configurations", []) => self.device.assignment.shown().map(Cow::Owned),

@@ -12,12 +12,13 @@
 use data_encoding::BASE64;
 use ring::hmac;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::Value;
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -408,6 +409,15 @@ impl<T: Read + Write + Send> Stream for T {}
 
 /// TLS to one of the hub's ports.
 pub fn tls(info: &Info, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
+    tls_as(info, port, None)
+}
+
+/// The same with a client certificate: a PEM file with its chain, and one with its key.
+pub fn tls_as(
+    info: &Info,
+    port: u16,
+    own: Option<(&Path, &Path)>,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(info.ca_pem.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -416,8 +426,17 @@ pub fn tls(info: &Info, port: u16) -> StreamOwned<ClientConnection, TcpStream> {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+    let config = match own {
+        None => config.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = CertificateDer::pem_file_iter(chain).unwrap();
+            let key = PrivateKeyDer::from_pem_file(key).unwrap();
+            config
+                .with_client_auth_cert(chain.map(Result::unwrap).collect(), key)
+                .unwrap()
+        }
+    };
     let tls = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let tcp = TcpStream::connect(("127.0.0.1", port)).unwrap();
     tcp.set_nodelay(true).unwrap();

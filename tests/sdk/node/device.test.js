@@ -1,7 +1,12 @@
 // What a device does with azure-iot-device and azure-iot-device-mqtt.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { promisify } from 'node:util';
 import common from 'azure-iot-common';
@@ -132,6 +137,28 @@ test('a wrong key, an unknown device: UnauthorizedError', async () => {
     const client = device.Client.fromConnectionString(string, Mqtt);
     await assert.rejects(client.open(), errors.UnauthorizedError);
   }
+});
+
+test('a certificate lets a device in by its thumbprint', { skip: leftOut }, async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'twinflash-node-'));
+  t.after(() => rmSync(directory, { recursive: true }));
+  const certificate = (name) => {
+    const file = (end) => join(directory, `${name}.${end}`);
+    const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=node-certified'];
+    execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', file('key'), '-out', file('pem')], { stdio: 'ignore' });
+    const cert = readFileSync(file('pem'), 'utf8');
+    return { cert, key: readFileSync(file('key'), 'utf8'), thumbprint: new X509Certificate(cert).fingerprint256.replaceAll(':', '') };
+  };
+  const [own, other] = ['own', 'other'].map(certificate);
+  const deviceId = 'node-certified';
+  const authentication = { type: 'selfSigned', x509Thumbprint: { primaryThumbprint: own.thumbprint } };
+  await registry().create({ deviceId, authentication });
+  const client = () => device.Client.fromConnectionString(`HostName=${fields('d1').HostName};DeviceId=${deviceId};x509=true`, Mqtt);
+  const admitted = await opened(t, client(), { cert: own.cert, key: own.key });
+  echo(admitted, 'm');
+  assert.deepEqual(await called(deviceId, 'm', 1), { status: 200, payload: { said: 1 } });
+  await assert.rejects(opened(t, client(), { cert: other.cert, key: other.key }), errors.UnauthorizedError);
+  await registry().delete(deviceId);
 });
 
 test('a device that is disabled is disconnected', { skip: leftOut }, async (t) => {

@@ -26,9 +26,10 @@ export async function connect(test, name, transport) {
   return opened(test, client);
 }
 
-export async function opened(test, client) {
+/** Opens a client, and closes it when the test ends. */
+export async function opened(test, client, options) {
   test.after(() => client.close().catch(() => {}));
-  await client.setOptions({ ca });
+  await client.setOptions({ ca, ...options });
   await client.open();
   return client;
 }

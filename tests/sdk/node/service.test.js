@@ -97,5 +97,8 @@ test('query paging', only, async () => {
   for (const name of Object.keys(ready.devices)) assert.ok(ids.includes(name), name);
   const one = await registry().createQuery("SELECT * FROM devices WHERE deviceId = 'd1'").nextAsTwin();
   assert.deepEqual(one.result.map((twin) => twin.deviceId), ['d1']);
+  // Rows that are no twins.
+  const counted = await registry().createQuery("SELECT COUNT() AS n FROM devices WHERE deviceId IN ['d1', 'd2']").next();
+  assert.deepEqual(counted.result, [{ n: 2 }]);
   await assert.rejects(registry().createQuery('SELECT nonsense').nextAsTwin(), typed(errors.ArgumentError));
 });

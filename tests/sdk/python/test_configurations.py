@@ -4,7 +4,7 @@ import os
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient
-from azure.iot.hub import IoTHubConfigurationManager, IoTHubRegistryManager
+from azure.iot.hub import IoTHubConfigurationManager
 from azure.iot.hub.models import (
     Configuration,
     ConfigurationContent,
@@ -14,8 +14,7 @@ from azure.iot.hub.models import (
 )
 from msrest.exceptions import HttpOperationError
 
-from conftest import eventually
-from test_end_to_end import Agent, firmware, info_of  # noqa: F401 (firmware is a fixture)
+from support import Agent, eventually, info_of
 
 ID = "firmware285"
 
@@ -32,11 +31,6 @@ METRICS = {
     "Error": metric("error"),
     "Rolled back": metric("rolledback"),
 }
-
-
-@pytest.fixture
-def registry(hub):
-    return IoTHubRegistryManager.from_connection_string(hub.service)
 
 
 @pytest.fixture
@@ -95,7 +89,7 @@ def test_the_tutorial_s_metrics_follow_a_device(hub, registry, configurations):
         client.shutdown()
 
 
-def test_a_configuration_updates_an_agent(hub, registry, configurations, firmware, tmp_path):  # noqa: F811
+def test_a_configuration_updates_an_agent(hub, registry, configurations, firmware, tmp_path):
     image = os.urandom(1_000_000)
     described = info_of(firmware.put("rollout.bin", image))
     agent = Agent(hub, firmware, tmp_path, "agent-3", "configuration")

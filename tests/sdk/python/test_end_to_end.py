@@ -5,122 +5,12 @@ updates a file."""
 import hashlib
 import json
 import os
-import shlex
-import shutil
-import socket
 import subprocess
-import sys
-import threading
 
 import pytest
-from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 
-from conftest import eventually
-
-TWINFLASH = shlex.split(os.environ["TWINFLASH_HUB"])[0]
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Firmware:
-    """nginx, with a certificate of an authority of its own."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.port = free_port()
-        self.ca = directory / "ca.pem"
-        openssl = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        subprocess.run(
-            [*openssl, "-x509", "-days", "2", "-subj", "/CN=firmware CA", "-keyout", directory / "ca.key", "-out", self.ca],
-            check=True, capture_output=True,
-        )
-        subprocess.run(
-            [*openssl, "-subj", "/CN=localhost", "-keyout", directory / "key.pem", "-out", directory / "csr.pem"],
-            check=True, capture_output=True,
-        )
-        (directory / "names").write_text("subjectAltName=DNS:localhost\n")
-        subprocess.run(
-            ["openssl", "x509", "-req", "-in", directory / "csr.pem", "-CA", self.ca, "-CAkey", directory / "ca.key",
-             "-days", "2", "-extfile", directory / "names", "-out", directory / "cert.pem"],
-            check=True, capture_output=True,
-        )
-        (directory / "www").mkdir()
-        (directory / "nginx.conf").write_text(
-            f"""daemon off; pid {directory}/pid; error_log {directory}/error.log;
-            events {{}}
-            http {{
-              access_log off; client_body_temp_path {directory}/tmp; proxy_temp_path {directory}/tmp;
-              fastcgi_temp_path {directory}/tmp; uwsgi_temp_path {directory}/tmp; scgi_temp_path {directory}/tmp;
-              server {{
-                listen 127.0.0.1:{self.port} ssl; server_name localhost;
-                ssl_certificate {directory}/cert.pem; ssl_certificate_key {directory}/key.pem;
-                root {directory}/www;
-              }}
-            }}"""
-        )
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-        self.process = subprocess.Popen([nginx, "-p", directory, "-c", directory / "nginx.conf"])
-
-    def url(self, name):
-        return f"https://localhost:{self.port}/{name}"
-
-    def put(self, name, content):
-        (self.directory / "www" / name).write_bytes(content)
-        return self.directory / "www" / name
-
-
-@pytest.fixture(scope="module")
-def firmware(tmp_path_factory):
-    server = Firmware(tmp_path_factory.mktemp("firmware"))
-    # nginx drops its rights to read below root's temporary directory.
-    for parent in [server.directory, *server.directory.parents][:3]:
-        os.chmod(parent, 0o755)
-    yield server
-    server.process.terminate()
-    server.process.wait(10)
-
-
-class Agent:
-    """`twinflash device`, and the file it updates."""
-
-    def __init__(self, hub, firmware, directory, device, contract):
-        self.target = directory / "app.bin"
-        self.target.write_bytes(b"the old firmware")
-        (directory / "device.toml").write_text(
-            f"""connection_string = "{hub.device(device)}"
-            ca = "{hub.ready["ca"]}"
-            contract = "{contract}"
-            state_dir = "state"
-            current_version = "1.0.0"
-            [install]
-            file = "app.bin"
-            [http]
-            ca = "{firmware.ca}"
-            """
-        )
-        self.events = []
-        self.process = subprocess.Popen(
-            [TWINFLASH, "device", "--json", "--config", directory / "device.toml"],
-            stdout=subprocess.PIPE, stderr=sys.stderr, text=True,
-        )
-        threading.Thread(target=self.read, daemon=True).start()
-        eventually(lambda: self.seen("connected"), "the agent is connected")
-
-    def read(self):
-        for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def seen(self, event):
-        return [e for e in self.events if e["event"] == event]
-
-    def stop(self):
-        self.process.terminate()
-        assert self.process.wait(10) == 0
+from support import Agent, eventually, info_of
 
 
 @pytest.fixture
@@ -129,16 +19,6 @@ def agent(hub, firmware, tmp_path, request):
     agent = Agent(hub, firmware, tmp_path, device, contract)
     yield agent
     agent.stop()
-
-
-@pytest.fixture
-def registry(hub):
-    return IoTHubRegistryManager.from_connection_string(hub.service)
-
-
-def info_of(path):
-    output = subprocess.run([TWINFLASH, "image", "info", "--json", path], check=True, capture_output=True)
-    return json.loads(output.stdout)
 
 
 def call(registry, device, **payload):

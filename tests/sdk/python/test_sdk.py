@@ -4,19 +4,20 @@ import base64
 import hashlib
 import hmac
 import ssl
+import subprocess
 import threading
 import time
 import urllib.parse
 
 import pytest
-from azure.iot.device import IoTHubDeviceClient, MethodResponse
+from azure.iot.device import IoTHubDeviceClient, MethodResponse, X509
 from azure.iot.device.exceptions import ClientError, CredentialError
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
 from msrest.exceptions import HttpOperationError
 from paho.mqtt import client as paho
 
-from conftest import eventually
+from support import eventually
 
 
 @pytest.fixture
@@ -246,3 +247,39 @@ def test_a_wrong_key_is_refused(hub):
     service = hub.service.replace(hub.service.split("SharedAccessKey=")[1], key)
     registry = IoTHubRegistryManager.from_connection_string(service)
     assert error(lambda: registry.get_devices()).status_code == 401
+
+
+def test_a_certificate_lets_a_device_in_by_its_thumbprint(hub, registry, tmp_path):
+    certificates = []
+    for name in ["first", "second", "other"]:
+        certificate, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+             "-subj", "/CN=certified", "-keyout", key, "-out", certificate],
+            check=True, capture_output=True,
+        )
+        der = ssl.PEM_cert_to_DER_cert(certificate.read_text())
+        certificates.append((X509(str(certificate), str(key)), hashlib.sha1(der).hexdigest().upper()))
+    (first, one), (second, two), (other, _) = certificates
+    made = registry.create_device_with_x509("certified", one, two, "enabled")
+    assert made.authentication.x509_thumbprint.primary_thumbprint == one
+
+    def client(x509):
+        return IoTHubDeviceClient.create_from_x509_certificate(
+            x509, hub.host, "certified", server_verification_cert=hub.ca_pem
+        )
+
+    for x509 in [first, second]:
+        device, calls = client(x509), []
+        device.connect()
+        answer_methods(device, calls)
+        result = registry.invoke_device_method("certified", CloudToDeviceMethod(method_name="m", payload=1))
+        assert result.payload == {"said": 1}
+        device.patch_twin_reported_properties({"calls": len(calls)})
+        assert device.get_twin()["reported"]["calls"] == 1
+        device.shutdown()
+    stranger = client(other)
+    with pytest.raises(CredentialError):
+        stranger.connect()
+    stranger.shutdown()
+    registry.delete_device("certified")

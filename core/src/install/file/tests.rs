@@ -2,7 +2,7 @@ use super::*;
 use crate::disk::cut;
 use crate::testing;
 use std::collections::BTreeMap;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 mod crash;
 

@@ -9,7 +9,12 @@
     clippy::print_stdout
 )]
 
+mod expectations;
+mod hub;
+mod stage;
+#[path = "../support/mod.rs"]
 mod support;
+mod values;
 
 use serde_json::Value;
 use std::{
@@ -72,7 +77,7 @@ fn tables() {
                         return;
                     };
                     let since = Instant::now();
-                    if let Err(why) = support::scenario::play(&scenario.table) {
+                    if let Err(why) = stage::play(&scenario.table) {
                         failed
                             .lock()
                             .unwrap()

@@ -19,7 +19,7 @@ use twinflash::{
 
 /// What the hub does with a report.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Treat {
+pub(super) enum Treat {
     /// Takes it, or does not, and answers with a status. 0: the answer never comes, and the
     /// transport says so.
     Answer { status: u16, applied: bool },
@@ -30,30 +30,30 @@ pub enum Treat {
 }
 
 #[derive(Default)]
-pub struct Twin {
-    pub desired: Value,
-    pub reported: Value,
-    pub version: u64,
-    pub connected: bool,
+pub(super) struct Twin {
+    pub(super) desired: Value,
+    pub(super) reported: Value,
+    pub(super) version: u64,
+    pub(super) connected: bool,
     /// What is done with the next reports; after that they are accepted.
-    pub treat: VecDeque<Treat>,
+    pub(super) treat: VecDeque<Treat>,
     /// Reports whose answer is held back.
-    pub held: Vec<u64>,
+    pub(super) held: Vec<u64>,
     /// Twins that were read, and are kept back.
     twins: Option<Vec<String>>,
     /// Every status that was reported, in order.
-    pub statuses: Vec<String>,
+    pub(super) statuses: Vec<String>,
     /// Everything that was reported, as it came.
-    pub patches: Vec<String>,
+    pub(super) patches: Vec<String>,
     /// How often the twin was read.
-    pub reads: u64,
+    pub(super) reads: u64,
     /// Reports and reads that came while the connection was there, ever.
-    pub came: u64,
+    pub(super) came: u64,
 }
 
 impl Twin {
     /// From now on twins that are read are kept back, or no longer; those that were.
-    pub fn hold_twins(&mut self, hold: bool) -> Vec<String> {
+    pub(super) fn hold_twins(&mut self, hold: bool) -> Vec<String> {
         let held = self.twins.take().unwrap_or_default();
         self.twins = hold.then(Vec::new);
         held
@@ -61,20 +61,20 @@ impl Twin {
 }
 
 #[derive(Clone)]
-pub struct Hub {
+pub(super) struct Hub {
     twin: Arc<Mutex<Twin>>,
     status: String,
     detail: Option<String>,
 }
 
 /// Serves one updater until it is dropped.
-pub struct Line {
+pub(super) struct Line {
     ended: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Hub {
-    pub fn new(follow: &Follow) -> Self {
+    pub(super) fn new(follow: &Follow) -> Self {
         let twin = Twin {
             desired: json!({}),
             reported: json!({}),
@@ -88,11 +88,11 @@ impl Hub {
         }
     }
 
-    pub fn twin(&self) -> MutexGuard<'_, Twin> {
+    pub(super) fn twin(&self) -> MutexGuard<'_, Twin> {
         self.twin.lock().unwrap()
     }
 
-    pub fn serve(&self, updater: &Arc<Updater>) -> Line {
+    pub(super) fn serve(&self, updater: &Arc<Updater>) -> Line {
         let ended = Arc::new(AtomicBool::new(false));
         let (hub, stop) = (self.clone(), Arc::clone(&ended));
         let updater = Arc::clone(updater);
@@ -110,13 +110,13 @@ impl Hub {
     }
 
     /// The whole twin, as a GET answers it.
-    pub fn document(twin: &Twin) -> Value {
+    pub(super) fn document(twin: &Twin) -> Value {
         let mut desired = twin.desired.clone();
         desired["$version"] = twin.version.into();
         json!({"desired": desired, "reported": twin.reported})
     }
 
-    pub fn connect(&self, updater: &Updater, connected: bool) {
+    pub(super) fn connect(&self, updater: &Updater, connected: bool) {
         let mut twin = self.twin();
         twin.connected = connected;
         twin.held.clear();
@@ -132,13 +132,15 @@ impl Hub {
         twin.came += 1;
         match outbound {
             Outbound::ReadTwin => {
-                twin.reads += 1;
                 let document = Self::document(&twin).to_string();
                 if let Some(twins) = &mut twin.twins {
-                    return twins.push(document);
+                    twins.push(document);
+                    twin.reads += 1;
+                    return;
                 }
                 drop(twin);
                 updater.handle_twin(true, document.as_bytes());
+                self.twin().reads += 1;
             }
             Outbound::Report(report) => {
                 let treat = twin.treat.pop_front().unwrap_or(Treat::Answer {

@@ -2,14 +2,17 @@
 
 use super::{
     hub::{Hub, Line, Treat},
-    pattern::{Names, SECRET, expect, image},
-    server::{Reply, Server},
+    support::{
+        pattern::{Names, SECRET, expect, image},
+        server::{Reply, Server},
+    },
+    values::{copy_tree, named, outcome_of, policy, status_of, text},
 };
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -19,40 +22,40 @@ use std::{
 };
 use twinflash::{
     contract::Contract,
-    device::{Answer, Status, Updater},
+    device::{Answer, Builder, Guarded, Updater},
     install::{FileInstall, Restart},
-    update::{Confirm, Failure, Outcome, Policy},
+    update::{Code, Failure},
 };
 
 /// How long is waited for what is expected, if the scenario does not say.
 const WITHIN: f64 = 10.0;
 
-type Checked = Result<(), String>;
+pub(super) type Checked = Result<(), String>;
 type Plans = Arc<Mutex<HashMap<String, VecDeque<Value>>>>;
 
 /// Everything a scenario plays with.
-pub struct Stage {
+pub(super) struct Stage {
     scenario: Value,
     names: Names,
-    images: BTreeMap<String, Vec<u8>>,
+    pub(super) images: BTreeMap<String, Vec<u8>>,
     root: tempfile::TempDir,
     /// Where state and target lie now: a kill leaves the directory behind and goes on in a copy.
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     copies: u32,
-    server: Server,
+    pub(super) server: Server,
     plans: Plans,
-    hub: Hub,
+    pub(super) hub: Hub,
     updater: Option<(Arc<Updater>, Line)>,
     /// What was said to anybody; searched for secrets at the end.
     said: Arc<Mutex<Vec<String>>>,
-    warnings: Arc<Mutex<Vec<String>>>,
-    restarts: Arc<AtomicU64>,
+    pub(super) warnings: Arc<Mutex<Vec<String>>>,
+    pub(super) restarts: Arc<AtomicU64>,
     /// Of the methods that were not waited for.
-    answers: Arc<Mutex<Vec<String>>>,
+    pub(super) answers: Arc<Mutex<Vec<String>>>,
 }
 
 /// Plays a scenario to its end. The error says at which step it went wrong, and how.
-pub fn play(scenario: &Value) -> Checked {
+pub(super) fn play(scenario: &Value) -> Checked {
     let mut stage = Stage::new(scenario);
     let steps = scenario["steps"].as_array().ok_or("there are no steps")?;
     let start = scenario["start"] != json!(false);
@@ -120,7 +123,7 @@ impl Stage {
         }
     }
 
-    fn updater(&self) -> Result<&Arc<Updater>, String> {
+    pub(super) fn updater(&self) -> Result<&Arc<Updater>, String> {
         let (updater, _) = self.updater.as_ref().ok_or("the updater is not started")?;
         Ok(updater)
     }
@@ -176,8 +179,10 @@ impl Stage {
             "until" => return self.hold(what, within),
             "pause" => thread::sleep(Duration::from_secs_f64(what.as_f64().ok_or("seconds")?)),
             "stop" => self.stop(),
+            "guard" => return self.guard(what),
             "kill" => self.kill(),
             "start" => return self.start(what),
+            "journal" => self.break_journal(what == "broken"),
             "corrupt" => self.corrupt(what),
             "expect" => return self.hold(what, within),
             other => return Err(format!("{other} is no step")),
@@ -239,120 +244,51 @@ impl Stage {
                 Ok(running) => running.into(),
                 Err(failure) => self.failure_of(&failure),
             },
-            Some("pause") => Value::from(updater.pause()),
-            Some("resume") => Value::from(updater.resume()),
-            Some("confirm") => Value::from(updater.confirm()),
-            _ => return Err("there is no such call".into()),
+            Some(quiet) => {
+                match quiet {
+                    "pause" => updater.pause(),
+                    "resume" => updater.resume(),
+                    "confirm" => updater.confirm(),
+                    _ => return Err("there is no such call".into()),
+                }
+                Value::Null
+            }
+            None => return Err("there is no such call".into()),
         };
         let expected = step.get("answer").unwrap_or(&found);
         expect(expected, &found, "answer")
     }
 
-    /// Waits until everything that is expected holds; then forgets the statuses that were.
-    fn hold(&mut self, expected: &Value, within: f64) -> Checked {
-        let deadline = Instant::now() + Duration::from_secs_f64(within);
-        while let Err(why) = self.holds(expected) {
-            if Instant::now() > deadline {
-                return Err(why);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        if expected.get("statuses").is_some() {
-            self.hub.twin().statuses.clear();
-        }
-        Ok(())
-    }
-
-    fn holds(&self, expected: &Value) -> Checked {
-        for (name, expected) in expected.as_object().ok_or("an object is needed")? {
-            let twin = self.hub.twin();
-            match name.as_str() {
-                "reported" => expect(expected, &twin.reported, "reported")?,
-                "reportedExactly" => {
-                    expect(expected, &twin.reported, "reported")?;
-                    expect(&shape(&twin.reported), &shape(expected), "members")?;
-                    expect(&shape(expected), &shape(&twin.reported), "members")?;
-                }
-                "statuses" => expect(expected, &json!(twin.statuses), "statuses")?,
-                "reads" => expect(expected, &json!(twin.reads), "reads")?,
-                "reports" => expect(expected, &json!(twin.patches.len()), "reports")?,
-                "answers" => {
-                    let answers = self.answers.lock().unwrap().len();
-                    expect(expected, &json!(answers), "answers")?;
-                }
-                "connected" => expect(expected, &json!(twin.connected), "connected")?,
-                "requests" => {
-                    for (path, count) in expected.as_object().into_iter().flatten() {
-                        let asked = self.ranges(path).len();
-                        expect(count, &json!(asked), &format!("requests.{path}"))?;
-                    }
-                }
-                "ranges" => {
-                    for (path, ranges) in expected.as_object().into_iter().flatten() {
-                        expect(ranges, &json!(self.ranges(path)), &format!("ranges.{path}"))?;
-                    }
-                }
-                "lastRange" => {
-                    for (path, range) in expected.as_object().into_iter().flatten() {
-                        let last = self.ranges(path).pop().flatten();
-                        expect(range, &json!(last), &format!("lastRange.{path}"))?;
-                    }
-                }
-                "file" => expect(expected, &self.file(), "file")?,
-                "files" => expect(expected, &self.files(), "files")?,
-                "stateFiles" => expect(expected, &self.state_files(), "stateFiles")?,
-                "status" => {
-                    drop(twin);
-                    let status = status_of(&self.updater()?.status());
-                    expect(expected, &status, "status")?;
-                }
-                "restarts" => {
-                    let restarts = self.restarts.load(Ordering::Relaxed);
-                    expect(expected, &json!(restarts), "restarts")?;
-                }
-                "warning" => {
-                    let warnings = self.warnings.lock().unwrap();
-                    if !warnings
-                        .iter()
-                        .any(|warning| expect(expected, &json!(warning), "").is_ok())
-                    {
-                        return Err(format!("no warning is {expected}: {warnings:?}"));
-                    }
-                }
-                other => return Err(format!("{other} cannot be expected")),
-            }
-        }
-        Ok(())
-    }
-
-    /// The `Range` of each request for a path.
-    fn ranges(&self, path: &str) -> Vec<Option<String>> {
-        let asked = self.server.asked();
-        asked
-            .iter()
-            .filter(|asked| asked.path.split('?').next() == Some(path))
-            .map(|asked| asked.header("range").map(str::to_owned))
-            .collect()
-    }
-
-    /// The name of the image that is installed.
-    fn file(&self) -> Value {
-        let Ok(bytes) = fs::read(self.directory.join("app.bin")) else {
-            return Value::Null;
-        };
-        let image = self.images.iter().find(|(_, image)| **image == bytes);
-        image.map_or(json!("neither old nor new"), |(name, _)| json!(name))
-    }
-
-    fn files(&self) -> Value {
-        listing(&self.directory).into()
-    }
-
-    fn state_files(&self) -> Value {
-        listing(&self.directory.join("state")).into()
-    }
-
     fn start(&mut self, what: &Value) -> Checked {
+        let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        loop {
+            let started = self.builder(what)?.start();
+            match (started, what.get("error")) {
+                (Ok(updater), None) => {
+                    let updater = Arc::new(updater);
+                    self.hub.twin().connected = false;
+                    let line = self.hub.serve(&updater);
+                    self.updater = Some((updater, line));
+                    return Ok(());
+                }
+                (Ok(_), Some(expected)) => {
+                    return Err(format!("it was started, in place of {expected}"));
+                }
+                // The last one returned from `close` before a slow disk did.
+                (Err(failure), None)
+                    if failure.code == Code::Locked && Instant::now() < deadline =>
+                {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                (Err(failure), None) => return Err(failure.to_string()),
+                (Err(failure), Some(expected)) => {
+                    return expect(expected, &self.failure_of(&failure), "error");
+                }
+            }
+        }
+    }
+
+    fn builder(&self, what: &Value) -> Result<Builder, String> {
         let policy = policy(&self.scenario["policy"])?;
         let contract = Contract::built_in(self.scenario["contract"].as_str().unwrap()).unwrap();
         let restart = match self.scenario["restart"].as_str() {
@@ -384,18 +320,28 @@ impl Stage {
         {
             builder = builder.current_version(version);
         }
-        match (builder.start(), what.get("error")) {
-            (Ok(updater), None) => {
-                let updater = Arc::new(updater);
-                self.hub.twin().connected = false;
-                let line = self.hub.serve(&updater);
-                self.updater = Some((updater, line));
-                Ok(())
+        Ok(builder)
+    }
+
+    /// What is called before the application: counts its start, or rolls back.
+    fn guard(&self, expected: &Value) -> Checked {
+        let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        let guarded = loop {
+            let guarded = twinflash::device::guard(self.directory.join("state"));
+            let locked = guarded.as_ref().err().map(|failure| failure.code) == Some(Code::Locked);
+            if !locked || expected.is_object() || Instant::now() > deadline {
+                break guarded;
             }
-            (Ok(_), Some(expected)) => Err(format!("it was started, in place of {expected}")),
-            (Err(failure), None) => Err(failure.to_string()),
-            (Err(failure), Some(expected)) => expect(expected, &self.failure_of(&failure), "error"),
-        }
+            thread::sleep(Duration::from_millis(20));
+        };
+        let found = match guarded {
+            Ok(Guarded::Nothing) => json!("nothing"),
+            Ok(Guarded::Counted { starts, allowed }) => json!(format!("{starts} of {allowed}")),
+            Ok(Guarded::RolledBack) => json!("rolled-back"),
+            Ok(other) => return Err(format!("{other:?}")),
+            Err(failure) => self.failure_of(&failure),
+        };
+        expect(expected, &found, "guard")
     }
 
     fn failure_of(&self, failure: &Failure) -> Value {
@@ -436,6 +382,24 @@ impl Stage {
         }
     }
 
+    /// Directories in the place of the copies: nothing can be saved. Or the copies again.
+    fn break_journal(&self, broken: bool) {
+        let state = self.directory.join("state");
+        for copy in ["a", "b"] {
+            let (path, away) = (
+                state.join(format!("journal.{copy}")),
+                state.join(format!("away.{copy}")),
+            );
+            if broken {
+                let _ = fs::rename(&path, &away);
+                fs::create_dir(&path).unwrap();
+            } else {
+                fs::remove_dir(&path).unwrap();
+                let _ = fs::rename(&away, &path);
+            }
+        }
+    }
+
     fn no_secrets(&self) -> Checked {
         let twin = self.hub.twin();
         let said = self.said.lock().unwrap();
@@ -448,8 +412,9 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "twins", "connect", "method", "desired", "notify", "twin", "server", "reports", "release",
-    "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt", "expect",
+    "journal", "guard", "twins", "connect", "method", "desired", "notify", "twin", "server",
+    "reports", "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt",
+    "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.
@@ -488,6 +453,9 @@ fn answer(reply: &mut Reply, plans: &Plans, images: &BTreeMap<String, Vec<u8>>) 
         reply.piece = 4096;
         reply.pause = Duration::from_secs_f64(4096.0 / rate);
     }
+    if number("hang").is_some() {
+        reply.pause_before_last = Duration::from_millis(300);
+    }
     let most = number("cut").or(number("hang")).unwrap_or(usize::MAX);
     reply.serve(image, etag.as_str(), most);
     if number("hang").is_some() {
@@ -508,129 +476,5 @@ fn treat(plan: &Value) -> Result<Treat, String> {
         }),
         (None, Some("hold")) => Ok(Treat::Hold),
         _ => Err(format!("{plan} is nothing that can be done with a report")),
-    }
-}
-
-fn policy(members: &Value) -> Result<Policy, String> {
-    let mut policy = Policy::default();
-    policy.allow_http = true;
-    policy.retry.first = Duration::from_millis(50);
-    for (name, value) in members.as_object().into_iter().flatten() {
-        let time = || Duration::from_secs_f64(value.as_f64().unwrap());
-        let number = || value.as_u64().unwrap();
-        match name.as_str() {
-            "allowHttp" => policy.allow_http = value.as_bool().unwrap(),
-            "requireCheck" => policy.require_check = value.as_bool().unwrap(),
-            "maxSize" => policy.max_size = number(),
-            "retryFirst" => policy.retry.first = time(),
-            "retryTime" => policy.retry.time = time(),
-            "stallTime" => policy.stall_time = time(),
-            "checkpointInterval" => policy.checkpoint_interval = time(),
-            "checkpointBytes" => policy.checkpoint_bytes = number(),
-            "progressStep" => policy.progress_step = number() as u8,
-            "progressInterval" => policy.progress_interval = time(),
-            "answerWait" => policy.answer_wait = time(),
-            "confirm" => {
-                policy.confirm = match value.as_str() {
-                    Some("connected") => Confirm::Connected,
-                    Some("call") => Confirm::Call,
-                    Some("none") => Confirm::None,
-                    _ => {
-                        let health = value["health"].as_array().ok_or("no such confirm")?;
-                        Confirm::Health(health.iter().map(text).collect())
-                    }
-                }
-            }
-            "confirmTime" => policy.confirm_time = time(),
-            "confirmAttempts" => policy.confirm_attempts = number() as u32,
-            other => return Err(format!("{other} is no part of a policy")),
-        }
-    }
-    Ok(policy)
-}
-
-fn outcome_of(outcome: &Outcome) -> Value {
-    let phase = match outcome {
-        Outcome::Failed { phase, .. } | Outcome::Cancelled(phase) => Some(phase.as_str()),
-        _ => None,
-    };
-    let failure = outcome.failure();
-    json!({
-        "outcome": outcome.as_str(),
-        "phase": phase,
-        "code": failure.map(|failure| failure.code),
-        "message": failure.map(|failure| &failure.message),
-    })
-}
-
-fn status_of(status: &Status) -> Value {
-    json!({
-        "phase": status.phase.map(|phase| phase.as_str()),
-        "version": status.version,
-        "bytes": status.bytes,
-        "size": status.size,
-        "outcome": status.outcome.as_ref().map(outcome_of),
-        "runningVersion": status.running_version,
-        "paused": status.paused,
-    })
-}
-
-/// A text as it is, anything else as JSON.
-fn text(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
-}
-
-/// `"completed"` for `{"outcome": "completed"}`.
-fn named(value: &Value, name: &str) -> Value {
-    match value {
-        Value::String(_) => json!({ name: value }),
-        other => other.clone(),
-    }
-}
-
-/// The same document with every leaf the same.
-fn shape(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => members
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.clone(), shape(value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        _ => json!(0),
-    }
-}
-
-fn listing(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name != "state" && name != "lock")
-        .collect();
-    names.sort();
-    names
-}
-
-/// Copies a directory's state first and hard links as such: what a kill leaves.
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    fs::create_dir(to.join("state")).unwrap();
-    for name in listing(&from.join("state")) {
-        fs::copy(from.join("state").join(&name), to.join("state").join(&name)).unwrap();
-    }
-    let mut seen = HashMap::new();
-    for name in listing(from) {
-        use std::os::unix::fs::MetadataExt;
-        let source = from.join(&name);
-        let inode = fs::metadata(&source).unwrap().ino();
-        let copy = to.join(&name);
-        match seen.get(&inode) {
-            Some(first) => fs::hard_link(first, &copy).unwrap(),
-            None => drop(fs::copy(&source, &copy).unwrap()),
-        }
-        seen.insert(inode, copy);
     }
 }

@@ -1,13 +1,4 @@
-//! The engine against a simulated world, with a virtual clock: an update is cut short at every
-//! single output, by a crash of the process, by a power cut, or by a save that fails, and must end
-//! all the same.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout
-)]
+//! The simulated world: a journal, an installer, a server, a hub and a back end, and a clock.
 
 use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::LazyLock, time::Duration};
@@ -26,7 +17,7 @@ const WALL: u64 = 1_800_000_000_000;
 
 /// What the world does to an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Course {
+pub(super) enum Course {
     Good,
     /// The image is not what was announced.
     WrongImage,
@@ -43,7 +34,7 @@ enum Course {
     Cancelled,
 }
 
-const COURSES: [Course; 9] = [
+pub(super) const COURSES: [Course; 9] = [
     Course::Good,
     Course::WrongImage,
     Course::NotFound,
@@ -57,7 +48,7 @@ const COURSES: [Course; 9] = [
 
 /// How the course of things is cut short, in place of one output.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Blow {
+pub(super) enum Blow {
     /// The process ends. Its supervisor starts it again.
     Crash,
     /// The device restarts.
@@ -67,13 +58,13 @@ enum Blow {
 }
 
 #[derive(Debug, Clone)]
-struct Case {
-    contract: &'static str,
-    restart: Restart,
-    confirm: Confirm,
-    course: Course,
+pub(super) struct Case {
+    pub(super) contract: &'static str,
+    pub(super) restart: Restart,
+    pub(super) confirm: Confirm,
+    pub(super) course: Course,
     /// At which outputs, counted from the start of the world.
-    blows: Vec<(usize, Blow)>,
+    pub(super) blows: Vec<(usize, Blow)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -82,12 +73,12 @@ enum Image {
     New,
 }
 
-struct World {
+pub(super) struct World {
     case: Case,
     engine: Engine,
     inputs: VecDeque<Owned>,
     outputs: VecDeque<Output>,
-    performed: usize,
+    pub(super) performed: usize,
     clock: Duration,
     boots: u32,
     // What survives.
@@ -110,7 +101,7 @@ struct World {
     /// moment in which it cannot be told whether it ran.
     command_lost: bool,
     /// Outputs at which a save was performed.
-    saves: Vec<usize>,
+    pub(super) saves: Vec<usize>,
     trace: Option<Vec<String>>,
 }
 
@@ -142,7 +133,7 @@ fn broken() -> Failure {
 }
 
 impl World {
-    fn new(case: Case) -> Self {
+    pub(super) fn new(case: Case) -> Self {
         let engine = Self::engine(&case, Image::Old, 0);
         let members = json!({
             "fwPackageUri": "https://host/new", "fwPackageURI": "https://host/new", "fwVersion": "1.0.1",
@@ -550,7 +541,7 @@ impl World {
     }
 
     /// Runs to the end and checks what it came to.
-    fn prove(&mut self) -> Outcome {
+    pub(super) fn prove(&mut self) -> Outcome {
         let outcome = self.run();
         let told = || self.told();
         let save_failed = self.save_has_failed();
@@ -629,7 +620,7 @@ impl World {
     }
 
     /// What ended does not block the next one.
-    fn prove_the_next_one(&mut self) {
+    pub(super) fn prove_the_next_one(&mut self) {
         self.case.blows.clear();
         self.case.course = Course::Good;
         self.case.confirm = Confirm::Connected;
@@ -657,121 +648,4 @@ impl World {
         assert_eq!(before.as_deref(), Some("1.0.2"), "{}", self.told());
         assert!(self.engine.status().phase.is_some(), "{}", self.told());
     }
-}
-
-fn contracts_and_restarts() -> impl Iterator<Item = (&'static str, Restart, Confirm)> {
-    let restarts = [
-        Restart::None,
-        Restart::Exit,
-        Restart::System,
-        Restart::Command(vec!["restart".into()]),
-    ];
-    ["iothub-dm", "configuration"]
-        .into_iter()
-        .flat_map(move |contract| {
-            restarts.clone().into_iter().flat_map(move |restart| {
-                [Confirm::Connected, Confirm::Call]
-                    .into_iter()
-                    .map(move |confirm| (contract, restart.clone(), confirm))
-            })
-        })
-}
-
-fn cases() -> impl Iterator<Item = Case> {
-    contracts_and_restarts().flat_map(|(contract, restart, confirm)| {
-        COURSES.into_iter().filter_map(move |course| {
-            let fits = match course {
-                Course::Good => true,
-                // Reaching the hub confirms; only a call can be missing.
-                Course::NeverConfirmed | Course::RollbackFails => confirm == Confirm::Call,
-                // The others never come to be confirmed, or as the good one.
-                _ => confirm == Confirm::Connected,
-            };
-            fits.then(|| Case {
-                contract,
-                restart: restart.clone(),
-                confirm: confirm.clone(),
-                course,
-                blows: Vec::new(),
-            })
-        })
-    })
-}
-
-/// Where no boot of the system is waited for, a power cut is a crash like any other.
-fn kinds(case: &Case) -> Vec<Blow> {
-    match case.restart {
-        Restart::None | Restart::Exit => vec![Blow::Crash],
-        _ => vec![Blow::Crash, Blow::PowerCut],
-    }
-}
-
-fn with(case: &Case, blows: &[(usize, Blow)]) -> World {
-    World::new(Case {
-        blows: blows.to_vec(),
-        ..case.clone()
-    })
-}
-
-#[test]
-fn one_blow_at_every_output() {
-    let (mut courses, mut blows) = (0, 0);
-    for case in cases() {
-        let mut undisturbed = with(&case, &[]);
-        undisturbed.prove();
-        undisturbed.prove_the_next_one();
-        courses += 1;
-        for at in 0..undisturbed.performed {
-            for blow in kinds(&case) {
-                let mut world = with(&case, &[(at, blow)]);
-                world.prove();
-                world.prove_the_next_one();
-                blows += 1;
-            }
-        }
-    }
-    println!("{courses} courses, {blows} crashes and power cuts");
-}
-
-#[test]
-fn every_save_fails_once() {
-    let mut failures = 0;
-    for case in cases() {
-        let mut undisturbed = with(&case, &[]);
-        undisturbed.prove();
-        for at in undisturbed.saves.clone() {
-            let mut world = with(&case, &[(at, Blow::SaveFails)]);
-            world.prove();
-            failures += 1;
-        }
-    }
-    println!("{failures} saves that failed");
-}
-
-/// A second blow at every output after the first one.
-#[test]
-fn two_blows() {
-    let full = std::env::var_os("TWINFLASH_FULL").is_some();
-    let mut blows = 0;
-    for case in cases() {
-        let outputs = {
-            let mut undisturbed = with(&case, &[]);
-            undisturbed.prove();
-            undisturbed.performed
-        };
-        for first in (0..outputs).step_by(if full { 1 } else { 7 }) {
-            for kind in kinds(&case) {
-                let after = {
-                    let mut world = with(&case, &[(first, kind)]);
-                    world.prove();
-                    world.performed
-                };
-                for second in (first + 1..after).step_by(if full { 1 } else { 5 }) {
-                    with(&case, &[(first, kind), (second, Blow::Crash)]).prove();
-                    blows += 1;
-                }
-            }
-        }
-    }
-    println!("{blows} pairs of blows");
 }

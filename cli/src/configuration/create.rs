@@ -1,0 +1,124 @@
+//! `twinflash config create`
+
+use super::{CONTRACT, metrics, show};
+use crate::{
+    Common,
+    cloud::{Cloud, text},
+    config,
+    error::Error,
+    image, query,
+    screen::{Screen, Tone},
+    service::{About, Request, Service},
+};
+use data_encoding::HEXLOWER;
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+use twinflash::contract::Contract;
+
+/// Create a configuration that asks devices for an update
+///
+/// The hub checks condition and metrics before anything is created. Then: twinflash watch --config ID
+#[derive(clap::Args)]
+pub(crate) struct Create {
+    #[command(flatten)]
+    cloud: Cloud,
+    /// Where the devices get the image from
+    #[arg(long, value_name = "URL")]
+    image: String,
+    /// The same image here, for its size and check value
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The image's version
+    #[arg(long, value_name = "V")]
+    version: String,
+    /// Which devices: a condition such as "tags.devicetype = 'chiller'", or * for all
+    #[arg(long, value_name = "CONDITION")]
+    target: String,
+    /// Where two configurations set the same, the greater number wins
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    priority: u32,
+    /// The contract the devices follow: devkit, configuration, or the file of another that is asked
+    /// by desired properties. Its metrics become the configuration's
+    #[arg(long, default_value = "configuration", value_name = "NAME|FILE")]
+    contract: String,
+    /// The new configuration's id: lower-case letters, digits and a few signs
+    configuration: String,
+}
+
+impl Create {
+    pub(super) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
+        let contract = config::contract(&self.contract, Path::new(""))?;
+        let Some(path) = contract.desired_path() else {
+            return Err(Error::new(format_args!(
+                "contract {} is asked by a method: a configuration sets desired properties, as the contracts configuration and devkit have them",
+                contract.name()
+            )));
+        };
+        let content = json!({ (format!("properties.desired.{path}")): self.desired(&contract)? });
+        let metrics = metrics::of(&contract, &self.configuration);
+        let service = self.cloud.open(common)?;
+        test(&service, screen, &self.target, &metrics)?;
+
+        let id = &self.configuration;
+        let path = ["configurations", id];
+        let request = Request::new("PUT", &path, About::Configuration(id)).body(json!({
+            "id": id,
+            "schemaVersion": "1.0",
+            "labels": { (CONTRACT): contract.name() },
+            "content": {"deviceContent": content},
+            "targetCondition": self.target,
+            "priority": self.priority,
+            "metrics": {"queries": metrics},
+        }));
+        let made = service.ask(request)?;
+        show(screen, &made);
+        screen.text(
+            &format!("To follow it: twinflash watch --config {id}"),
+            Tone::Dim,
+        );
+        Ok(true)
+    }
+
+    /// What the devices are asked for.
+    fn desired(&self, contract: &Contract) -> Result<Value, Error> {
+        let (size, digests) = image::digest(&self.from)?;
+        let check = match contract.name() {
+            // All that the board knows.
+            "devkit" => format!("{:x}", digests.crc16),
+            _ => HEXLOWER.encode(&digests.sha256),
+        };
+        Ok(contract.ask(&self.image, Some(&self.version), Some(&check), Some(size)))
+    }
+}
+
+/// Has the hub check the condition and each metric.
+fn test(
+    service: &Service,
+    screen: &Screen,
+    target: &str,
+    metrics: &Map<String, Value>,
+) -> Result<(), Error> {
+    let path = ["configurations", "testQueries"];
+    let request = Request::new("POST", &path, About::Hub);
+    let body = json!({"targetCondition": target, "customMetricQueries": metrics});
+    let errors = service.ask(request.body(body))?;
+    let said = text(&errors, "/targetConditionError");
+    if !said.is_empty() {
+        query::show_place(screen, target, &said);
+        return Err(Error::new(format_args!("--target is refused: {said}")));
+    }
+    let errors = errors
+        .get("customMetricQueryErrors")
+        .and_then(Value::as_object);
+    for (name, said) in errors.into_iter().flatten() {
+        let said = said.as_str().unwrap_or_default();
+        if !said.is_empty() {
+            let text = metrics.get(name).and_then(Value::as_str);
+            query::show_place(screen, text.unwrap_or_default(), said);
+            return Err(Error::new(format_args!(
+                "metric \"{name}\" is refused: {said}"
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! The back end's side: `twinflash query`, `devices` and `twin`, against a hub of their own process.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod support;
+
+use serde_json::json;
+use std::fs;
+use support::{DEVICE, Done, World, text};
+
+/// It failed, with this in its error, and a program is told the same.
+fn assert_fails(done: &Done, expected: &str) {
+    assert_eq!(done.status, Some(1), "{done:?}");
+    assert!(done.err.contains(expected), "{expected}: {done:?}");
+    let last = done.json().pop().unwrap();
+    assert_eq!(last["event"], "error");
+    assert!(last["message"].as_str().unwrap().contains(expected));
+}
+
+fn assert_done(done: &Done) {
+    assert_eq!((done.status, done.err.as_str()), (Some(0), ""), "{done:?}");
+}
+
+#[test]
+fn devices_from_birth_to_death() {
+    let world = World::new();
+    let port = world.ready["mqttPort"].to_string();
+    let made = world.ask(&["devices", "create", "d 1", "d2", "--mqtt-port", &port]);
+    // A device's id has no blank: nothing is registered.
+    assert_fails(&made, "d 1");
+    assert_eq!(made.json().len(), 1);
+
+    let made = world.ask(&["devices", "create", "d1", "d2", "--mqtt-port", &port]);
+    assert_done(&made);
+    let made = made.json();
+    assert_eq!(
+        (&made[0]["device"], &made[1]["device"]),
+        (&json!("d1"), &json!("d2"))
+    );
+    let connection = made[0]["connectionString"].as_str().unwrap();
+    assert!(connection.starts_with(&format!(
+        "HostName=localhost:{port};DeviceId=d1;SharedAccessKey="
+    )));
+    assert_fails(
+        &world.ask(&["devices", "create", "d1"]),
+        "has device \"d1\" already",
+    );
+
+    // A device can connect with what was printed.
+    let command = world.device_command("current_version = \"1.0.0\"", "");
+    world.write("device", connection);
+    let mut device = support::Running::start(command);
+    device.line_with("\"connected\"");
+    let shown = world.ask(&["devices", "show", "d1"]);
+    assert_done(&shown);
+    let shown = &shown.json()[0];
+    assert_eq!(
+        (&shown["connectionState"], &shown["authentication"]["type"]),
+        (&json!("Connected"), &json!("sas"))
+    );
+    assert!(shown["authentication"].get("symmetricKey").is_none());
+    let key = connection.split_once("SharedAccessKey=").unwrap().1;
+    assert!(!world.show(&["devices", "show", "d1"]).out.contains(key));
+    let shown = world.show(&["devices", "show", "d1", "--keys", "--mqtt-port", &port]);
+    assert!(
+        shown
+            .out
+            .contains(&format!("connection string  {connection}\n")),
+        "{shown:?}"
+    );
+    drop(device);
+
+    let listed = world.ask(&["devices", "list"]);
+    assert_done(&listed);
+    let ids: Vec<_> = listed
+        .json()
+        .iter()
+        .map(|device| device["deviceId"].clone())
+        .collect();
+    assert_eq!(ids, [json!("d1"), json!("d2"), json!(DEVICE)]);
+    let listed = world.show(&["devices", "list", "--where", "deviceId = 'd2'"]);
+    let lines: Vec<_> = listed.out.lines().collect();
+    assert_eq!(lines.len(), 2, "{listed:?}");
+    assert!(lines[0].starts_with("deviceId  status   connectionState  "));
+    assert!(lines[1].starts_with("d2        enabled  Disconnected "));
+
+    assert_done(&world.ask(&["devices", "delete", "d1", "d2"]));
+    for arguments in [["devices", "show", "d1"], ["devices", "delete", "d2"]] {
+        let done = world.ask(&arguments);
+        assert_fails(&done, "localhost has no device \"");
+        assert!(done.err.contains("twinflash devices create"));
+    }
+    let done = world.ask(&["devices", "list", "--where", "deviceId =="]);
+    assert_fails(&done, "column ");
+}
+
+#[test]
+fn a_twin_is_shown_and_changed() {
+    let world = World::new();
+    let shown = world.ask(&["twin", "show", DEVICE]);
+    assert_done(&shown);
+    let before = &shown.json()[0];
+    assert_eq!(before["deviceId"], DEVICE);
+
+    fs::write(world.path("tags"), r#"{"building": "43", "floor": 2}"#).unwrap();
+    let tags = format!("@{}", text(&world.path("tags")));
+    let etag = before["etag"].as_str().unwrap();
+    let set = [
+        "twin",
+        "set",
+        DEVICE,
+        "--desired",
+        r#"{"a": {"b": 1}}"#,
+        "--tags",
+        &tags,
+    ];
+    let changed = world.ask(&[&set[..], &["--if-match", etag]].concat());
+    assert_done(&changed);
+    let twin = &changed.json()[0];
+    assert_eq!(twin["tags"], json!({"building": "43", "floor": 2}));
+    assert_eq!(twin["properties"]["desired"]["a"], json!({"b": 1}));
+
+    // The same etag again, with and without its quotes; none of it is done.
+    let quoted = format!("\"{etag}\"");
+    for etag in [etag, &quoted] {
+        let set = [
+            "twin",
+            "set",
+            DEVICE,
+            "--tags",
+            r#"{"floor": 9}"#,
+            "--if-match",
+            etag,
+        ];
+        assert_fails(&world.ask(&set), "its etag is another one by now");
+    }
+    let done = world.ask(&[
+        "twin",
+        "set",
+        DEVICE,
+        "--tags",
+        r#"{"floor": null}"#,
+        "--if-match",
+        "*",
+    ]);
+    assert_done(&done);
+    assert_eq!(done.json()[0]["tags"], json!({"building": "43"}));
+    let done = world.show(&["twin", "set", DEVICE, "--desired", r#"{"a": null}"#]);
+    assert!(
+        done.out.contains("version 3 of the desired properties"),
+        "{done:?}"
+    );
+    let shown = world.show(&["twin", "show", DEVICE]);
+    assert!(
+        shown
+            .out
+            .contains("\n  \"tags\": {\n    \"building\": \"43\"\n"),
+        "{shown:?}"
+    );
+
+    for (arguments, expected) in [
+        (&["twin", "set", DEVICE][..], "nothing to change"),
+        (
+            &["twin", "set", DEVICE, "--tags", "{floor"],
+            "--tags is not JSON: ",
+        ),
+        (
+            &["twin", "set", DEVICE, "--desired", "7"],
+            "--desired is 7; it has to be an object",
+        ),
+        (
+            &["twin", "set", DEVICE, "--desired", "@/nowhere"],
+            "cannot read /nowhere: ",
+        ),
+        (
+            &["twin", "set", "nobody", "--tags", "{\"a\":1}"],
+            "no device \"nobody\"",
+        ),
+        (
+            &["twin", "set", DEVICE, "--tags", r#"{"a.b": 1}"#],
+            "localhost refuses device \"device#1\": ",
+        ),
+        (&["twin", "show", "nobody"], "no device \"nobody\""),
+    ] {
+        assert_fails(&world.ask(arguments), expected);
+    }
+}
+
+#[test]
+fn queries_come_whole_and_errors_with_their_place() {
+    let world = World::new();
+    // More than one page.
+    let ids: Vec<_> = (0..1003).map(|n| format!("n{n:04}")).collect();
+    let mut create = vec!["devices", "create"];
+    create.extend(ids.iter().map(String::as_str));
+    assert_done(&world.ask(&create));
+    assert_done(&world.ask(&["twin", "set", "n0007", "--tags", r#"{"site": "north"}"#]));
+
+    let done = world.ask(&[
+        "query",
+        "SELECT deviceId FROM devices WHERE STARTSWITH(deviceId, 'n')",
+    ]);
+    assert_done(&done);
+    let rows: Vec<_> = done
+        .json()
+        .iter()
+        .map(|row| row["deviceId"].clone())
+        .collect();
+    assert_eq!(rows, ids);
+    let done = world.ask(&["query", "SELECT COUNT() AS n FROM devices"]);
+    assert_eq!(done.json(), [json!({"n": 1004})]);
+
+    let by_tag = "SELECT tags.site AS site, deviceId FROM devices WHERE tags.site = 'north'";
+    assert_eq!(
+        world.show(&["query", by_tag]).out,
+        "deviceId  site\nn0007     north\n"
+    );
+    let whole = world.show(&["query", "SELECT * FROM devices WHERE IS_DEFINED(tags.site)"]);
+    assert!(whole.out.ends_with("{\"site\":\"north\"}\n"), "{whole:?}");
+    let none = "SELECT deviceId FROM devices WHERE tags.site = 'south'";
+    assert_eq!(world.show(&["query", none]).out, "no rows\n");
+    assert_eq!(world.ask(&["query", none]).out, "");
+
+    let wrong = "SELECT *\nFROM devices WHERE tags.site == 1";
+    assert_fails(&world.ask(&["query", wrong]), "(line 2, column 31)");
+    let done = world.show(&["query", wrong]);
+    let place = format!("FROM devices WHERE tags.site == 1\n{:>31}\nerror: ", "^");
+    assert!(done.err.starts_with(&place), "{done:?}");
+}
+
+#[test]
+fn a_policy_may_do_what_it_may() {
+    let world = World::new();
+    for (policy, arguments, right) in [
+        (
+            "registryRead",
+            &["query", "SELECT * FROM devices"][..],
+            "\"service connect\" is needed",
+        ),
+        (
+            "registryRead",
+            &["twin", "show", DEVICE],
+            "\"service connect\" is needed",
+        ),
+        (
+            "registryRead",
+            &["devices", "create", "new"],
+            "one with \"registry write\"",
+        ),
+        (
+            "service",
+            &["devices", "delete", DEVICE],
+            "one with \"registry write\"",
+        ),
+        ("service", &["devices", "show", DEVICE], "\"registry read\""),
+    ] {
+        let done = world.ask_as(policy, arguments);
+        assert_fails(
+            &done,
+            &format!("the policy \"{policy}\" of localhost does not allow this"),
+        );
+        assert!(done.err.contains(right), "{done:?}");
+    }
+    assert_done(&world.ask_as("registryRead", &["devices", "show", DEVICE]));
+    assert_done(&world.ask_as("service", &["query", "SELECT * FROM devices"]));
+
+    let done = support::run(&["query", "SELECT * FROM devices"]);
+    assert_eq!(done.status, Some(2));
+    assert!(done.err.contains("--service <CONNECTION_STRING>"));
+}

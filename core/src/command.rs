@@ -1,0 +1,331 @@
+//! Runs the commands a device's owner has configured: in one place, in one way.
+//!
+//! - The program is started with its arguments as they are; there is no shell between.
+//! - Its environment is this process's own without the variables that begin with `TWINFLASH_`: they
+//!   may hold a connection string. Nothing is added; what a command needs to know comes as a
+//!   placeholder in its arguments. Its standard input is empty.
+//! - It has a process group of its own. When its time is up the whole group gets SIGTERM, and five
+//!   seconds later SIGKILL.
+//! - What it prints is kept to a bounded length. The end of it goes to the log (crate `log`, target
+//!   `twinflash::command`), never into a failure's message: that goes to the cloud.
+
+use crate::disk;
+use crate::update::{Code, Failure};
+use std::{
+    fmt,
+    io::Read,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// So long has a process group between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(5);
+/// So much of what a command prints is kept, in bytes: its end.
+const KEPT: usize = 256 << 10;
+/// So much of that goes to the log.
+const LOGGED: usize = 4 << 10;
+/// Who holds a command's output open after its end is not waited for longer than this.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Runs a command and wants status 0. The answer is what it printed on its standard output, or the
+/// last 256 KiB of it.
+///
+/// # Errors
+/// [`Code::InstallFailed`], naming the program and how it ended: not started, another status, a
+/// signal, or no end within `limit`.
+pub(crate) fn run<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<String, Failure> {
+    let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(failed(&"no command is configured"));
+    };
+    let program = program.as_ref();
+    let mut command = Command::new(program);
+    command
+        .args(arguments.iter().map(AsRef::as_ref))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TWINFLASH_") {
+            command.env_remove(name);
+        }
+    }
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let started = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
+    };
+    let (printed, errors) = (Tail::of(child.stdout.take()), Tail::of(child.stderr.take()));
+    let ended = wait(&mut child, limit);
+    let (printed, errors) = (printed.take(), errors.take());
+    let result = match ended {
+        Ok(Some(status)) if status.success() => Ok(()),
+        Ok(Some(status)) => Err(failed(&format_args!("{program} ended with {status}"))),
+        Ok(None) => Err(failed(&format_args!(
+            "{program} did not end within {} s and was killed",
+            limit.as_secs_f64()
+        ))),
+        Err(error) => Err(failed(&format_args!(
+            "{program} cannot be waited for: {error}"
+        ))),
+    };
+    let level = match result {
+        Ok(()) => log::Level::Debug,
+        Err(_) => log::Level::Warn,
+    };
+    for (text, of) in [(&printed, "output"), (&errors, "errors")] {
+        for line in end_of(text).lines() {
+            log::log!(level, "{program} {of}: {line}");
+        }
+    }
+    result.map(|()| printed)
+}
+
+/// A command with its placeholders replaced, such as `{slot}`.
+#[cfg(unix)]
+pub(crate) fn fill(command: &[String], values: &[(&str, &str)]) -> Vec<String> {
+    let fill = |argument: &String| fill_one(argument, values);
+    command.iter().map(fill).collect()
+}
+
+/// A text with its placeholders replaced. What a value holds is never replaced again.
+#[cfg(unix)]
+pub(crate) fn fill_one(text: &str, values: &[(&str, &str)]) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let known = after
+            .split_once('}')
+            .and_then(|(name, rest)| Some((values.iter().find(|(n, _)| *n == name)?.1, rest)));
+        rest = match known {
+            Some((value, rest)) => {
+                filled.push_str(value);
+                rest
+            }
+            None => {
+                filled.push('{');
+                after
+            }
+        };
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// Waits for a child's end; `None` is none within `limit`, and the whole process group is gone.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let ended = wait_until(child, limit)?;
+    if ended.is_none() {
+        signal(child, false);
+        wait_until(child, GRACE)?;
+        signal(child, true);
+        child.wait()?;
+    }
+    Ok(ended)
+}
+
+fn wait_until(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let since = Instant::now();
+    let mut pause = Duration::from_micros(100);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = limit.saturating_sub(since.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Ends a child's process group; a member of it may outlive the child itself.
+fn signal(child: &mut Child, kill: bool) {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Pid, Signal, kill_process_group};
+        let signal = if kill { Signal::KILL } else { Signal::TERM };
+        // It may have ended by now.
+        let _ = kill_process_group(Pid::from_child(child), signal);
+    }
+    #[cfg(not(unix))]
+    if kill {
+        let _ = child.kill();
+    }
+}
+
+/// The end of what somebody prints, read on a thread of its own so that nobody waits to print.
+struct Tail {
+    kept: Arc<Mutex<Vec<u8>>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Tail {
+    fn of(output: Option<impl Read + Send + 'static>) -> Self {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (end, ended) = mpsc::sync_channel(1);
+        let to = Arc::clone(&kept);
+        let read = move || {
+            let Some(mut output) = output else { return };
+            let mut buffer = [0; 8192];
+            while let Ok(length @ 1..) = output.read(&mut buffer) {
+                let mut kept = to.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                if kept.len() > 2 * KEPT {
+                    let surplus = kept.len() - KEPT;
+                    kept.drain(..surplus);
+                }
+            }
+            let _ = end.send(());
+        };
+        // Without a thread the pipe is closed and nothing is kept; the command's status still counts.
+        let _ = thread::Builder::new()
+            .name("twinflash-output".into())
+            .spawn(read);
+        Self { kept, ended }
+    }
+
+    /// What was kept. A process left behind by the command may hold its output open: it is not
+    /// waited for.
+    fn take(self) -> String {
+        let _ = self.ended.recv_timeout(DRAIN);
+        let kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let from = kept.len().saturating_sub(KEPT);
+        String::from_utf8_lossy(kept.get(from..).unwrap_or_default()).into_owned()
+    }
+}
+
+fn end_of(text: &str) -> &str {
+    let mut from = text.len().saturating_sub(LOGGED);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text.get(from..).unwrap_or_default()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn sh(script: &str, limit: Duration) -> Result<String, Failure> {
+        run(&["sh", "-c", script], limit)
+    }
+
+    #[test]
+    fn its_output_is_the_answer() {
+        assert_eq!(sh("echo A; echo no >&2", SECOND * 20).unwrap(), "A\n");
+        assert_eq!(
+            run(&["echo", "$HOME; {x}"], SECOND * 20).unwrap(),
+            "$HOME; {x}\n"
+        );
+        assert_eq!(sh("cat", SECOND * 20).unwrap(), "", "no input");
+    }
+
+    #[test]
+    fn a_failure_names_the_program_and_its_end_and_no_output() {
+        for (script, end) in [
+            ("echo secret; echo secret >&2; exit 3", "exit status: 3"),
+            ("kill -9 $$", "signal: 9"),
+        ] {
+            let failure = sh(script, SECOND * 20).unwrap_err();
+            assert_eq!(failure.code, Code::InstallFailed);
+            assert!(failure.message.starts_with("sh ended with "), "{failure}");
+            assert!(failure.message.contains(end), "{failure}");
+            assert!(!failure.message.contains("secret"), "{failure}");
+        }
+        let failure = run(&["/no/such"], SECOND).unwrap_err();
+        assert!(
+            failure.message.starts_with("/no/such cannot be run: "),
+            "{failure}"
+        );
+        assert!(run::<&str>(&[], SECOND).is_err());
+    }
+
+    #[test]
+    fn when_its_time_is_up_its_whole_group_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("pid").display().to_string();
+        // Neither of the two takes the hint.
+        let script = format!(
+            "trap '' TERM; sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo $! > {file}; wait; wait"
+        );
+        let since = Instant::now();
+        let failure = sh(&script, SECOND / 4).unwrap_err();
+        assert!(
+            failure.message.contains("did not end within 0.25 s"),
+            "{failure}"
+        );
+        assert!(since.elapsed() >= GRACE && since.elapsed() < GRACE + 5 * SECOND);
+        let pid = std::fs::read_to_string(&file).unwrap();
+        let alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+            // A zombie is gone but for its parent's asking.
+            stat.is_ok_and(|stat| !stat.contains(") Z "))
+        };
+        while alive() && since.elapsed() < GRACE + 10 * SECOND {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!alive());
+        // One that takes the hint has no need of more.
+        let since = Instant::now();
+        sh("sleep 60", SECOND / 10).unwrap_err();
+        assert!(since.elapsed() < GRACE);
+    }
+
+    #[test]
+    fn much_output_holds_up_nothing_and_is_bounded() {
+        let text = sh(
+            "head -c 3000000 /dev/zero | tr '\\0' x; echo end",
+            SECOND * 60,
+        )
+        .unwrap();
+        assert_eq!(text.len(), KEPT);
+        assert!(text.ends_with("xend\n"));
+    }
+
+    #[test]
+    fn who_is_left_behind_is_not_waited_for() {
+        let since = Instant::now();
+        assert_eq!(
+            sh("sleep 20 & echo $!", SECOND * 60)
+                .unwrap()
+                .lines()
+                .count(),
+            1
+        );
+        assert!(since.elapsed() < 10 * SECOND);
+    }
+
+    #[test]
+    fn no_secret_is_inherited() {
+        // Nothing in this process sets one: asked of a process that was given one.
+        if crate::testing::child_argument().is_some() {
+            assert!(std::env::var_os("TWINFLASH_TEST_CHILD").is_some());
+            let names = sh("env | cut -d= -f1", SECOND * 20).unwrap();
+            assert!(names.contains("PATH"), "{names}");
+            assert!(!names.contains("TWINFLASH"), "{names}");
+            return;
+        }
+        let this = "command::tests::no_secret_is_inherited";
+        crate::testing::unprivileged(this, "x".as_ref());
+    }
+
+    #[test]
+    fn placeholders() {
+        let values = [("slot", "{device}"), ("device", "/dev/x")];
+        let command = ["a{slot}b".into(), "{device}{".into(), "{other} {}".into()];
+        assert_eq!(
+            fill(&command, &values),
+            ["a{device}b", "/dev/x{", "{other} {}"]
+        );
+    }
+}
