@@ -33,7 +33,7 @@ test('a configuration is made, applied, changed and removed', only, async () => 
   await assert.rejects(hub.updateConfiguration(made));
   assert.deepEqual((await hub.getConfiguration(id)).responseBody, updated);
   const listed = (await hub.getConfigurations()).responseBody;
-  assert.deepEqual(listed.map((configuration) => configuration.id), [id]);
+  assert.ok(listed.some((configuration) => configuration.id === id));
   await hub.removeConfiguration(id);
   await assert.rejects(hub.getConfiguration(id), /Not found/i);
 });

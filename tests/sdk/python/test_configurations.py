@@ -4,7 +4,7 @@ import os
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient
-from azure.iot.hub import IoTHubConfigurationManager, IoTHubRegistryManager
+from azure.iot.hub import IoTHubConfigurationManager
 from azure.iot.hub.models import (
     Configuration,
     ConfigurationContent,
@@ -31,11 +31,6 @@ METRICS = {
     "Error": metric("error"),
     "Rolled back": metric("rolledback"),
 }
-
-
-@pytest.fixture
-def registry(hub):
-    return IoTHubRegistryManager.from_connection_string(hub.service)
 
 
 @pytest.fixture
@@ -94,7 +89,7 @@ def test_the_tutorial_s_metrics_follow_a_device(hub, registry, configurations):
         client.shutdown()
 
 
-def test_a_configuration_updates_an_agent(hub, registry, configurations, firmware, tmp_path):  # noqa: F811
+def test_a_configuration_updates_an_agent(hub, registry, configurations, firmware, tmp_path):
     image = os.urandom(1_000_000)
     described = info_of(firmware.put("rollout.bin", image))
     agent = Agent(hub, firmware, tmp_path, "agent-3", "configuration")

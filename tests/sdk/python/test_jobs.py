@@ -4,16 +4,11 @@ import datetime
 
 import pytest
 from azure.iot.device import IoTHubDeviceClient, MethodResponse
-from azure.iot.hub import IoTHubJobManager, IoTHubRegistryManager
+from azure.iot.hub import IoTHubJobManager
 from azure.iot.hub.models import CloudToDeviceMethod, JobRequest, QuerySpecification, Twin, TwinProperties
 from msrest.exceptions import DeserializationError, HttpOperationError
 
 from support import eventually
-
-
-@pytest.fixture
-def registry(hub):
-    return IoTHubRegistryManager.from_connection_string(hub.service)
 
 
 @pytest.fixture
