@@ -436,6 +436,19 @@ fn the_running_slot_is_never_written() {
 }
 
 #[test]
+fn a_damaged_memory_ends_no_updating() {
+    let device = Device::new("link");
+    fs::write(device.path("slots.json"), "{\"stage\":\"wri").unwrap();
+    let mut it = device.install();
+    let failure = it.inspect().unwrap_err();
+    assert!(failure.message.contains("slots.json"), "{failure}");
+    it.activate().unwrap_err();
+    stage(&mut it);
+    assert_eq!(it.inspect().unwrap(), ImageState::Old);
+    it.activate().unwrap();
+}
+
+#[test]
 fn options_that_cannot_be() {
     let device = Device::new("link");
     for (name, path) in [
