@@ -6,7 +6,13 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// A lock that was given back may be held on for this long: where another thread starts a program,
+/// the forked process has the file open, too, until it runs that program.
+const FORK: Duration = Duration::from_millis(500);
 
 /// Locks the state directory; the lock is held until the file is closed, however the process ends.
 ///
@@ -19,7 +25,14 @@ pub(super) fn take(directory: &Path) -> Result<File, Failure> {
     options.read(true).write(true).create(true).truncate(false);
     super::private(&mut options);
     let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
+    let until = Instant::now() + FORK;
+    let taken = loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => thread::sleep(FORK / 50),
+            result => break result,
+        }
+    };
+    match taken {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();

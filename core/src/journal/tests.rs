@@ -26,6 +26,20 @@ fn saved(count: usize) -> tempfile::TempDir {
     directory
 }
 
+/// As when a process that another thread forks still has the file open.
+#[test]
+fn a_lock_that_is_being_given_back_is_waited_for() {
+    let directory = saved(1);
+    let lock = File::open(directory.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(lock);
+    });
+    assert_eq!(loaded(directory.path()), Loaded::Record(record(1)));
+    holder.join().unwrap();
+}
+
 #[test]
 fn each_save_is_read_by_the_next_start() {
     let directory = tempfile::tempdir().unwrap();
