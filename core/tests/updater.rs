@@ -216,3 +216,25 @@ fn a_resume_with_no_validator_that_mixed_two_images_starts_from_zero() {
     assert_eq!(updater.status().outcome, Some(Outcome::Completed));
     assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
 }
+
+/// A callback that panics ends the updater; nobody waits for ever for an answer.
+#[test]
+fn after_a_panic_in_a_callback_methods_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    let installer = FileInstall::new(dir.path().join("app.bin"));
+    let updater = Updater::builder(dir.path().join("state"), contract, installer)
+        .on_event(|_| panic!("a callback's"))
+        .start()
+        .unwrap();
+    let events = updater.events();
+    assert!(updater.handle_method("firmwareUpdate", b"{}").is_some());
+    // They end when the updater has ended.
+    assert_eq!(events.count(), 0);
+    for payload in [&b"{}"[..], br#"{"fwPackageUri":"https://host/new"}"#] {
+        let (send, answer) = std::sync::mpsc::channel();
+        let then = move |answer: twinflash::device::Answer| drop(send.send(answer.status));
+        assert!(updater.handle_method_then("firmwareUpdate", payload, then));
+        assert_eq!(answer.recv_timeout(Duration::from_secs(5)), Ok(503));
+    }
+}
