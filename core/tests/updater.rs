@@ -355,3 +355,25 @@ fn handed_to_a_command() {
     assert_eq!(failure.code, Code::InstallFailed);
     assert_eq!(failure.message, "sh ended with exit status: 5");
 }
+
+/// A callback that panics ends the updater; nobody waits for ever for an answer.
+#[test]
+fn after_a_panic_in_a_callback_methods_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    let installer = FileInstall::new(dir.path().join("app.bin"));
+    let updater = Updater::builder(dir.path().join("state"), contract, installer)
+        .on_event(|_| panic!("a callback's"))
+        .start()
+        .unwrap();
+    let events = updater.events();
+    assert!(updater.handle_method("firmwareUpdate", b"{}").is_some());
+    // They end when the updater has ended.
+    assert_eq!(events.count(), 0);
+    for payload in [&b"{}"[..], br#"{"fwPackageUri":"https://host/new"}"#] {
+        let (send, answer) = std::sync::mpsc::channel();
+        let then = move |answer: twinflash::device::Answer| drop(send.send(answer.status));
+        assert!(updater.handle_method_then("firmwareUpdate", payload, then));
+        assert_eq!(answer.recv_timeout(Duration::from_secs(5)), Ok(503));
+    }
+}

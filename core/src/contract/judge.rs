@@ -238,10 +238,17 @@ impl Contract {
             CheckRule::Size if request.size.is_none() => &names.size,
             _ => &names.check,
         };
+        let what = match self.file.check {
+            CheckRule::Size if request.size.is_none() => "the image's size in bytes",
+            _ => "a CRC-16, CRC-32 or SHA-256 of the image",
+        };
         missing.then(|| {
             refuse(
                 Code::CheckRequired,
-                format!("{} is missing", name.as_deref().unwrap_or("a check")),
+                format!(
+                    "{} is missing: {what} is needed",
+                    name.as_deref().unwrap_or("a check")
+                ),
             )
         })
     }

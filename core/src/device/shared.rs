@@ -217,7 +217,8 @@ impl Shared {
         }
         state.next_method += 1;
         let id = state.next_method;
-        if state.closing {
+        // Closed without having been asked to: the driver's thread has ended by a callback's panic.
+        if state.closing || state.closed {
             return Some((state, id, Some((closing(), slot))));
         }
         let idle = state.outputs.is_empty() && !state.performing;
