@@ -372,7 +372,7 @@ fn after_a_panic_in_a_callback_methods_are_answered() {
     assert_eq!(events.count(), 0);
     for payload in [&b"{}"[..], br#"{"fwPackageUri":"https://host/new"}"#] {
         let (send, answer) = std::sync::mpsc::channel();
-        let then = move |answer: twinflash::device::Answer| drop(send.send(answer.status));
+        let then = move |answer: twinflash::device::Answer| send.send(answer.status).unwrap();
         assert!(updater.handle_method_then("firmwareUpdate", payload, then));
         assert_eq!(answer.recv_timeout(Duration::from_secs(5)), Ok(503));
     }
