@@ -134,8 +134,9 @@ class Board:
 
     def on(self, version, content):
         self.here.agent.start()
-        end = eventually(lambda: self.firmware()["currentFwVersion"] == version and self.firmware(), version)
-        assert (end["fwUpdateStatus"], end["pendingFwVersion"], end["fwUpdateSubstatus"]) == ("Current", "", "")
+        current = {"currentFwVersion": version, "fwUpdateStatus": "Current"}
+        end = eventually(lambda: current.items() <= self.firmware().items() and self.firmware(), version)
+        assert (end["pendingFwVersion"], end["fwUpdateSubstatus"]) == ("", "")
         assert self.here.course("firmware", "fwUpdateStatus") == ["Current", "Downloading", "Verifying", "Applying", "Current"]
         assert self.here.installed() == content
 
