@@ -127,6 +127,10 @@ impl Shared {
         self.lock().engine.image()
     }
 
+    pub(super) fn wanted_sha256(&self) -> Option<[u8; 32]> {
+        self.lock().engine.wanted_sha256()
+    }
+
     pub(super) fn wall_time(&self) -> Option<SystemTime> {
         let wall = self.lock().engine.wall_time(self.now())?;
         Some(UNIX_EPOCH + Duration::from_millis(wall))

@@ -49,7 +49,9 @@ impl Engine {
         let wanted = self.request().and_then(|request| request.sha256());
         let installed = &self.record.confirmed_sha256;
         if wanted.is_some_and(|wanted| Some(HEXLOWER.encode(&wanted)) == *installed) {
-            self.completed();
+            // It was installed; whether it still is there only the installer knows.
+            self.compared = self.request().map(|request| request.key);
+            self.start_step(Step::Compare);
             return false;
         }
         let now = self.wall_time(self.now);
@@ -58,6 +60,18 @@ impl Engine {
         self.save();
         self.report(Moment::Downloading);
         true
+    }
+
+    /// The active image is the one asked for, or is not.
+    pub(super) fn compared(&mut self, result: Result<(), Failure>) {
+        let key = self.request().map(|request| request.key);
+        if self.compared.take() != key || self.phase() != Some(Phase::Waiting) {
+            return;
+        }
+        match result {
+            Ok(()) => self.completed(),
+            Err(_) => self.record.confirmed_sha256 = None,
+        }
     }
 
     fn download(&mut self) {

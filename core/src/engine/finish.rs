@@ -39,6 +39,7 @@ impl Engine {
                 self.confirming.again_at = Some(again);
                 self.event(Event::Warning(format!("not confirmed yet: {failure}")));
             }
+            (Step::Compare, result) => self.compared(result),
             (Step::Rollback, Ok(())) => self.rolled_back(),
             (Step::Rollback, Err(failure)) => self.rollback_failed(failure),
             (Step::Abort, result) => {
