@@ -10,6 +10,9 @@ use core::time::Duration;
 const REPORT_TIME: Duration = Duration::from_secs(5);
 /// A step that failed and may be tried again is tried again after this.
 const STEP_PAUSE: Duration = Duration::from_secs(5);
+/// A restart that was asked for, and of which nothing came, is asked for again after this. (A command
+/// that restarts says itself when it has ended.)
+const RESTART_TIME: Duration = Duration::from_secs(600);
 /// A restart that was not possible is tried again after this.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
 /// Rolling back is tried so often in one start, and so often followed by a restart.
@@ -82,10 +85,17 @@ impl Engine {
     pub(super) fn advance_restart(&mut self) {
         let Some(by) = self.restart_by else { return };
         let reported = !self.restart_wait && (self.reporter.is_idle() || !self.link.connected);
-        if !self.restart_asked && (reported || self.now.monotonic >= by) {
+        let due = self.now.monotonic >= by;
+        if due || (reported && !self.restart_asked) {
+            if due && self.restart_asked {
+                let text = "the restart was asked for and did not come; it is asked for again";
+                self.event(Event::Warning(text.to_string()));
+            }
             self.restart_asked = true;
+            self.restart_by = Some(self.now.monotonic + RESTART_TIME);
             // A command may restart this process, or another one and leave no trace of it.
             if matches!(self.config.restart, Restart::Command(_)) {
+                self.restart_by = None;
                 self.change(|update| update.restart_asked = true);
                 self.save();
             }

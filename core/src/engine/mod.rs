@@ -224,7 +224,7 @@ impl Engine {
             self.reporter.wake_at(),
             self.answers.iter().map(|answer| answer.by).min(),
             self.transfer.retry_at.filter(|_| may_download),
-            self.restart_by.filter(|_| !self.restart_asked),
+            self.restart_by,
             self.confirming.again_at.filter(|_| waiting),
             waiting
                 .then(|| (self.confirming.since).saturating_add(self.config.policy.confirm_time)),

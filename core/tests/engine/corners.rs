@@ -166,3 +166,23 @@ fn a_cancel_is_not_forgotten() {
         "{outputs:?}"
     );
 }
+
+/// A reboot that is asked for, and does not come.
+#[test]
+fn a_restart_that_does_not_come_is_asked_for_again() {
+    let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
+    boot(&mut engine, None, ImageState::Old);
+    let mut record = last_saved(&ask(&mut engine, 1)).unwrap();
+    if let Some(update) = &mut record.update {
+        update.phase = Phase::Rebooting;
+        update.boot_id = Some("0".into());
+    }
+    let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
+    let mut outputs = boot(&mut engine, Some(&record), ImageState::New);
+    outputs.extend(give(&mut engine, Input::Tick, 10));
+    let restarts = |outputs: &[Output]| outputs.iter().filter(|o| **o == Output::Restart).count();
+    assert_eq!(restarts(&outputs), 1);
+    assert_eq!(restarts(&give(&mut engine, Input::Tick, 500)), 0);
+    assert!(engine.wake_at().is_some());
+    assert_eq!(restarts(&give(&mut engine, Input::Tick, 700)), 1);
+}
