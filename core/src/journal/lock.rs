@@ -6,6 +6,8 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
     path::Path,
+    thread,
+    time::Duration,
 };
 
 /// Locks the state directory; the lock is held until the file is closed, however the process ends.
@@ -19,7 +21,18 @@ pub(super) fn take(directory: &Path) -> Result<File, Failure> {
     options.read(true).write(true).create(true).truncate(false);
     super::private(&mut options);
     let mut file = options.open(&path).map_err(failed)?;
-    match file.try_lock() {
+    let mut tries = 10;
+    let locked_now = loop {
+        match file.try_lock() {
+            // A program being started by another thread still holds what was closed a moment ago.
+            Err(TryLockError::WouldBlock) if tries > 0 => {
+                tries -= 1;
+                thread::sleep(Duration::from_millis(20));
+            }
+            other => break other,
+        }
+    };
+    match locked_now {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
