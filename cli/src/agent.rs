@@ -157,6 +157,7 @@ impl Agent {
         let device = Device::connect(updater, options)?;
         let why = stopped.recv();
         device.close();
+        let under_way = device.updater().status().phase;
         screen.progress_ended();
         match why {
             Ok(Stop::Restart) => {
@@ -164,9 +165,15 @@ impl Agent {
                     "this process ends, so that its supervisor starts the new version".into()
                 })
             }
-            _ => screen.event(&Event::Stopped, "stopped", Tone::Normal, || {
-                "an update that was under way goes on at the next start".into()
-            }),
+            _ => screen.event(
+                &Event::Stopped,
+                "stopped",
+                Tone::Normal,
+                || match under_way {
+                    Some(phase) => format!("the update ({phase}) goes on at the next start"),
+                    None => "no update was under way".into(),
+                },
+            ),
         }
         Ok(true)
     }

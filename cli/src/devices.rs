@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// The hub's registry of devices.
 #[derive(clap::Subcommand)]
 pub(crate) enum Devices {
-    /// Register devices, with new keys; prints their connection strings
+    /// Register devices, with new keys unless they have certificates; prints their connection strings
     Create {
         #[command(flatten)]
         cloud: Cloud,
@@ -23,6 +23,12 @@ pub(crate) enum Devices {
         /// Register them so that they cannot connect yet
         #[arg(long)]
         disabled: bool,
+        /// They prove themselves by a certificate with this thumbprint, SHA-1 or SHA-256, not by keys
+        #[arg(long, value_name = "HEX")]
+        thumbprint: Option<String>,
+        /// They prove themselves by certificates of an authority the hub trusts, not by keys
+        #[arg(long, conflicts_with = "thumbprint")]
+        ca_signed: bool,
         /// The new devices' ids
         #[arg(required = true)]
         devices: Vec<String>,
@@ -84,12 +90,26 @@ impl Devices {
                 cloud,
                 port,
                 disabled,
+                thumbprint,
+                ca_signed,
                 devices,
             } => {
                 let service = cloud.open(common)?;
                 let status = if disabled { "disabled" } else { "enabled" };
+                let authentication = match (thumbprint, ca_signed) {
+                    (Some(thumbprint), _) => json!({
+                        "type": "selfSigned",
+                        "x509Thumbprint": {"primaryThumbprint": thumbprint},
+                    }),
+                    (None, true) => json!({"type": "certificateAuthority"}),
+                    (None, false) => json!({"type": "sas"}),
+                };
                 for device in &devices {
-                    let body = json!({"deviceId": device, "status": status});
+                    let body = json!({
+                        "deviceId": device,
+                        "status": status,
+                        "authentication": authentication,
+                    });
                     let made = service.ask(registry("PUT", &["devices", device]).body(body))?;
                     let connection_string = connection_string(&service, &made, port.mqtt_port);
                     screen.text(&connection_string, Tone::Normal);
@@ -196,6 +216,12 @@ fn connection_string(service: &Service, device: &Value, port: u16) -> String {
         ),
     };
     let id = text(device, "/deviceId");
-    let key = text(device, "/authentication/symmetricKey/primaryKey");
-    format!("HostName={host};DeviceId={id};SharedAccessKey={key}{gateway}")
+    let proof = match text(device, "/authentication/type").as_str() {
+        "selfSigned" | "certificateAuthority" => "x509=true".into(),
+        _ => {
+            let key = text(device, "/authentication/symmetricKey/primaryKey");
+            format!("SharedAccessKey={key}")
+        }
+    };
+    format!("HostName={host};DeviceId={id};{proof}{gateway}")
 }

@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
 };
-use twinflash_hub::{Event, Info, Options};
+use twinflash_hub::{Event, Info, Limits, Options};
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -32,6 +32,17 @@ pub(crate) struct Hub {
     /// The port for REST, and for MQTT over WebSockets (0: any free one)
     #[arg(long, default_value_t = 443, value_name = "N")]
     https_port: u16,
+    /// A device to register likewise that proves itself by a certificate: with the thumbprint (SHA-1
+    /// or SHA-256) the certificate has, or one that --trust vouches for; may be given again
+    #[arg(long, value_name = "ID[=THUMBPRINT]")]
+    x509_device: Vec<String>,
+    /// A PEM file with the certificate of an authority that signs devices' certificates; may be given
+    /// again
+    #[arg(long, value_name = "FILE")]
+    trust: Vec<PathBuf>,
+    /// Take no more in a time than one unit of Azure's S1 does
+    #[arg(long)]
+    throttle: bool,
     /// The hub's name in connection strings
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     host_name: String,
@@ -62,10 +73,17 @@ impl Hub {
             let _ = stop.send(News::Stop);
         })?;
         let mut devices = self.devices;
-        if devices.is_empty() && self.state.is_none() {
+        if devices.is_empty() && self.x509_device.is_empty() && self.state.is_none() {
             devices.push("device1".into());
         }
+        let x509_device = |given: &String| match given.rsplit_once('=') {
+            Some((id, thumbprint)) => (id.to_owned(), Some(thumbprint.to_owned())),
+            None => (given.clone(), None),
+        };
         let hub = twinflash_hub::Hub::start(Options {
+            x509_devices: self.x509_device.iter().map(x509_device).collect(),
+            trusted_authorities: self.trust,
+            throttle: self.throttle.then_some(Limits::S1),
             host_name: self.host_name,
             listen: self.listen,
             mqtt_port: self.mqtt_port,

@@ -19,9 +19,8 @@ use std::{
 };
 use twinflash::contract::{Contract, Follow};
 
-/// How often is looked; where the hub is asked too often, it gets longer.
+/// How often is looked.
 const INTERVAL: Duration = Duration::from_secs(2);
-const LONGEST: Duration = Duration::from_secs(30);
 /// The width of a bar, in characters.
 const BAR: u64 = 30;
 
@@ -124,12 +123,11 @@ impl<'a> Rollout<'a> {
     /// Follows it until each device is done or has failed; whether all are done.
     pub(crate) fn follow(mut self) -> Result<bool, Error> {
         let start = Instant::now();
-        let mut pause = INTERVAL;
-        let mut noted = false;
+        let (mut noted, mut failing) = (false, false);
         let counts = loop {
             match self.count() {
                 Ok(counts) => {
-                    pause = INTERVAL;
+                    failing = false;
                     self.show(&counts);
                     if counts.ended() {
                         break counts;
@@ -141,12 +139,14 @@ impl<'a> Rollout<'a> {
                     }
                 }
                 Err(refused) if refused.passing => {
-                    pause = LONGEST.min(pause * 2);
-                    self.screen.note(&format!("{refused}; trying again"));
+                    if !failing {
+                        self.screen.note(&format!("{refused}; trying again"));
+                    }
+                    failing = true;
                 }
                 Err(refused) => return Err(refused.into()),
             }
-            thread::sleep(pause);
+            thread::sleep(INTERVAL);
         };
         self.screen.progress_ended();
         let Counts { done, failed, .. } = counts;
@@ -299,6 +299,7 @@ impl Counts {
             ("not applied", held, Tone::Dim),
             ("waiting", self.waiting, Tone::Normal),
         ];
+        parts.retain(|(name, devices, _)| *devices > 0 || *name == "waiting");
         let running = self.running.iter();
         parts.extend(running.map(|(status, devices)| (status.as_str(), *devices, Tone::Running)));
         parts.push(("done", self.done, Tone::Good));

@@ -273,3 +273,59 @@ fn a_policy_may_do_what_it_may() {
     assert_eq!(done.status, Some(2));
     assert!(done.err.contains("--service <CONNECTION_STRING>"));
 }
+
+#[test]
+fn a_hub_that_is_asked_too_often_is_asked_again() {
+    // Azure's S1 takes 100 operations of the registry a minute, and 20 queries.
+    let world = World::with_hub(&["--throttle"]);
+    let ids: Vec<_> = (0..103).map(|n| format!("n{n:03}")).collect();
+    let mut create = vec!["devices", "create"];
+    create.extend(ids.iter().map(String::as_str));
+    let done = world.ask(&create);
+    assert_done(&done);
+    assert_eq!(done.json().len(), 103);
+    let mut hub = world.hub;
+    let refused = hub.line_with("429");
+    assert!(refused.contains("/devices/n1"), "{refused}");
+}
+
+#[test]
+fn devices_with_certificates_are_registered() {
+    let thumbprint = "a9".repeat(20);
+    let device = format!("c1={thumbprint}");
+    let world = World::with_hub(&["--x509-device", &device]);
+    let made = world.ask(&["devices", "create", "c2", "--thumbprint", &thumbprint]);
+    assert_done(&made);
+    let connection = made.json()[0]["connectionString"].clone();
+    assert_eq!(connection, "HostName=localhost;DeviceId=c2;x509=true");
+    for device in ["c1", "c2"] {
+        let shown = world.ask(&["devices", "show", device]);
+        assert_done(&shown);
+        let authentication = &shown.json()[0]["authentication"];
+        assert_eq!(authentication["type"], "selfSigned");
+        let shown = authentication["x509Thumbprint"]["primaryThumbprint"].as_str();
+        assert!(shown.unwrap().eq_ignore_ascii_case(&thumbprint));
+    }
+    assert_done(&world.ask(&["devices", "create", "c3", "--ca-signed"]));
+    let shown = world.ask(&["devices", "show", "c3"]);
+    assert_eq!(
+        shown.json()[0]["authentication"]["type"],
+        "certificateAuthority"
+    );
+    let wrong = ["devices", "create", "c4", "--thumbprint", "xyz"];
+    assert_fails(&world.ask(&wrong), "localhost refuses device \"c4\": ");
+}
+
+#[test]
+fn a_connection_string_is_the_one_the_hub_prints() {
+    for options in [&[][..], &["--host-name", "fw.azure-devices.net"]] {
+        let world = World::with_hub(options);
+        let port = world.ready["mqttPort"].to_string();
+        let shown = world.show(&["devices", "show", DEVICE, "--keys", "--mqtt-port", &port]);
+        assert_eq!(shown.status, Some(0), "{shown:?}");
+        assert!(
+            shown.out.contains(&format!("  {}\n", world.connection())),
+            "{shown:?}"
+        );
+    }
+}

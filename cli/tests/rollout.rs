@@ -10,7 +10,10 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::fs;
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 use support::{DEVICE, Done, Running, World, image, text};
 
 fn assert_fails(done: &Done, expected: &str) {
@@ -38,6 +41,31 @@ fn create(world: &World, id: &str, file: &str, contract: &str, more: &[&str]) ->
     ];
     let by = ["--version", "1.0.1", "--contract", contract];
     world.ask(&[&asked[..], &by, more].concat())
+}
+
+/// Runs a command on a terminal of its own.
+fn on_terminal(world: &World, arguments: &[&str]) -> Done {
+    let command = world.people(arguments);
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    script.args([
+        "--quiet",
+        "--return",
+        "--command",
+        &words.join(" "),
+        "/dev/null",
+    ]);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
+    }
+    script.env("TERM", "xterm").stdin(Stdio::null());
+    Running::start(script).wait()
 }
 
 fn metrics(world: &World, id: &str) -> Value {
@@ -80,6 +108,16 @@ fn a_rollout_fails_and_the_next_one_succeeds() {
         (&json!("failed"), &json!(1))
     );
     assert_eq!(metrics(&world, "bad")["Error"], 1);
+    let terminal = on_terminal(&world, &["watch", "--config", "bad"]);
+    let bar = format!("failed         {}      1", "━".repeat(30));
+    assert!(terminal.out.contains(&bar), "{terminal:?}");
+    assert!(
+        terminal
+            .out
+            .contains(&format!("{DEVICE}: Error: FileSizeNotMatch")),
+        "{terminal:?}"
+    );
+    assert_eq!(terminal.status, Some(1));
     assert_eq!(world.installed(), b"1.0.0\n");
 
     // The failure before is not the next one's.
@@ -212,6 +250,34 @@ fn wrong_configurations_are_not_created() {
         "cannot read ",
     );
     assert_eq!(world.ask(&["config", "list"]).out, "");
+
+    // What every device would refuse is said.
+    let file = world.path("image");
+    let asked = [
+        "config",
+        "create",
+        "http",
+        "--target",
+        "tags.x = 1",
+        "--version",
+        "1",
+    ];
+    let done = world.ask(
+        &[
+            &asked[..],
+            &["--image", "http://h/i?sig=SECRET", "--from", text(&file)],
+        ]
+        .concat(),
+    );
+    assert_eq!(done.status, Some(0), "{done:?}");
+    assert!(
+        done.err.starts_with("devices refuse this unless"),
+        "{done:?}"
+    );
+    assert!(
+        done.err.contains("http://h/i") && !done.err.contains("SECRET"),
+        "{done:?}"
+    );
 
     // The place is marked.
     let image = world.path("image");

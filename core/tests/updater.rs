@@ -355,3 +355,66 @@ fn handed_to_a_command() {
     assert_eq!(failure.code, Code::InstallFailed);
     assert_eq!(failure.message, "sh ended with exit status: 5");
 }
+
+/// A callback that panics ends the updater; nobody waits for ever for an answer.
+#[test]
+fn after_a_panic_in_a_callback_methods_are_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    let installer = FileInstall::new(dir.path().join("app.bin"));
+    let updater = Updater::builder(dir.path().join("state"), contract, installer)
+        .on_event(|_| panic!("a callback's"))
+        .start()
+        .unwrap();
+    let events = updater.events();
+    assert!(updater.handle_method("firmwareUpdate", b"{}").is_some());
+    // They end when the updater has ended.
+    assert_eq!(events.count(), 0);
+    for payload in [&b"{}"[..], br#"{"fwPackageUri":"https://host/new"}"#] {
+        let (send, answer) = std::sync::mpsc::channel();
+        let then = move |answer: twinflash::device::Answer| send.send(answer.status).unwrap();
+        assert!(updater.handle_method_then("firmwareUpdate", payload, then));
+        assert_eq!(answer.recv_timeout(Duration::from_secs(5)), Ok(503));
+    }
+}
+
+/// What was installed last is not fetched again, if it still is there.
+#[test]
+fn what_is_installed_already_is_looked_at_before_it_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("app.bin");
+    let image: Vec<u8> = (0..200_000_u32).map(|n| (n % 247) as u8).collect();
+    let mut checks = twinflash::update::Checks::new();
+    checks.update(&image);
+    let sha256 = twinflash::update::Check::Sha256(checks.finish().sha256).to_string();
+    let uri = serve(image.clone());
+    let updater = start(dir.path());
+    let update = |uri: &str| {
+        let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": sha256}).to_string();
+        assert!(
+            updater.handle_method_then("firmwareUpdate", payload.as_bytes(), |answer| {
+                assert_eq!(answer.status, 200);
+            })
+        );
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            pump(
+                &updater,
+                &mut json!({}),
+                "iothubDM.firmwareUpdate.status",
+                &mut seen,
+            );
+            let status = updater.status();
+            if let (None, Some(outcome)) = (status.phase, status.outcome) {
+                return outcome;
+            }
+        }
+        panic!("no outcome: {seen:?}");
+    };
+    assert_eq!(update(&uri), Outcome::Completed);
+    // Nobody listens there: it was not fetched.
+    assert_eq!(update("http://127.0.0.1:9/image.bin"), Outcome::Completed);
+    std::fs::write(&target, b"something else").unwrap();
+    assert_eq!(update(&uri), Outcome::Completed);
+    assert_eq!(std::fs::read(&target).unwrap(), image);
+}

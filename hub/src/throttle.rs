@@ -48,6 +48,8 @@ pub struct Limits {
     pub registry: Rate,
     /// Queries.
     pub queries: Rate,
+    /// Operations on automatic device configurations.
+    pub configurations: Rate,
 }
 
 impl Limits {
@@ -61,6 +63,7 @@ impl Limits {
         methods: Rate::per_second(40),
         registry: Rate::per_minute(100),
         queries: Rate::per_minute(20),
+        configurations: Rate::per_minute(20),
     };
 }
 
@@ -74,6 +77,7 @@ pub(crate) enum Operation {
     Method,
     Registry,
     Query,
+    Configuration,
 }
 
 impl fmt::Display for Operation {
@@ -86,6 +90,7 @@ impl fmt::Display for Operation {
             Self::Method => "direct methods (of 4 KB)",
             Self::Registry => "registry operations",
             Self::Query => "queries",
+            Self::Configuration => "operations on configurations",
         })
     }
 }
@@ -101,6 +106,7 @@ struct Buckets {
     methods: Bucket,
     registry: Bucket,
     queries: Bucket,
+    configurations: Bucket,
 }
 
 impl Throttle {
@@ -113,6 +119,7 @@ impl Throttle {
             methods: Bucket::new(limits.methods),
             registry: Bucket::new(limits.registry),
             queries: Bucket::new(limits.queries),
+            configurations: Bucket::new(limits.configurations),
         }))
     }
 
@@ -126,6 +133,7 @@ impl Throttle {
             Operation::Method => &buckets.methods,
             Operation::Registry => &buckets.registry,
             Operation::Query => &buckets.queries,
+            Operation::Configuration => &buckets.configurations,
         })
     }
 

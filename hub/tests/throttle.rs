@@ -24,6 +24,7 @@ fn limited(change: impl FnOnce(&mut Limits)) -> Fixture {
         methods: two,
         registry: two,
         queries: two,
+        configurations: two,
     };
     change(&mut limits);
     start_with(Options {
@@ -76,8 +77,10 @@ fn a_back_end_s_requests() {
         assert_eq!(ask("PATCH", "/twins/d1", Some(&patch)).status, 200);
         assert_eq!(ask("GET", "/devices/d1", None).status, 200);
         assert_eq!(ask("POST", "/devices/query", Some(&query)).status, 200);
+        assert_eq!(ask("GET", "/configurations?top=20", None).status, 200);
         owner.invoke("d1", &call).method_refused(404_103);
     }
+    ask("GET", "/configurations/c", None).refused(429, NAME);
     ask("GET", "/twins/d1", None).refused(429, NAME);
     ask("PATCH", "/twins/d1", Some(&patch)).refused(429, NAME);
     ask("PUT", "/twins/d1", Some(&patch)).refused(429, NAME);

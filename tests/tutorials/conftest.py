@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from azure.iot.hub.models import Twin, TwinProperties
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/sdk/python"))
@@ -132,10 +133,11 @@ class Place:
         return self.registry.get_twin(self.device).properties.reported
 
     def patch(self, **firmware):
-        from azure.iot.hub.models import Twin, TwinProperties
-
         self.mark()
         self.registry.update_twin(self.device, Twin(properties=TwinProperties(desired={"firmware": firmware})), "*")
+
+    def tag(self, **tags):
+        self.registry.update_twin(self.device, Twin(tags=tags), "*")
 
     def image(self, name, size=300_000, content=None):
         content = content or os.urandom(size)
@@ -163,3 +165,4 @@ def place(hub, firmware, registry, tmp_path):
     yield make
     for made in places:
         made.agent.stop()
+        registry.delete_device(made.device)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 
 import jsonschema
@@ -90,29 +91,13 @@ def test_versions_and_checks_need_their_members(tmp_path):
 
 
 def test_a_contract_of_ones_own(place, tmp_path, hub):
-    """Other words, fewer moments, null for what is not set; the agent and the command both take the file."""
-    own = {
-        "contract": "own",
-        "asked": {"methods": ["flash"], "members": {"uri": "from", "check": "sum"}},
-        "check": "required",
-        "version": "none",
-        "answers": {"started": {"ok": True}, "*": {"ok": False, "why": "{message}"}},
-        "reported": {
-            "always": {"flash": {"since": "{time.waiting}", "why": "{reason}", "runs": "{running}"}},
-            "moments": {
-                "idle": {"flash": {"is": "idle"}},
-                "waiting": {"flash": {"is": "accepted"}},
-                "downloading": {"flash": {"is": "at work"}},
-                "applying": {"flash": {"is": "at work"}},
-                "completed": {"flash": {"is": "good"}},
-                "failed": {"flash": {"is": "bad"}},
-            },
-        },
-        "follow": {"status": "flash.is", "detail": "flash.why", "done": ["good"], "failed": ["bad"]},
-    }
+    """That of docs/contracts.md: other words, fewer moments; the agent and the command both take the file."""
+    page = (ROOT / "docs/contracts.md").read_text()
+    [text] = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    own = json.loads(text)
     validator().validate(own)
     file = tmp_path / "own.json"
-    file.write_text(json.dumps(own))
+    file.write_text(text)
     here = place(file)
     image = here.image("own.bin")
     assert eventually(lambda: here.twin().get("flash"), "the first report") == {"is": "idle", "runs": "1.0.0"}

@@ -255,15 +255,15 @@ fn dependencies(run: &Run) -> Outcome {
 
 /// Microsoft's SDKs, device's and service's, against `twinflash hub`.
 fn sdk_python(run: &Run) -> Outcome {
-    let python = python(run)?;
-    pytest(run, &mut run.command(&python, &[]), "tests/sdk/python")
+    pytest(run, "tests/sdk/python")
 }
 
-/// Runs pytest by this Python on the tests of a directory.
-fn pytest(run: &Run, python: &mut Command, tests: &str) -> Outcome {
+/// Runs the tests in Python of a directory.
+fn pytest(run: &Run, tests: &str) -> Outcome {
+    let python = python(run)?;
     let hub = hub(run)?;
     execute(
-        python
+        own_network(run, &python.to_string_lossy())
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", tests])
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("TWINFLASH_HUB", hub),
@@ -313,9 +313,7 @@ fn sdk_node(run: &Run) -> Outcome {
 /// The tutorials' back ends against the hub and the agent.
 fn tutorials(run: &Run) -> Outcome {
     node_modules(run)?;
-    let python = python(run)?;
-    let mut python = own_network(run, &python.to_string_lossy());
-    pytest(run, &mut python, "tests/tutorials")
+    pytest(run, "tests/tutorials")
 }
 
 /// Installs the SDKs for Node; returns the directory they are installed in.

@@ -13,7 +13,10 @@ use crate::{
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
-use twinflash::contract::Contract;
+use twinflash::{
+    contract::{Contract, Verdict},
+    update::{Origin, Policy},
+};
 
 /// Create a configuration that asks devices for an update
 ///
@@ -54,7 +57,16 @@ impl Create {
                 contract.name()
             )));
         };
-        let content = json!({ (format!("properties.desired.{path}")): self.desired(&contract)? });
+        let desired = self.desired(&contract)?;
+        if let Verdict::Refuse(_, failure) =
+            contract.judge(&desired, Origin::Desired, None, &Policy::default())
+        {
+            let why = failure.message;
+            screen.note(&format!(
+                "devices refuse this unless their policy allows it: {why}"
+            ));
+        }
+        let content = json!({ (format!("properties.desired.{path}")): desired });
         let metrics = metrics::of(&contract, &self.configuration);
         let service = self.cloud.open(common)?;
         test(&service, screen, &self.target, &metrics)?;

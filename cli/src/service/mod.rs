@@ -10,7 +10,8 @@ pub(crate) use refused::Refused;
 use serde_json::{Value, json};
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use twinflash::{iothub::ServiceConnectionString, tls::Roots};
 use ureq::{
@@ -24,6 +25,10 @@ const API_VERSION: &str = "2021-04-12";
 /// How long a token is good for. It is made anew for each request, so this bounds only how wrong the
 /// clocks may be.
 const TOKEN: Duration = Duration::from_secs(3600);
+/// How long is waited before a hub that is asked too often is asked again, and for how long it is tried.
+/// Azure's limits are by the second or the minute: a query each 3 s in its S1.
+const PAUSE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How many rows are asked for at a time; the hub may give fewer.
 const PAGE: usize = 1000;
 /// The largest answer that is read: a page of large twins. In bytes.
@@ -47,6 +52,7 @@ pub(crate) struct Service {
 }
 
 /// Asks the hub for one thing.
+#[derive(Clone)]
 pub(crate) struct Request<'a> {
     method: &'static str,
     path: &'a [&'a str],
@@ -242,7 +248,20 @@ impl Service {
         self.send(request).map(|answer| answer.body)
     }
 
+    /// What is asked for too soon is asked for again, for a while: the hub did nothing of it.
     fn send(&self, request: Request<'_>) -> Result<Answer, Refused> {
+        let start = Instant::now();
+        loop {
+            match self.send_once(request.clone()) {
+                Err(refused) if refused.throttled && start.elapsed() < PATIENCE => {
+                    thread::sleep(PAUSE);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn send_once(&self, request: Request<'_>) -> Result<Answer, Refused> {
         let about = request.about;
         let path: String = request
             .path

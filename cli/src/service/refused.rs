@@ -12,6 +12,8 @@ pub(crate) struct Refused {
     pub(crate) said: String,
     /// The same request may be granted a little later.
     pub(crate) passing: bool,
+    /// The hub did nothing, since it is asked too often.
+    pub(super) throttled: bool,
 }
 
 impl From<Refused> for Error {
@@ -98,6 +100,7 @@ impl Service {
         Refused {
             message,
             said,
+            throttled: status == 429,
             passing: status == 429 || (status >= 500 && code != Some(504_101)),
         }
     }
@@ -137,6 +140,7 @@ impl Service {
             message: format!("cannot reach {server}: {why}"),
             said: String::new(),
             passing,
+            throttled: false,
         }
     }
 
@@ -166,6 +170,7 @@ fn permanent(message: String) -> Refused {
         message,
         said: String::new(),
         passing: false,
+        throttled: false,
     }
 }
 

@@ -196,17 +196,16 @@ pub const DEVICE: &str = "device#1";
 
 impl World {
     pub fn new() -> Self {
+        Self::with_hub(&[])
+    }
+
+    /// With further options of the hub.
+    pub fn with_hub(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mut hub = Running::start(twinflash(&[
-            "hub",
-            "--json",
-            "--device",
-            DEVICE,
-            "--mqtt-port",
-            "0",
-            "--https-port",
-            "0",
-        ]));
+        let ports = ["--mqtt-port", "0", "--https-port", "0"];
+        let mut hub = twinflash(&["hub", "--json", "--device", DEVICE]);
+        hub.args(ports).args(options);
+        let mut hub = Running::start(hub);
         let ready = hub.json_with("");
         let (pem, config) = authority();
         fs::write(dir.path().join("firmware.pem"), pem).unwrap();

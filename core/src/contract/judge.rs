@@ -207,6 +207,17 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
+        if request.manifest.is_some() {
+            // Not to be taken for verified: whoever sends one relies on it.
+            let name = self.file.asked.members.manifest.as_deref();
+            return Some(refuse(
+                Code::InvalidRequest,
+                format!(
+                    "{}: this version cannot check signed manifests; leave it out to be checked by size and check value only",
+                    name.unwrap_or("manifest")
+                ),
+            ));
+        }
         if self.file.version == VersionRule::Higher
             && let (Some(asked), Some(running)) = (&request.version, running)
             && !version::compare(asked, running).is_gt()
@@ -238,10 +249,17 @@ impl Contract {
             CheckRule::Size if request.size.is_none() => &names.size,
             _ => &names.check,
         };
+        let what = match self.file.check {
+            CheckRule::Size if request.size.is_none() => "the image's size in bytes",
+            _ => "a CRC-16, CRC-32 or SHA-256 of the image",
+        };
         missing.then(|| {
             refuse(
                 Code::CheckRequired,
-                format!("{} is missing", name.as_deref().unwrap_or("a check")),
+                format!(
+                    "{} is missing: {what} is needed",
+                    name.as_deref().unwrap_or("a check")
+                ),
             )
         })
     }

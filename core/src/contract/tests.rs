@@ -265,6 +265,11 @@ fn verdicts_in_each_contracts_order() {
             json!({"fwVersion": "2", "fwPackageURI": "https://h/x", "fwSize": "nine"}),
             "invalid-request",
         ),
+        (
+            "iothub-dm",
+            json!({"fwPackageUri": "https://h/x", "fwManifest": "e30.e30.x"}),
+            "invalid-request",
+        ),
         ("iothub-dm", json!({"fwPackageUri": "https://h/x"}), "start"),
         (
             "iothub-dm",

@@ -108,6 +108,17 @@ fn perform(
         Step::Confirm => installer.confirm(),
         Step::Rollback => installer.rollback(),
         Step::Abort => installer.abort(),
+        Step::Compare => match shared
+            .wanted_sha256()
+            .map(|sha256| installer.holds(&sha256))
+        {
+            Some(Ok(true)) => Ok(()),
+            Some(Err(failure)) => Err(failure),
+            Some(Ok(false)) | None => Err(Failure::new(
+                Code::HashMismatch,
+                "the active image is another one",
+            )),
+        },
         Step::CheckHealth => command::run(health, HEALTH_TIME).map(drop),
     };
     Input::Done(step, result)

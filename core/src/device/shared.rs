@@ -127,6 +127,10 @@ impl Shared {
         self.lock().engine.image()
     }
 
+    pub(super) fn wanted_sha256(&self) -> Option<[u8; 32]> {
+        self.lock().engine.wanted_sha256()
+    }
+
     pub(super) fn wall_time(&self) -> Option<SystemTime> {
         let wall = self.lock().engine.wall_time(self.now())?;
         Some(UNIX_EPOCH + Duration::from_millis(wall))
@@ -217,7 +221,8 @@ impl Shared {
         }
         state.next_method += 1;
         let id = state.next_method;
-        if state.closing {
+        // Closed without having been asked to: the driver's thread has ended by a callback's panic.
+        if state.closing || state.closed {
             return Some((state, id, Some((closing(), slot))));
         }
         let idle = state.outputs.is_empty() && !state.performing;

@@ -141,7 +141,7 @@ impl Engine {
             id,
             payload,
             place,
-            by: self.now.monotonic + wait,
+            by: self.now.monotonic.saturating_add(wait),
         });
     }
 
@@ -356,9 +356,10 @@ impl Engine {
         if self.after.is_none() {
             self.output(Output::StopDownload);
         }
-        // A cancelled update is not paused, and a replaced one is not cancelled.
+        // A cancelled update ends, whatever is asked for meanwhile: what is desired then is looked at
+        // after that. One that is to be replaced is not paused.
         match (&self.after, &after) {
-            (Some(After::Cancel), After::Pause) | (Some(After::Desired), _) => {}
+            (Some(After::Cancel), _) | (Some(After::Desired), After::Pause) => {}
             _ => self.after = Some(after),
         }
     }

@@ -49,7 +49,9 @@ impl Engine {
         let wanted = self.request().and_then(|request| request.sha256());
         let installed = &self.record.confirmed_sha256;
         if wanted.is_some_and(|wanted| Some(HEXLOWER.encode(&wanted)) == *installed) {
-            self.completed();
+            // It was installed; whether it still is there only the installer knows.
+            self.compared = self.request().map(|request| request.key);
+            self.start_step(Step::Compare);
             return false;
         }
         let now = self.wall_time(self.now);
@@ -58,6 +60,18 @@ impl Engine {
         self.save();
         self.report(Moment::Downloading);
         true
+    }
+
+    /// The active image is the one asked for, or is not.
+    pub(super) fn compared(&mut self, result: Result<(), Failure>) {
+        let key = self.request().map(|request| request.key);
+        if self.compared.take() != key || self.phase() != Some(Phase::Waiting) {
+            return;
+        }
+        match result {
+            Ok(()) => self.completed(),
+            Err(_) => self.record.confirmed_sha256 = None,
+        }
     }
 
     fn download(&mut self) {
@@ -199,7 +213,7 @@ impl Engine {
             return self.failed(failure);
         }
         let after = self.next_pause().max(pause.unwrap_or_default());
-        self.transfer.retry_at = Some(self.now.monotonic + after);
+        self.transfer.retry_at = Some(self.now.monotonic.saturating_add(after));
         self.save_as(true);
         self.event(Event::Retry { failure, after });
     }
@@ -237,10 +251,13 @@ impl Engine {
             self.transfer.pause = Duration::ZERO;
             return Duration::ZERO;
         }
-        self.transfer.pause = (self.transfer.pause * 2).clamp(retry.first, retry.longest);
+        let doubled = self.transfer.pause.saturating_mul(2);
+        self.transfer.pause = doubled.max(retry.first).min(retry.longest);
         let half = self.transfer.pause / 2;
         let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
-        half + Duration::from_millis(self.random() % millis.saturating_add(1))
+        half.saturating_add(Duration::from_millis(
+            self.random() % millis.saturating_add(1),
+        ))
     }
 
     /// Every byte is there: compare the checks, then install.

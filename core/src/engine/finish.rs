@@ -12,8 +12,8 @@ const REPORT_TIME: Duration = Duration::from_secs(5);
 const STEP_PAUSE: Duration = Duration::from_secs(5);
 /// A restart that was not possible is tried again after this.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
-/// Rolling back is tried so often in one start.
-const ROLLBACK_ATTEMPTS: u32 = 3;
+/// Rolling back is tried so often in one start, and so often followed by a restart.
+pub(super) const ROLLBACK_ATTEMPTS: u32 = 3;
 
 impl Engine {
     /// A step of the installation has ended.
@@ -39,6 +39,7 @@ impl Engine {
                 self.confirming.again_at = Some(again);
                 self.event(Event::Warning(format!("not confirmed yet: {failure}")));
             }
+            (Step::Compare, result) => self.compared(result),
             (Step::Rollback, Ok(())) => self.rolled_back(),
             (Step::Rollback, Err(failure)) => self.rollback_failed(failure),
             (Step::Abort, result) => {
@@ -207,6 +208,9 @@ impl Engine {
         if self.config.restart == Restart::None {
             return self.is_rolled_back();
         }
+        // Before the restart: one that does not bring the old image is not repeated for ever.
+        self.change(|update| update.rollbacks += 1);
+        self.save();
         self.restart_soon();
     }
 
@@ -222,11 +226,16 @@ impl Engine {
         if self.rollback_attempts < ROLLBACK_ATTEMPTS {
             return self.start_step(Step::Rollback);
         }
+        self.not_rolled_back(&failure.message);
+    }
+
+    /// Rolling back is given up; the new image stays.
+    pub(super) fn not_rolled_back(&mut self, why: &str) {
         let Some(phase) = self.phase() else { return };
         let reason = self.reason();
         let text = format!(
-            "{}; and the old image could not be brought back: {}",
-            reason.message, failure.message
+            "{}; and the old image could not be brought back: {why}",
+            reason.message
         );
         let failure = Failure::new(Code::RollbackFailed, text);
         self.ended(Outcome::Failed { phase, failure });

@@ -99,6 +99,9 @@ pub enum Step {
     Rollback,
     /// `abort`
     Abort,
+    /// `holds`, of the SHA-256 [`Engine::wanted_sha256`](super::Engine::wanted_sha256) names;
+    /// [`Input::Done`] is an error where it does not.
+    Compare,
     /// The health command of [`Confirm::Health`](crate::update::Confirm::Health).
     CheckHealth,
 }

@@ -20,7 +20,7 @@ pub use start::{Guard, guard};
 
 use crate::contract::{Contract, Moment, View};
 use crate::twin::Reporter;
-use crate::update::{Phase, Policy, Record, Request, Restart, Update};
+use crate::update::{Key, Phase, Policy, Record, Request, Restart, Update};
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
@@ -70,6 +70,8 @@ pub struct Engine {
     started: Option<u64>,
     link: Link,
     work: Option<Work>,
+    /// The request whose image is compared with the installed one.
+    compared: Option<Key>,
     /// What is done once the running download has stopped.
     after: Option<After>,
     transfer: Transfer,
@@ -170,6 +172,7 @@ impl Engine {
             started: None,
             link: Link::default(),
             work: None,
+            compared: None,
             after: None,
             transfer: Transfer::default(),
             answers: Vec::new(),
@@ -223,7 +226,8 @@ impl Engine {
             self.transfer.retry_at.filter(|_| may_download),
             self.restart_by.filter(|_| !self.restart_asked),
             self.confirming.again_at.filter(|_| waiting),
-            waiting.then(|| self.confirming.since + self.config.policy.confirm_time),
+            waiting
+                .then(|| (self.confirming.since).saturating_add(self.config.policy.confirm_time)),
             self.save_again,
             self.link.read_again,
         ]
@@ -284,6 +288,11 @@ impl Engine {
     /// Whether a download or a step of the installation is under way.
     pub fn is_at_work(&self) -> bool {
         self.work.is_some()
+    }
+
+    /// The SHA-256 the running or last request names.
+    pub fn wanted_sha256(&self) -> Option<[u8; 32]> {
+        self.request().and_then(Request::sha256)
     }
 
     /// Whether the running update can still be cancelled.

@@ -1,5 +1,6 @@
 //! The start: what the record says is gone on with.
 
+use super::finish::ROLLBACK_ATTEMPTS;
 use super::{Engine, Event, Step, Stored};
 use crate::update::{Code, Failure, ImageState, Outcome, Phase, Record, Restart};
 use alloc::{format, string::String};
@@ -92,6 +93,11 @@ impl Engine {
                     self.restart_soon();
                 }
                 ImageState::Old | ImageState::Partial => self.is_rolled_back(),
+                _ if self.rollbacks() >= ROLLBACK_ATTEMPTS => {
+                    self.not_rolled_back(&format!(
+                        "the new one still runs after {ROLLBACK_ATTEMPTS} rollbacks"
+                    ));
+                }
                 ImageState::New | ImageState::Unknown => {
                     let reason = self.record.update.as_ref().and_then(|u| u.reason.clone());
                     self.roll_back(reason.unwrap_or_else(too_many_starts));
@@ -107,6 +113,11 @@ impl Engine {
         }
         let text = format!("applying the image was started {attempts} times and never ended");
         self.failed(Failure::new(Code::InstallFailed, text));
+    }
+
+    /// How often rolling back was done and followed by a restart.
+    fn rollbacks(&self) -> u32 {
+        (self.record.update.as_ref()).map_or(0, |update| update.rollbacks)
     }
 
     fn boot_failed(&mut self) {

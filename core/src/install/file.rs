@@ -6,6 +6,7 @@ use crate::disk;
 use crate::update::{Code, Failure};
 use rustix::fs::OFlags;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     ffi::OsString,
     fs::{self, Metadata},
@@ -259,6 +260,27 @@ impl Installer for FileInstall {
 
     fn restart(&self) -> Restart {
         self.restart.clone()
+    }
+
+    fn holds(&mut self, sha256: &[u8; 32]) -> Result<bool, Failure> {
+        let paths = self.paths()?;
+        let failed = |error| storage("read", &paths.target)(error);
+        let mut file = match fs::File::open(&paths.target) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            let read = match io::Read::read(&mut file, &mut buffer) {
+                Ok(0) => return Ok(hash.finalize().as_slice() == sha256),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            hash.update(buffer.get(..read).unwrap_or_default());
+        }
     }
 
     fn describe(&self) -> Option<Value> {

@@ -82,6 +82,14 @@ pub trait Installer: Send + fmt::Debug {
         Restart::None
     }
 
+    /// Whether the active image is, byte for byte, one of this SHA-256. Asked where an update asks for
+    /// what was installed last, so as not to fetch it again. `false` where it cannot be told cheaply:
+    /// then it is fetched.
+    fn holds(&mut self, sha256: &[u8; 32]) -> Result<bool, Failure> {
+        let _ = sha256;
+        Ok(false)
+    }
+
     /// What [`guard`](crate::device::guard) needs to roll back without the application's
     /// configuration; kept in the journal. `None` where only the application can roll back.
     fn describe(&self) -> Option<Value> {
@@ -133,6 +141,10 @@ impl Installer for Box<dyn Installer> {
 
     fn restart(&self) -> Restart {
         (**self).restart()
+    }
+
+    fn holds(&mut self, sha256: &[u8; 32]) -> Result<bool, Failure> {
+        (**self).holds(sha256)
     }
 
     fn describe(&self) -> Option<Value> {

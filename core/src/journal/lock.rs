@@ -10,11 +10,23 @@ use std::{
     time::Duration,
 };
 
-/// Locks the state directory; the lock is held until the file is closed, however the process ends.
+/// A held lock; dropping it gives the directory back.
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing alone is not enough: a program that another thread is just starting has the file open,
+    /// too, between its fork and its exec, and the lock is the open file's.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Locks the state directory; the lock is held until it is dropped or the process ends, however it
+/// does.
 ///
 /// The lock is the kernel's, on an open file (`flock`), never the file's mere presence: nothing is
 /// left over after a crash. The file only tells people who holds it.
-pub(super) fn take(directory: &Path) -> Result<File, Failure> {
+pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     let path = directory.join("lock");
     let failed = |error| cannot("lock", &path)(error);
     let mut options = OpenOptions::new();
@@ -47,7 +59,7 @@ pub(super) fn take(directory: &Path) -> Result<File, Failure> {
     let _ = file
         .set_len(0)
         .and_then(|()| file.write_all(holder.as_bytes()));
-    Ok(file)
+    Ok(Lock(file))
 }
 
 fn locked(directory: &Path, holder: &str) -> Failure {

@@ -50,7 +50,7 @@ pub struct Journal {
     next: usize,
     /// The directory may hold entries that are not durable yet.
     sync_directory: bool,
-    _lock: File,
+    _lock: lock::Lock,
 }
 
 impl Journal {

@@ -404,3 +404,20 @@ fn child_is_read_only() {
 fn a_read_only_file_system_is_said() {
     testing::on_small_disk("journal::tests::child_is_read_only", "64k");
 }
+
+/// A program being started has every open file for a moment, the lock's among them.
+#[test]
+fn given_back_while_another_thread_starts_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let starts = scope.spawn(|| {
+            for _ in 0..200 {
+                std::process::Command::new("true").status().unwrap();
+            }
+        });
+        while !starts.is_finished() {
+            let (journal, _) = Journal::open(directory.path()).unwrap();
+            drop(journal);
+        }
+    });
+}

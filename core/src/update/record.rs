@@ -93,6 +93,9 @@ pub struct Update {
     /// Why the old image is being brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<super::Failure>,
+    /// How often the old image was brought back and a restart was to make it run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rollbacks: u32,
     /// Starts allowed while the new version has to prove itself.
     #[serde(default)]
     pub starts_allowed: u32,
@@ -140,6 +143,11 @@ pub struct Spent {
     pub millis: u64,
     /// Bytes fetched, those fetched twice included.
     pub bytes: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Default for Record {
@@ -209,6 +217,7 @@ impl Update {
             boot_id: None,
             restart_asked: false,
             reason: None,
+            rollbacks: 0,
             starts_allowed: 0,
             start_counted: false,
             consent: false,

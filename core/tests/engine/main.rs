@@ -9,6 +9,7 @@
     clippy::print_stdout
 )]
 
+mod corners;
 mod world;
 
 use twinflash::update::{Confirm, Restart};

@@ -272,6 +272,7 @@ impl World {
             Output::Install(Step::Rollback) => {
                 matches!(running, Some(Phase::Applying | Phase::RollingBack))
             }
+            Output::Install(Step::Compare) => running == Some(Phase::Waiting),
             Output::Install(Step::Abort) => running.is_none() || self.save_has_failed(),
             Output::Restart => matches!(running, Some(Phase::Rebooting | Phase::RollingBack)),
             Output::Answer { status: 200, .. } => update.is_some(),
@@ -450,7 +451,8 @@ impl World {
                 (self.part, self.staged, self.old_kept) = (None, false, false);
             }
             Step::Abort => (self.part, self.staged, self.old_kept) = (None, false, false),
-            Step::Confirm | Step::CheckHealth => {}
+            Step::Compare if self.target != Image::New => return Err(broken()),
+            Step::Confirm | Step::CheckHealth | Step::Compare => {}
         }
         Ok(())
     }

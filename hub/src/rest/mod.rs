@@ -118,6 +118,7 @@ fn operation(method: &Method, path: &str) -> Option<Operation> {
     match (first, second, third) {
         ("devices", Some("query"), None) => Some(Operation::Query),
         ("devices", ..) | ("statistics", ..) => Some(Operation::Registry),
+        ("configurations", ..) => Some(Operation::Configuration),
         ("twins", _, None) if *method == Method::GET => Some(Operation::TwinRead),
         ("twins", _, None) => Some(Operation::TwinUpdate),
         _ => None,

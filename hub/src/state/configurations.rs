@@ -27,7 +27,7 @@ impl Shared {
             (Some(_), IfMatch::None) => {
                 return Err(Refusal::new(
                     Code::CONFIGURATION_EXISTS,
-                    format!("Configuration {id} exists already; an update needs If-Match."),
+                    format!("Configuration {id} exists already: an update needs If-Match."),
                 ));
             }
             (Some(known), _) => {

@@ -102,3 +102,25 @@ test('query paging', only, async () => {
   assert.deepEqual(counted.result, [{ n: 2 }]);
   await assert.rejects(registry().createQuery('SELECT nonsense').nextAsTwin(), typed(errors.ArgumentError));
 });
+
+test('an automatic configuration sets desired properties, and takes them back', only, async () => {
+  const hub = registry();
+  const desired = async () => (await hub.getTwin('offline')).responseBody.properties.desired;
+  const configuration = {
+    id: 'node-rollout',
+    schemaVersion: '1.0',
+    labels: {},
+    content: { deviceContent: { 'properties.desired.firmware': { fwVersion: '1.0.1' } } },
+    targetCondition: "deviceId = 'offline'",
+    priority: 10,
+    metrics: { queries: {}, results: {} },
+  };
+  await hub.addConfiguration(configuration);
+  assert.deepEqual((await desired()).firmware, { fwVersion: '1.0.1' });
+  const shown = (await hub.getConfiguration('node-rollout')).responseBody;
+  assert.equal(shown.systemMetrics.results.targetedCount, 1);
+  assert.ok((await hub.getConfigurations()).responseBody.some((entry) => entry.id === 'node-rollout'));
+  await hub.removeConfiguration('node-rollout');
+  assert.equal((await desired()).firmware, undefined);
+  await assert.rejects(hub.getConfiguration('node-rollout'), typed(Error, /ConfigurationNotFound/));
+});

@@ -56,7 +56,9 @@ def may_use(port):
 @pytest.fixture(scope="session")
 def hub():
     command = shlex.split(os.environ["TWINFLASH_HUB"])
-    command += ["--device", "d1", "--device", "d2", "--device", "agent-1", "--device", "agent-2", "--mqtt-port", "8883"]
+    for device in ["d1", "d2", "agent-1", "agent-2", "agent-3", "chiller", "job-1", "job-2"]:
+        command += ["--device", device]
+    command += ["--mqtt-port", "8883"]
     command += ["--https-port", "443" if may_use(443) else "0"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:

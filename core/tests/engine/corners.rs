@@ -1,0 +1,168 @@
+//! Single situations that the simulated world does not come to.
+
+use serde_json::json;
+use std::time::Duration;
+use twinflash::{
+    contract::Contract,
+    engine::{Config, Engine, Input, Now, Output, Step, Stored},
+    update::{Code, Ended, Failure, ImageState, Outcome, Phase, Policy, Record, Restart, Retry},
+};
+
+fn config(contract: &str, restart: Restart, boot: u32) -> Config {
+    Config {
+        contract: Contract::built_in(contract).unwrap(),
+        policy: Policy::default(),
+        current_version: None,
+        restart,
+        boot_id: boot.to_string(),
+        installer: None,
+        seed: 7,
+    }
+}
+
+fn at(seconds: u64) -> Now {
+    Now {
+        monotonic: Duration::from_secs(seconds),
+        wall: Some(1_800_000_000_000 + seconds * 1000),
+    }
+}
+
+/// Gives an input; the outputs.
+fn give(engine: &mut Engine, input: Input<'_>, seconds: u64) -> Vec<Output> {
+    engine.handle(input, at(seconds));
+    std::iter::from_fn(|| engine.poll()).collect()
+}
+
+fn boot(engine: &mut Engine, record: Option<&Record>, image: ImageState) -> Vec<Output> {
+    let stored = record.map_or(Stored::Empty, |record| Stored::Record(record.to_json()));
+    give(engine, Input::Boot { stored, image }, 0)
+}
+
+fn ask(engine: &mut Engine, seconds: u64) -> Vec<Output> {
+    let payload = br#"{"fwPackageUri":"https://host/new","fwVersion":"2"}"#;
+    let name = "firmwareUpdate";
+    give(
+        engine,
+        Input::Method {
+            id: 1,
+            name,
+            payload,
+        },
+        seconds,
+    )
+}
+
+fn last_saved(outputs: &[Output]) -> Option<Record> {
+    outputs.iter().rev().find_map(|output| match output {
+        Output::Save { record, .. } => Some((**record).clone()),
+        _ => None,
+    })
+}
+
+#[test]
+fn extreme_policies_do_not_overflow() {
+    let mut config = config("iothub-dm", Restart::None, 0);
+    config.policy.answer_wait = Duration::MAX;
+    config.policy.confirm_time = Duration::MAX;
+    config.policy.retry.first = Duration::MAX;
+    let mut engine = Engine::new(config);
+    boot(&mut engine, None, ImageState::Old);
+    give(&mut engine, Input::Connected, 1);
+    let twin = json!({"desired": {"$version": 1}, "reported": {}}).to_string();
+    let twin = || Input::Twin {
+        complete: true,
+        json: twin.as_bytes(),
+    };
+    give(&mut engine, twin(), 1);
+    let outputs = ask(&mut engine, 2);
+    for output in outputs {
+        if let Output::Report(report) = output {
+            let done = Input::ReportDone {
+                id: report.id,
+                status: 204,
+            };
+            give(&mut engine, done, 2);
+        }
+    }
+    let failure = Failure::new(Code::Network, "cut");
+    let ended = Ended::Failed(failure, Retry::Resume(Some(Duration::MAX)));
+    give(&mut engine, Input::TransferEnded(ended), 3);
+    assert!(engine.wake_at().is_some());
+}
+
+/// A rollback that is reported done, but after which the new image runs again and again.
+#[test]
+fn a_rollback_without_effect_does_not_restart_for_ever() {
+    for image in [ImageState::New, ImageState::Unknown] {
+        let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
+        boot(&mut engine, None, ImageState::Old);
+        let mut record = last_saved(&ask(&mut engine, 1)).unwrap();
+        if let Some(update) = &mut record.update {
+            update.phase = Phase::RollingBack;
+            update.boot_id = Some("0".into());
+            update.reason = Some(Failure::new(Code::NotConfirmed, "it is no good"));
+        }
+        let mut restarts = 0;
+        for start in 1..20 {
+            let mut engine = Engine::new(config("iothub-dm", Restart::System, start));
+            let mut outputs = boot(&mut engine, Some(&record), image);
+            if outputs.contains(&Output::Install(Step::Rollback)) {
+                outputs.extend(give(&mut engine, Input::Done(Step::Rollback, Ok(())), 1));
+                outputs.extend(give(&mut engine, Input::Tick, 60));
+            }
+            record = last_saved(&outputs).unwrap_or(record);
+            restarts += usize::from(outputs.contains(&Output::Restart));
+        }
+        let outcome = record.update.unwrap().outcome;
+        println!("{image:?}: {restarts} restarts, {outcome:?}");
+        assert!(restarts <= 3, "{restarts}");
+        assert!(
+            matches!(&outcome, Some(Outcome::Failed { failure, .. }) if failure.code == Code::RollbackFailed),
+            "{outcome:?}"
+        );
+    }
+}
+
+/// Cancelled while it stops for another request that is then withdrawn.
+#[test]
+fn a_cancel_is_not_forgotten() {
+    let mut engine = Engine::new(config("configuration", Restart::None, 0));
+    boot(&mut engine, None, ImageState::Old);
+    give(&mut engine, Input::Connected, 1);
+    let twin = |number: u64, uri: &str| {
+        json!({"desired": {"$version": number, "firmware": {
+            "fwPackageURI": uri, "fwVersion": "2", "fwPackageCheckValue": "1234",
+        }}, "reported": {}})
+        .to_string()
+    };
+    let a = twin(1, "https://host/a");
+    let outputs = give(
+        &mut engine,
+        Input::Twin {
+            complete: true,
+            json: a.as_bytes(),
+        },
+        1,
+    );
+    assert!(
+        outputs.iter().any(|o| matches!(o, Output::Download(..))),
+        "{outputs:?}"
+    );
+    give(&mut engine, Input::Cancel, 2);
+    for (number, uri) in [(2, "https://host/b"), (3, "https://host/a")] {
+        let json = twin(number, uri);
+        give(
+            &mut engine,
+            Input::Twin {
+                complete: true,
+                json: json.as_bytes(),
+            },
+            3,
+        );
+    }
+    let outputs = give(&mut engine, Input::TransferEnded(Ended::Stopped), 4);
+    assert!(
+        !outputs.iter().any(|o| matches!(o, Output::Download(..))),
+        "{outputs:?}"
+    );
+}
