@@ -6,8 +6,6 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read, Write},
     path::Path,
-    thread,
-    time::Duration,
 };
 
 /// A held lock; dropping it gives the directory back.
@@ -33,18 +31,7 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     options.read(true).write(true).create(true).truncate(false);
     super::private(&mut options);
     let mut file = options.open(&path).map_err(failed)?;
-    let mut tries = 10;
-    let locked_now = loop {
-        match file.try_lock() {
-            // A program being started by another thread still holds what was closed a moment ago.
-            Err(TryLockError::WouldBlock) if tries > 0 => {
-                tries -= 1;
-                thread::sleep(Duration::from_millis(20));
-            }
-            other => break other,
-        }
-    };
-    match locked_now {
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
