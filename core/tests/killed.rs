@@ -55,8 +55,9 @@ fn child() {
     policy.allow_http = true;
     policy.checkpoint_bytes = CHECKPOINT;
     policy.retry.first = Duration::from_millis(10);
-    // Every start counts, and many are killed.
+    // Every start counts, and every begun installation; and many are killed.
     policy.confirm_attempts = 1000;
+    policy.apply_attempts = 1000;
     let (how, restart) = restart.split_once(' ').unwrap();
     let restart = match restart {
         "exit" => Restart::Exit,
@@ -97,7 +98,7 @@ fn child() {
         });
     }
     let outcome = updater.wait(Duration::from_secs(60)).unwrap();
-    fs::write(dir.join("outcome"), outcome.as_str()).unwrap();
+    fs::write(dir.join("outcome"), outcome.to_string()).unwrap();
 }
 
 struct Random(u64);
