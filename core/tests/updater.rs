@@ -210,34 +210,20 @@ fn from_a_method_to_an_installed_file() {
     assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
 }
 
+fn sha256_of(image: &[u8]) -> String {
+    let mut checks = twinflash::update::Checks::new();
+    checks.update(image);
+    twinflash::update::Check::Sha256(checks.finish().sha256).to_string()
+}
+
 #[test]
 fn a_resume_with_no_validator_that_mixed_two_images_starts_from_zero() {
     let dir = tempfile::tempdir().unwrap();
     let image: Vec<u8> = (0..300_000_u32).map(|n| (n % 249) as u8).collect();
-    let mut checks = twinflash::update::Checks::new();
-    checks.update(&image);
-    let sha256 = twinflash::update::Check::Sha256(checks.finish().sha256).to_string();
     let uri = serve_changing(image.clone());
     let updater = start(dir.path());
-    let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": sha256}).to_string();
-    assert!(
-        updater.handle_method_then("firmwareUpdate", payload.as_bytes(), |answer| {
-            assert_eq!(answer.status, 200);
-        })
-    );
-    let mut seen = Vec::new();
-    for _ in 0..20 {
-        pump(
-            &updater,
-            &mut json!({}),
-            "iothubDM.firmwareUpdate.status",
-            &mut seen,
-        );
-        if updater.status().outcome.is_some() {
-            break;
-        }
-    }
-    assert_eq!(updater.status().outcome, Some(Outcome::Completed));
+    let (outcome, _) = update(&updater, &uri, &sha256_of(&image));
+    assert_eq!(outcome, Outcome::Completed);
     assert_eq!(std::fs::read(dir.path().join("app.bin")).unwrap(), image);
 }
 
@@ -384,33 +370,9 @@ fn what_is_installed_already_is_looked_at_before_it_is_believed() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("app.bin");
     let image: Vec<u8> = (0..200_000_u32).map(|n| (n % 247) as u8).collect();
-    let mut checks = twinflash::update::Checks::new();
-    checks.update(&image);
-    let sha256 = twinflash::update::Check::Sha256(checks.finish().sha256).to_string();
-    let uri = serve(image.clone());
+    let (uri, sha256) = (serve(image.clone()), sha256_of(&image));
     let updater = start(dir.path());
-    let update = |uri: &str| {
-        let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": sha256}).to_string();
-        assert!(
-            updater.handle_method_then("firmwareUpdate", payload.as_bytes(), |answer| {
-                assert_eq!(answer.status, 200);
-            })
-        );
-        let mut seen = Vec::new();
-        for _ in 0..20 {
-            pump(
-                &updater,
-                &mut json!({}),
-                "iothubDM.firmwareUpdate.status",
-                &mut seen,
-            );
-            let status = updater.status();
-            if let (None, Some(outcome)) = (status.phase, status.outcome) {
-                return outcome;
-            }
-        }
-        panic!("no outcome: {seen:?}");
-    };
+    let update = |uri: &str| update(&updater, uri, &sha256).0;
     assert_eq!(update(&uri), Outcome::Completed);
     // Nobody listens there: it was not fetched.
     assert_eq!(update("http://127.0.0.1:9/image.bin"), Outcome::Completed);

@@ -5,7 +5,10 @@ use std::time::Duration;
 use twinflash::{
     contract::Contract,
     engine::{Config, Engine, Input, Now, Output, Step, Stored},
-    update::{Code, Ended, Failure, ImageState, Outcome, Phase, Policy, Record, Restart, Retry},
+    update::{
+        Checkpoint, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy, Progress,
+        Record, Restart, Retry,
+    },
 };
 
 fn config(contract: &str, restart: Restart, boot: u32) -> Config {
@@ -185,4 +188,67 @@ fn a_restart_that_does_not_come_is_asked_for_again() {
     assert_eq!(restarts(&give(&mut engine, Input::Tick, 500)), 0);
     assert!(engine.wake_at().is_some());
     assert_eq!(restarts(&give(&mut engine, Input::Tick, 700)), 1);
+}
+
+fn downloads(outputs: &[Output]) -> Vec<&Job> {
+    let mut jobs = Vec::new();
+    for output in outputs {
+        if let Output::Download(job, _) = output {
+            jobs.push(&**job);
+        }
+    }
+    jobs
+}
+
+/// Once a server starts over, the bytes a checkpoint stands for are being overwritten.
+#[test]
+fn a_checkpoint_goes_when_the_download_starts_from_zero() {
+    let mut engine = Engine::new(config("iothub-dm", Restart::None, 0));
+    boot(&mut engine, None, ImageState::Old);
+    ask(&mut engine, 1);
+    let outputs = give(&mut engine, Input::Tick, 5);
+    let checkpoint = Checkpoint {
+        content: downloads(&outputs)[0].content.clone(),
+        validator: None,
+        total: Some(1000),
+        offset: 100,
+        checks: String::new(),
+    };
+    let durable = Input::Transfer(Progress::Durable(checkpoint));
+    let record = last_saved(&give(&mut engine, durable, 6)).unwrap();
+    assert!(record.update.unwrap().checkpoint.is_some());
+    let started = Progress::Started {
+        offset: 0,
+        total: Some(1000),
+    };
+    let record = last_saved(&give(&mut engine, Input::Transfer(started), 7)).unwrap();
+    assert_eq!(record.update.unwrap().checkpoint, None);
+}
+
+/// What one request's image was compared with says nothing of the next request's.
+#[test]
+fn a_comparison_is_its_own_requests() {
+    let record = Record {
+        confirmed_sha256: Some("ab".repeat(32)),
+        ..Record::default()
+    };
+    let mut engine = Engine::new(config("configuration", Restart::None, 0));
+    boot(&mut engine, Some(&record), ImageState::Old);
+    let twin = |number: u64, check: String| {
+        json!({"desired": {"$version": number, "firmware": {
+            "fwPackageURI": "https://host/a", "fwVersion": "2", "fwPackageCheckValue": check,
+        }}, "reported": {}})
+        .to_string()
+    };
+    let (installed, other) = (twin(1, "ab".repeat(32)), twin(2, "cd".repeat(32)));
+    let read = |json: &'static str| Input::Twin {
+        complete: true,
+        json: json.as_bytes(),
+    };
+    let outputs = give(&mut engine, read(installed.leak()), 1);
+    assert!(outputs.contains(&Output::Install(Step::Compare)));
+    give(&mut engine, read(other.leak()), 2);
+    let outputs = give(&mut engine, Input::Done(Step::Compare, Ok(())), 3);
+    assert_eq!(engine.status().outcome, None);
+    assert_eq!(downloads(&outputs).len(), 1);
 }
