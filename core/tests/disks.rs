@@ -323,7 +323,9 @@ fn one(trouble: Trouble, place: Where, how: How, when: When) -> String {
     let status = setup.status();
     let fits = match status.as_str() {
         "applyComplete" => runs == "new",
-        "downloadFailed" | "applyFailed" => runs == "old",
+        "downloadFailed" => runs == "old",
+        // Where it was tried in vain to bring the old one back, the twin says just that.
+        "applyFailed" => runs == "old" || setup.error() == "rollback-failed",
         // The request never came to be saved.
         "waiting" | "" => runs == "old" && settled == "none",
         _ => false,

@@ -1,8 +1,7 @@
-//! A real process, doing a real update over HTTP, killed with SIGKILL at random moments, alone or with the programs it
-//! has started. At every
-//! moment the target is the complete old or new file: a file, or one of two slots behind a link or a U-Boot environment.
-//! In the end the update reaches its end; and
-//! what was fetched before the last checkpoint is not fetched again.
+//! A real process, doing a real update over HTTP, killed with SIGKILL at random moments, alone or with the
+//! programs it has started. At every moment the target is the complete old or new image: a file, or one of
+//! two slots behind a link or a U-Boot environment. In the end the update reaches its end; and what was
+//! fetched before the last checkpoint is not fetched again.
 //!
 //! 20 kills, or 200 and more with `TWINFLASH_FULL`. `TWINFLASH_SEED` plays a run again.
 #![allow(

@@ -151,6 +151,12 @@ impl Setup {
         status.as_str().unwrap_or_default().to_owned()
     }
 
+    /// The code of the failure the twin tells.
+    pub fn error(&self) -> String {
+        let error = &self.twin()["iothubDM"]["firmwareUpdate"]["error"];
+        error["code"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// How the last process saw its update end; `None` while it runs.
     pub fn outcome(&self) -> Option<String> {
         fs::read_to_string(self.work.join("outcome")).ok()
