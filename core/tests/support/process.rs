@@ -16,9 +16,11 @@ use std::{
 use twinflash::{
     contract::Contract,
     device::{Outbound, Updater},
+    download::HttpOptions,
     install::{
         FileInstall, Installer, Restart, Running, Slot, SlotsInstall, SlotsOptions, Switch, UBoot,
     },
+    tls::Roots,
     twin,
     update::{Confirm, Policy},
 };
@@ -48,7 +50,7 @@ pub struct Setup {
     /// The directory of the target, or of the slots.
     pub place: PathBuf,
     /// In seconds: `retryTime`, `stallTime`, `confirmTime`; the last also makes the file `confirm` in
-    /// `work` the confirmation.
+    /// `work` the confirmation. `authority`: the PEM file of the server's certificate authority.
     pub policy: Value,
 }
 
@@ -292,8 +294,12 @@ pub fn child() {
     let calls = policy.confirm == Confirm::Call;
     let contract = Contract::built_in("iothub-dm").unwrap();
     let builder = Updater::builder(&setup.state, contract, setup.installer()).policy(policy);
+    let mut http = HttpOptions::default();
+    if let Some(file) = argument["policy"]["authority"].as_str() {
+        http.roots = Roots::from_pem_file(file).unwrap();
+    }
     let log = setup.work.join("log");
-    let builder = builder.on_event(move |event| {
+    let builder = builder.http(http).on_event(move |event| {
         use std::io::Write;
         let file = fs::OpenOptions::new().create(true).append(true).open(&log);
         writeln!(file.unwrap(), "{event:?}").unwrap();
