@@ -49,7 +49,7 @@ pub struct Setup {
     pub state: PathBuf,
     /// The directory of the target, or of the slots.
     pub place: PathBuf,
-    /// In seconds: `retryTime`, `stallTime`, `confirmTime`; the last also makes the file `confirm` in
+    /// `maxSize` in bytes. In seconds: `retryTime`, `stallTime`, `confirmTime`; the last also makes the file `confirm` in
     /// `work` the confirmation. `authority`: the PEM file of the server's certificate authority.
     pub policy: Value,
 }
@@ -283,6 +283,9 @@ pub fn child() {
     policy.checkpoint_bytes = CHECKPOINT;
     policy.retry.first = Duration::from_millis(10);
     policy.retry.time = seconds("retryTime").unwrap_or(policy.retry.time);
+    policy.max_size = argument["policy"]["maxSize"]
+        .as_u64()
+        .unwrap_or(policy.max_size);
     policy.stall_time = seconds("stallTime").unwrap_or(policy.stall_time);
     // Every start counts, and every begun installation; and many are killed.
     policy.confirm_attempts = 1000;
