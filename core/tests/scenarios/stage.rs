@@ -453,12 +453,12 @@ fn answer(reply: &mut Reply, plans: &Plans, images: &BTreeMap<String, Vec<u8>>) 
         }
     };
     let plan = plan.unwrap_or(json!({"status": 404}));
+    let others = plan["headers"].as_object().into_iter().flatten();
+    let others = others.map(|(name, text)| (name.as_str(), text.as_str().unwrap()));
     if let Some(status) = plan["status"].as_u64() {
         let retry_after = plan["retryAfter"].as_u64().map(|s| s.to_string());
-        let headers: Vec<_> = retry_after
-            .iter()
-            .map(|s| ("Retry-After", s.as_str()))
-            .collect();
+        let retry_after = retry_after.iter().map(|s| ("Retry-After", s.as_str()));
+        let headers: Vec<_> = retry_after.chain(others).collect();
         return reply.empty(&format!("{status} As Told"), &headers);
     }
     let Some(image) = plan["image"].as_str().and_then(|name| images.get(name)) else {
@@ -477,7 +477,8 @@ fn answer(reply: &mut Reply, plans: &Plans, images: &BTreeMap<String, Vec<u8>>) 
     let most = number("cut").or(number("hang")).unwrap_or(usize::MAX);
     if let Some(length) = plan["announced"].as_u64() {
         let length = length.to_string();
-        reply.head("200 OK", &[("Content-Length", &length)]);
+        let length = [("Content-Length", length.as_str())].into_iter();
+        reply.head("200 OK", &length.chain(others).collect::<Vec<_>>());
         return;
     }
     reply.serve(image, etag.as_str(), most);
