@@ -54,12 +54,17 @@ struct Run {
     quick: bool,
 }
 
-/// Runs the steps; says whether all passed.
-pub(crate) fn run(quick: bool) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
-        .to_path_buf();
+        .to_path_buf()
+}
+
+/// Runs the steps; says whether all passed.
+pub(crate) fn run(quick: bool) -> bool {
+    let root = root();
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
     let target = root.join(target);
     let run = Run {
