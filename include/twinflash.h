@@ -147,29 +147,6 @@ typedef int32_t twinflash_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** How much a line of the log matters. A greater number matters less. */
-enum twinflash_level
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /** An update failed. */
-    TWINFLASH_LEVEL_ERROR = 1,
-    /** A person should look at it; a retry; a refusal; a lost connection. */
-    TWINFLASH_LEVEL_WARNING = 2,
-    /** The course of an update. */
-    TWINFLASH_LEVEL_INFO = 3,
-    /** Progress. */
-    TWINFLASH_LEVEL_DEBUG = 4,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum twinflash_level twinflash_level;
-#else
-typedef int32_t twinflash_level;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
 /** What an event says. More kinds may come: ignore those you do not know. */
 enum twinflash_event_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -211,6 +188,29 @@ enum twinflash_event_kind
 typedef enum twinflash_event_kind twinflash_event_kind;
 #else
 typedef int32_t twinflash_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** How much a line of the log matters. A greater number matters less. */
+enum twinflash_level
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** An update failed. */
+    TWINFLASH_LEVEL_ERROR = 1,
+    /** A person should look at it; a retry; a refusal; a lost connection. */
+    TWINFLASH_LEVEL_WARNING = 2,
+    /** The course of an update. */
+    TWINFLASH_LEVEL_INFO = 3,
+    /** Progress. */
+    TWINFLASH_LEVEL_DEBUG = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum twinflash_level twinflash_level;
+#else
+typedef int32_t twinflash_level;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -276,6 +276,48 @@ typedef int32_t twinflash_outcome;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+/** What the hub is to be asked or told. */
+enum twinflash_outbound_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** Send `patch` as reported properties, then call twinflash_updater_report_done with `id`. */
+    TWINFLASH_OUTBOUND_KIND_REPORT = 1,
+    /** Read the whole twin, then call twinflash_updater_handle_twin with `complete`. */
+    TWINFLASH_OUTBOUND_KIND_READ_TWIN = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum twinflash_outbound_kind twinflash_outbound_kind;
+#else
+typedef int32_t twinflash_outbound_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** What makes an activated image run. */
+enum twinflash_restart
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** Nothing: it is used from the next time on that somebody opens it. */
+    TWINFLASH_RESTART_NONE = 0,
+    /** This process ends and its supervisor starts it again. */
+    TWINFLASH_RESTART_EXIT = 1,
+    /** A command restarts the program that uses the image. */
+    TWINFLASH_RESTART_COMMAND = 2,
+    /** The device reboots. */
+    TWINFLASH_RESTART_SYSTEM = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum twinflash_restart twinflash_restart;
+#else
+typedef int32_t twinflash_restart;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 /** What the guard did. */
 enum twinflash_guarded
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -300,25 +342,6 @@ typedef int32_t twinflash_guarded;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** What the hub is to be asked or told. */
-enum twinflash_outbound_kind
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /** Send `patch` as reported properties, then call twinflash_updater_report_done with `id`. */
-    TWINFLASH_OUTBOUND_KIND_REPORT = 1,
-    /** Read the whole twin, then call twinflash_updater_handle_twin with `complete`. */
-    TWINFLASH_OUTBOUND_KIND_READ_TWIN = 2,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum twinflash_outbound_kind twinflash_outbound_kind;
-#else
-typedef int32_t twinflash_outbound_kind;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
 /** Which image runs, or would run at the next start. */
 enum twinflash_image_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -339,29 +362,6 @@ enum twinflash_image_state
 typedef enum twinflash_image_state twinflash_image_state;
 #else
 typedef int32_t twinflash_image_state;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/** What makes an activated image run. */
-enum twinflash_restart
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    /** Nothing: it is used from the next time on that somebody opens it. */
-    TWINFLASH_RESTART_NONE = 0,
-    /** This process ends and its supervisor starts it again. */
-    TWINFLASH_RESTART_EXIT = 1,
-    /** A command restarts the program that uses the image. */
-    TWINFLASH_RESTART_COMMAND = 2,
-    /** The device reboots. */
-    TWINFLASH_RESTART_SYSTEM = 3,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum twinflash_restart twinflash_restart;
-#else
-typedef int32_t twinflash_restart;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -482,33 +482,6 @@ typedef struct twinflash_installer {
                      struct twinflash_error *error);
 } twinflash_installer;
 
-/** Gets each line of the log, UTF-8, without a line break; as twinflash_event_callback. */
-typedef void (*twinflash_log_callback)(twinflash_level level, const char *line, void *user_data);
-
-/** The answer to a direct method. */
-typedef struct twinflash_answer {
-    /** The status for the back end, such as 200. */
-    int32_t status;
-    /**
-     * JSON, never empty, ended by a zero; made by malloc: the caller's, who calls free(), or gives it
-     * to azure-iot-sdk-c, which does.
-     */
-    char *payload;
-    /** Its length in bytes, without the zero. */
-    size_t payload_length;
-} twinflash_answer;
-
-/**
- * Gets the direct methods that are not the updater's, on the connection's thread: it must not wait.
- * True where `answer->status` and, made by malloc, `answer->payload` are filled in (it is NULL before;
- * the library calls free()); false answers 404. `payload` is not ended by a zero.
- */
-typedef bool (*twinflash_method_callback)(const char *name,
-                                          const void *payload,
-                                          size_t length,
-                                          struct twinflash_answer *answer,
-                                          void *user_data);
-
 /**
  * Something that happened. Members that an event's kind does not name are NULL, 0, or as
  * TWINFLASH_PHASE_NONE. All texts are UTF-8 and live as long as the event. Members may be added at the
@@ -543,17 +516,13 @@ typedef struct twinflash_event {
     const char *sha256;
 } twinflash_event;
 
-/** An image's size and check values. */
-typedef struct twinflash_digests {
-    /** In bytes. */
-    uint64_t size;
-    /** CRC-16/XMODEM, as the DevKit's fwPackageCheckValue has it. */
-    uint16_t crc16;
-    /** CRC-32/ISO-HDLC. */
-    uint32_t crc32;
-    /** SHA-256. */
-    uint8_t sha256[32];
-} twinflash_digests;
+/**
+ * Gets each event, on the updater's own thread, one at a time. `event` lives until it returns.
+ * Within it every function may be called but twinflash_updater_handle_method,
+ * twinflash_updater_wait, twinflash_updater_close and the updater's and the device's free: these
+ * return TWINFLASH_STATUS_IN_CALLBACK.
+ */
+typedef void (*twinflash_event_callback)(const struct twinflash_event *event, void *user_data);
 
 /** Something to be sent to the hub. */
 typedef struct twinflash_outbound {
@@ -566,6 +535,60 @@ typedef struct twinflash_outbound {
     /** Its length in bytes, without the zero. */
     size_t patch_length;
 } twinflash_outbound;
+
+/**
+ * Gets everything that is to be sent to the hub; as twinflash_event_callback. It must not wait for the
+ * network; it may call twinflash_updater_handle_twin and twinflash_updater_report_done.
+ */
+typedef void (*twinflash_outbound_callback)(const struct twinflash_outbound *outbound,
+                                            void *user_data);
+
+/**
+ * Called in place of the restart the installer asks for; as twinflash_event_callback. Returns 0, or a
+ * failure's number and in `error` (never NULL) its message.
+ */
+typedef int32_t (*twinflash_restart_callback)(twinflash_restart restart,
+                                              struct twinflash_error *error,
+                                              void *user_data);
+
+/** Gets each line of the log, UTF-8, without a line break; as twinflash_event_callback. */
+typedef void (*twinflash_log_callback)(twinflash_level level, const char *line, void *user_data);
+
+/** The answer to a direct method. */
+typedef struct twinflash_answer {
+    /** The status for the back end, such as 200. */
+    int32_t status;
+    /**
+     * JSON, never empty, ended by a zero; made by malloc: the caller's, who calls free(), or gives it
+     * to azure-iot-sdk-c, which does.
+     */
+    char *payload;
+    /** Its length in bytes, without the zero. */
+    size_t payload_length;
+} twinflash_answer;
+
+/**
+ * Gets the direct methods that are not the updater's, on the connection's thread: it must not wait.
+ * True where `answer->status` and, made by malloc, `answer->payload` are filled in (it is NULL before;
+ * the library calls free()); false answers 404. `payload` is not ended by a zero.
+ */
+typedef bool (*twinflash_method_callback)(const char *name,
+                                          const void *payload,
+                                          size_t length,
+                                          struct twinflash_answer *answer,
+                                          void *user_data);
+
+/** An image's size and check values. */
+typedef struct twinflash_digests {
+    /** In bytes. */
+    uint64_t size;
+    /** CRC-16/XMODEM, as the DevKit's fwPackageCheckValue has it. */
+    uint16_t crc16;
+    /** CRC-32/ISO-HDLC. */
+    uint32_t crc32;
+    /** SHA-256. */
+    uint8_t sha256[32];
+} twinflash_digests;
 
 /**
  * Where everything stands. Texts are UTF-8 and live as long as the structure. Members may be added at
@@ -664,6 +687,38 @@ twinflash_status twinflash_builder_set_json(struct twinflash_builder *builder,
 twinflash_status twinflash_builder_set_installer(struct twinflash_builder *builder,
                                                  const struct twinflash_installer *installer,
                                                  struct twinflash_error *error);
+
+/**
+ * `callback` gets each event; without one they are polled by twinflash_updater_next_event.
+ * `destroy` is called in every case, at the latest when the updater is freed.
+ */
+twinflash_status twinflash_builder_on_event(struct twinflash_builder *builder,
+                                            twinflash_event_callback callback,
+                                            void *user_data,
+                                            twinflash_destroy_callback destroy,
+                                            struct twinflash_error *error);
+
+/**
+ * `callback` gets what is to be sent to the hub; without one it is polled by
+ * twinflash_updater_next_outbound. Not needed with twinflash_device. `destroy` as with
+ * twinflash_builder_on_event.
+ */
+twinflash_status twinflash_builder_on_outbound(struct twinflash_builder *builder,
+                                               twinflash_outbound_callback callback,
+                                               void *user_data,
+                                               twinflash_destroy_callback destroy,
+                                               struct twinflash_error *error);
+
+/**
+ * `callback` is called in place of the restart the installer asks for. By default
+ * TWINFLASH_RESTART_EXIT ends the process with status 0, and the others run their command.
+ * `destroy` as with twinflash_builder_on_event.
+ */
+twinflash_status twinflash_builder_on_restart(struct twinflash_builder *builder,
+                                              twinflash_restart_callback callback,
+                                              void *user_data,
+                                              twinflash_destroy_callback destroy,
+                                              struct twinflash_error *error);
 
 /**
  * `callback` gets each line of the log that matters as much as `level`, or more. Independent of how

@@ -310,57 +310,117 @@ pub unsafe extern "C" fn twinflash_builder_set_installer(
     }
 }
 
-macro_rules! callback_setter {
-    ($(#[$doc:meta])* $name:ident, $field:ident, $of:ty, $what:literal) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// `builder` is null or a builder that is not freed; the callbacks are as their types say, and
-        /// may be given `user_data` on any thread; `error` is null or can be written to.
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(
-            builder: *mut twinflash_builder,
-            callback: $of,
-            user_data: *mut c_void,
-            destroy: twinflash_destroy_callback,
-            error: *mut twinflash_error,
-        ) -> twinflash_status {
-            // SAFETY: as the caller vouches.
-            unsafe {
-                enter(error, || {
-                    let data = UserData::new(user_data, destroy);
-                    let mut inner = handle(builder, "builder")?.lock();
-                    inner.fresh()?;
-                    if inner.$field.is_some() {
-                        return Err(already($what));
-                    }
-                    let callback = callback.ok_or_else(|| null("callback"))?;
-                    inner.$field = Some((callback, data));
-                    Ok(Status::Ok)
-                })
+/// What the setters of callbacks share.
+///
+/// # Safety
+/// As [`twinflash_builder_on_event`].
+unsafe fn set_callback<T>(
+    builder: *mut twinflash_builder,
+    callback: Option<T>,
+    data: UserData,
+    error: *mut twinflash_error,
+    what: &str,
+    field: fn(&mut Inner) -> &mut Option<(T, UserData)>,
+) -> Status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            let mut inner = handle(builder, "builder")?.lock();
+            inner.fresh()?;
+            let place = field(&mut inner);
+            if place.is_some() {
+                return Err(already(what));
             }
-        }
-    };
+            *place = Some((callback.ok_or_else(|| null("callback"))?, data));
+            Ok(Status::Ok)
+        })
+    }
 }
 
-callback_setter! {
-    /// `callback` gets each event; without one they are polled by twinflash_updater_next_event.
-    /// `destroy` is called in every case, at the latest when the updater is freed.
-    twinflash_builder_on_event, on_event, twinflash_event_callback, "the event callback"
+/// `callback` gets each event; without one they are polled by twinflash_updater_next_event.
+/// `destroy` is called in every case, at the latest when the updater is freed.
+///
+/// # Safety
+/// `builder` is null or a builder that is not freed; the callbacks are as their types say, and may be
+/// given `user_data` on any thread; `error` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_builder_on_event(
+    builder: *mut twinflash_builder,
+    callback: twinflash_event_callback,
+    user_data: *mut c_void,
+    destroy: twinflash_destroy_callback,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    let data = UserData::new(user_data, destroy);
+    // SAFETY: as the caller vouches.
+    unsafe {
+        set_callback(
+            builder,
+            callback,
+            data,
+            error,
+            "the event callback",
+            |inner| &mut inner.on_event,
+        )
+    }
 }
 
-callback_setter! {
-    /// `callback` gets what is to be sent to the hub; without one it is polled by
-    /// twinflash_updater_next_outbound. Not needed with twinflash_device. `destroy` as with
-    /// twinflash_builder_on_event.
-    twinflash_builder_on_outbound, on_outbound, twinflash_outbound_callback, "the outbound callback"
+/// `callback` gets what is to be sent to the hub; without one it is polled by
+/// twinflash_updater_next_outbound. Not needed with twinflash_device. `destroy` as with
+/// twinflash_builder_on_event.
+///
+/// # Safety
+/// `builder` is null or a builder that is not freed; the callbacks are as their types say, and may be
+/// given `user_data` on any thread; `error` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_builder_on_outbound(
+    builder: *mut twinflash_builder,
+    callback: twinflash_outbound_callback,
+    user_data: *mut c_void,
+    destroy: twinflash_destroy_callback,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    let data = UserData::new(user_data, destroy);
+    // SAFETY: as the caller vouches.
+    unsafe {
+        set_callback(
+            builder,
+            callback,
+            data,
+            error,
+            "the outbound callback",
+            |inner| &mut inner.on_outbound,
+        )
+    }
 }
 
-callback_setter! {
-    /// `callback` is called in place of the restart the installer asks for. By default
-    /// TWINFLASH_RESTART_EXIT ends the process with status 0, and the others run their command.
-    /// `destroy` as with twinflash_builder_on_event.
-    twinflash_builder_on_restart, on_restart, twinflash_restart_callback, "the restart callback"
+/// `callback` is called in place of the restart the installer asks for. By default
+/// TWINFLASH_RESTART_EXIT ends the process with status 0, and the others run their command.
+/// `destroy` as with twinflash_builder_on_event.
+///
+/// # Safety
+/// `builder` is null or a builder that is not freed; the callbacks are as their types say, and may be
+/// given `user_data` on any thread; `error` is null or can be written to.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_builder_on_restart(
+    builder: *mut twinflash_builder,
+    callback: twinflash_restart_callback,
+    user_data: *mut c_void,
+    destroy: twinflash_destroy_callback,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    let data = UserData::new(user_data, destroy);
+    // SAFETY: as the caller vouches.
+    unsafe {
+        set_callback(
+            builder,
+            callback,
+            data,
+            error,
+            "the restart callback",
+            |inner| &mut inner.on_restart,
+        )
+    }
 }
 
 /// `callback` gets each line of the log that matters as much as `level`, or more. Independent of how

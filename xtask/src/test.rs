@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     step("each feature by itself", features),
     step("tests", tests),
     step("sans-I/O library, driven from C", sansio),
+    step("C library, driven from C and C++", c_library),
     slow("documentation", documentation),
     slow("dependencies", dependencies),
     slow("the unmodified Azure SDKs for Python", sdk_python),
@@ -217,6 +218,10 @@ fn sansio(run: &Run) -> Outcome {
         .arg(&program);
     execute(&mut compile)?;
     execute(&mut run.command(&program, &[]))
+}
+
+fn c_library(run: &Run) -> Outcome {
+    crate::c::run(&run.root, &run.target, &execute)
 }
 
 fn documentation(run: &Run) -> Outcome {
