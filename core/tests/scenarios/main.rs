@@ -1,7 +1,8 @@
 //! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary; those
 //! of every contract once for each.
 //!
-//! `TWINFLASH_SCENARIO=text` plays only those whose file or name holds the text.
+//! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
+//! `TWINFLASH_SCENARIOS_INTO=file` plays none, but writes them all, each in its contract's words.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -97,6 +98,14 @@ fn tables() {
     );
     for (why, count) in left_out {
         println!("  {count:2} left out for {why}");
+    }
+    if let Some(path) = std::env::var_os("TWINFLASH_SCENARIOS_INTO") {
+        let tables = scenarios.into_iter().map(|mut scenario| {
+            scenario.table["name"] = scenario.name.into();
+            scenario.table
+        });
+        let tables = Value::from_iter(tables).to_string();
+        return std::fs::write(path, tables).unwrap();
     }
     let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
     scenarios.retain(|scenario| scenario.name.contains(&only));
