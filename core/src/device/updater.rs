@@ -203,7 +203,8 @@ impl Updater {
         self.shared.input(Input::Resume);
     }
 
-    /// Waits until everything that was decided so far is durable. Not in a callback: it would wait for
+    /// Waits until everything that was decided so far is done and durable: a download that was paused
+    /// has stopped, and its last bytes are safe. Not in a callback: it would wait for
     /// the very thread it is on.
     ///
     /// # Errors
@@ -211,7 +212,8 @@ impl Updater {
     /// was closed.
     pub fn flush(&self, timeout: Duration) -> Result<(), Failure> {
         let saved = |state: &mut State| {
-            let saved = state.outputs.is_empty() && !state.performing;
+            let saved =
+                state.outputs.is_empty() && !state.performing && !state.engine.is_stopping();
             saved.then(|| state.engine.save_failure())
         };
         match self.shared.wait_for(timeout, saved) {
