@@ -1,0 +1,20 @@
+//! The downloader against servers that keep no promise. Every test says what was installed, what was
+//! fetched, and how the attempt ended.
+#![cfg(feature = "http")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod body;
+mod device;
+mod installer;
+mod line;
+mod refusals;
+mod resume;
+#[path = "../support/mod.rs"]
+mod support;
+mod tls;
