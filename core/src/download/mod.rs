@@ -39,11 +39,7 @@ use std::{
     },
     time::Duration,
 };
-use ureq::{
-    config::Config,
-    http::HeaderValue,
-    tls::{Certificate, RootCerts, TlsConfig},
-};
+use ureq::{config::Config, http::HeaderValue};
 
 /// How images are fetched; the same for all downloads of a [`Downloader`].
 #[derive(Debug, Clone)]
@@ -132,24 +128,8 @@ impl Downloader {
     /// [`Code::Tls`]: the certificate authorities cannot be used. [`Code::InvalidUri`]: the proxy's
     /// URL. [`Code::InvalidRequest`]: the user agent is no header value.
     pub fn new(options: HttpOptions) -> Result<Self, Failure> {
-        let roots = match options.roots.certificates() {
-            // rustls takes what it can read of them; none at all is said here, not at the handshake.
-            Ok(certificates) => options.roots.store().map(|_| certificates),
-            Err(error) => Err(error),
-        }
-        .map_err(|error| Failure::new(Code::Tls, error))?;
-        let roots = match roots {
-            None => RootCerts::WebPki,
-            Some(certificates) => certificates
-                .iter()
-                .map(|certificate| Certificate::from_der(certificate).to_owned())
-                .collect::<Vec<_>>()
-                .into(),
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
+        let tls = crate::tls::ureq_config(&options.roots)
+            .map_err(|error| Failure::new(Code::Tls, error))?;
         let proxy = match &options.proxy {
             Proxy::Environment => ureq::Proxy::try_from_env(),
             Proxy::None => None,
