@@ -7,8 +7,10 @@
 //! The network is read on a thread of its own, so that a silent server cannot hold up a stop, and
 //! receiving overlaps hashing and writing. A fixed set of buffers goes round between the two.
 //!
-//! A URL's query and user name appear in no message. The HTTP library underneath, `ureq`, logs
-//! queries at `trace` level (not at `debug`): do not turn that on for it where logs are kept.
+//! A URL's query and user name appear in no message. Nor do they in what the HTTP library underneath,
+//! `ureq`, logs up to the level `debug`. At `trace` it logs each request's bytes as it writes them,
+//! and there is no way to ask it not to: an application whose log is set to `trace` leaves out the targets
+//! `ureq` and `ureq_proto`, as in `RUST_LOG=trace,ureq=debug,ureq_proto=debug`.
 //!
 //! ```no_run
 //! use twinflash::download::{Downloader, HttpOptions, Stop};

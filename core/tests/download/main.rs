@@ -13,6 +13,7 @@ mod body;
 mod device;
 mod installer;
 mod line;
+mod logs;
 mod refusals;
 mod resume;
 #[path = "../support/mod.rs"]
