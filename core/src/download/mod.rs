@@ -160,6 +160,9 @@ impl Downloader {
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .input_buffer_size(network::BUFFER)
+            // Behind an interim answer the library measures all that is in its buffer, the body, too: nothing
+            // but a full buffer is too much.
+            .max_response_header_size(network::BUFFER - 1)
             .build();
         Ok(Self { config })
     }

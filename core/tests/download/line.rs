@@ -1,6 +1,7 @@
 //! Faults of the line: silence, drips, nobody there, a proxy.
 
 use crate::device::*;
+use std::io::{Read, Write};
 
 #[test]
 fn whole() {
@@ -229,4 +230,41 @@ fn through_a_proxy() {
     assert_eq!(asked.path, "firmware.invalid:80");
     assert_eq!(asked.header("proxy-authorization"), Some("Basic bWU6cHc="));
     assert_eq!(server.asked()[0].header("host"), Some("firmware.invalid"));
+}
+
+/// Not an orderly end: the connection is torn down, at whatever point.
+#[test]
+fn a_reset() {
+    for bytes in [0, 20, 1000] {
+        let server = Server::raw(move |number, mut stream| {
+            // The request is there, and is never read: closing resets.
+            stream.peek(&mut [0]).unwrap();
+            let whole = image(1);
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\nETag: \"one\"\r\n\r\n");
+            let mut answer = head.into_bytes();
+            answer.extend(&whole);
+            if number == 0 {
+                answer.truncate(bytes);
+            }
+            stream.write_all(&answer).unwrap();
+            if number > 0 {
+                // A good end.
+                let _ = stream.read(&mut [0; 4096]).unwrap();
+            }
+        });
+        let mut device = Device::new();
+        let (code, retry, message) = failed(device.fetch(&job(server.url("/"))));
+        assert_eq!(
+            (code, retry),
+            (Code::Network, Retry::Resume(None)),
+            "{message}"
+        );
+        assert!(
+            message.ends_with("the connection broke off") || message.contains("after"),
+            "{message}"
+        );
+        let ended = device.fetch(&job(server.url("/")));
+        device.assert_complete(ended, &image(1));
+    }
 }

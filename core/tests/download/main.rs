@@ -6,11 +6,14 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::print_stdout
 )]
 
 mod body;
 mod device;
+mod faults;
+mod hostile;
 mod installer;
 mod line;
 mod logs;

@@ -149,3 +149,29 @@ fn options_that_cannot_work_are_refused() {
     assert_eq!(failure.code, Code::InvalidUri);
     assert!(!failure.message.contains("secret"), "{failure}");
 }
+
+/// Neither user name nor query of a URL goes to where a redirect leads.
+#[test]
+fn credentials_stay_with_the_server_they_are_for() {
+    let elsewhere = Server::http(|reply| reply.serve(&image(1), TAG, ALL));
+    let to = elsewhere.url("/new?sig=theirs");
+    let server = Server::http(move |reply| {
+        let headers = [("Location", to.as_str()), ("Set-Cookie", "id=secret")];
+        reply.empty("302 Found", &headers);
+    });
+    let mut device = Device::new();
+    let url = server.url("/old?sig=secret").replace("//", "//me:secret@");
+    let ended = device.fetch(&job(url));
+    device.assert_complete(ended, &image(1));
+    assert!(server.asked()[0].header("authorization").is_some());
+    let asked = &elsewhere.asked()[0];
+    assert_eq!(asked.path, "/new?sig=theirs");
+    for name in ["authorization", "cookie", "referer"] {
+        assert_eq!(asked.header(name), None);
+    }
+    let shown = format!("{asked:?}");
+    assert!(
+        !shown.contains("secret") && !shown.contains("me:"),
+        "{shown}"
+    );
+}

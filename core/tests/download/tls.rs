@@ -3,7 +3,10 @@
 use crate::device::*;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustls::{ServerConfig, crypto::ring};
-use std::sync::Arc;
+use std::{
+    io::Write,
+    sync::{Arc, mpsc},
+};
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -118,4 +121,29 @@ fn never_from_https_to_http() {
         assert!(message.ends_with("/image, which is not https"), "{message}");
     }
     assert_eq!(plain.asked().len(), 0);
+}
+
+/// The connection is taken, and then nothing: before TLS, and in the middle of its handshake.
+#[test]
+fn silent_in_the_handshake() {
+    for begins in [false, true] {
+        let (keep, _kept) = mpsc::channel();
+        let server = Server::raw(move |_, mut stream| {
+            if begins {
+                // The header of a record, which never comes.
+                stream.write_all(b"\x16\x03\x03\x40\x00").unwrap();
+            }
+            keep.send(stream).unwrap();
+        });
+        let url = server.url("/").replace("http:", "https:");
+        let (code, retry, message) = failed(Device::new().fetch(&Job {
+            stall_time: Duration::from_millis(300),
+            ..job(url)
+        }));
+        assert_eq!(
+            (code, retry),
+            (Code::Stalled, Retry::Resume(None)),
+            "{message}"
+        );
+    }
 }

@@ -1,0 +1,248 @@
+//! Every fault of [`faults`](crate::faults) through a whole update: a method comes in, a twin goes out, a file is
+//! installed or is not. And whatever happened, the next update succeeds.
+
+use crate::{
+    device::*,
+    faults::{Ends, FAULTS, Fault, With},
+    support::pattern::{Names, SECRET, expect, image},
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+use tempfile::TempDir;
+use twinflash::{
+    contract::Contract,
+    device::{Event, Outbound, Updater},
+    install::FileInstall,
+    twin,
+    update::{Outcome, Policy},
+};
+
+/// They mostly wait.
+const AT_ONCE: usize = 8;
+const STATUS: &str = "iothubDM.firmwareUpdate.status";
+
+fn policy() -> Policy {
+    let mut policy = Policy::default();
+    policy.allow_http = true;
+    policy.max_size = 1_000_000;
+    policy.stall_time = Duration::from_millis(400);
+    policy.retry.first = Duration::from_millis(10);
+    policy.retry.longest = Duration::from_millis(100);
+    policy.retry.time = Duration::from_millis(1500);
+    policy
+}
+
+/// An updater, and the hub's side of it in a few lines.
+struct Run {
+    updater: Arc<Updater>,
+    reported: Arc<Mutex<Value>>,
+    /// Everything that was told to anybody.
+    told: Arc<Mutex<Vec<String>>>,
+    /// The longest pause before another attempt.
+    pause: Arc<Mutex<Duration>>,
+    directory: TempDir,
+}
+
+impl Run {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("app.bin");
+        fs::write(&target, b"old").unwrap();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let pause = Arc::new(Mutex::new(Duration::ZERO));
+        let (events, longest) = (told.clone(), pause.clone());
+        let contract = Contract::built_in("iothub-dm").unwrap();
+        let updater = Updater::builder(
+            directory.path().join("state"),
+            contract,
+            FileInstall::new(target),
+        )
+        .current_version("1.0.0")
+        .policy(policy())
+        .on_event(move |event| {
+            events.lock().unwrap().push(format!("{event:?}"));
+            if let Event::Retry { after, .. } = event {
+                let mut longest = longest.lock().unwrap();
+                *longest = longest.max(*after);
+            }
+        })
+        .start()
+        .unwrap();
+        let updater = Arc::new(updater);
+        let reported = Arc::new(Mutex::new(json!({})));
+        let (weak, document, patches) = (Arc::downgrade(&updater), reported.clone(), told.clone());
+        updater.on_outbound(move |outbound| {
+            let Some(updater) = weak.upgrade() else {
+                return;
+            };
+            let mut reported = document.lock().unwrap();
+            match outbound {
+                Outbound::ReadTwin => {
+                    let twin = json!({"desired": {"$version": 1}, "reported": *reported});
+                    drop(reported);
+                    updater.handle_twin(true, twin.to_string().as_bytes());
+                }
+                Outbound::Report(report) => {
+                    let patch = serde_json::from_str(&report.patch).unwrap();
+                    twin::merge(&mut reported, &patch);
+                    drop(reported);
+                    patches.lock().unwrap().push(report.patch);
+                    updater.report_done(report.id, 204);
+                }
+            }
+        });
+        updater.connected(true);
+        Self {
+            updater,
+            reported,
+            told,
+            pause,
+            directory,
+        }
+    }
+
+    fn ask(&self, uri: &str, check: &str) {
+        let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": check}).to_string();
+        let answer = self
+            .updater
+            .handle_method("firmwareUpdate", payload.as_bytes());
+        assert_eq!(answer.unwrap().status, 200);
+    }
+
+    fn file(&self) -> Vec<u8> {
+        fs::read(self.directory.path().join("app.bin")).unwrap()
+    }
+
+    fn reported(&self, path: &str) -> Value {
+        let reported = self.reported.lock().unwrap();
+        let found = twinflash::contract::at_path(&reported, path);
+        found.cloned().unwrap_or_default()
+    }
+}
+
+fn check(with: With, image: &[u8]) -> String {
+    let mut names = Names::default();
+    names.add_image("it", image);
+    let of = match with {
+        With::Crc => "{crc16:it}",
+        _ => "{sha256:it}",
+    };
+    names.fill(&of.into()).as_str().unwrap().to_owned()
+}
+
+fn play(fault: &Fault, with: With) -> Result<(), String> {
+    let new = image(LENGTH, 1);
+    let next = image(LENGTH / 3, 2);
+    let answer = fault.answer;
+    let (theirs, after) = (new.clone(), next.clone());
+    let server = Server::http(move |reply| match reply.asked.path.as_str() {
+        "/next" => reply.serve(&after, TAG, ALL),
+        _ => answer(reply, &theirs),
+    });
+    let run = Run::start();
+    let uri = server.url(&format!("/image?sig={SECRET}"));
+    run.ask(&uri, &check(with, &new));
+    if fault.ends == Ends::Waits {
+        return waits(&run, &server);
+    }
+    let outcome = run.updater.wait(Duration::from_secs(20));
+    let outcome = outcome.ok_or("there was no end")?;
+    let (status, file): (_, &[u8]) = match fault.ends {
+        Ends::Completed => ("applyComplete", &new),
+        _ => ("downloadFailed", b"old"),
+    };
+    let found = match &outcome {
+        Outcome::Completed => json!("completed"),
+        outcome => json!(outcome.failure().map(|failure| failure.code)),
+    };
+    let expected = match fault.ends {
+        Ends::Failed(code) => json!(code),
+        _ => json!("completed"),
+    };
+    let told = || format!("{:#?}", run.told.lock().unwrap());
+    expect(&expected, &found, "outcome").map_err(|why| format!("{why}: {outcome:?} {}", told()))?;
+    expect(&status.into(), &run.reported(STATUS), "status")?;
+    if let Ends::Failed(code) = fault.ends {
+        let reported = run.reported("iothubDM.firmwareUpdate.error.code");
+        expect(&code.into(), &reported, "error.code")?;
+    }
+    if run.file() != file {
+        return Err("another file is installed".into());
+    }
+    let requests = server.asked().len();
+    if !fault.requests.contains(&requests) {
+        return Err(format!("{requests} requests; {}", told()));
+    }
+    // A device takes another update, however the last one ended.
+    run.ask(&server.url("/next"), &check(with, &next));
+    let outcome = run.updater.wait(Duration::from_secs(20));
+    if outcome != Some(Outcome::Completed) || run.file() != next {
+        return Err(format!("the next update: {outcome:?}"));
+    }
+    match told().contains(SECRET) {
+        true => Err(format!("a secret was told: {}", told())),
+        false => Ok(()),
+    }
+}
+
+/// It is to wait for very long, and can be cancelled meanwhile.
+fn waits(run: &Run, server: &Server) -> Result<(), String> {
+    let patience = Instant::now() + Duration::from_secs(10);
+    while *run.pause.lock().unwrap() < Duration::from_secs(1000) {
+        if Instant::now() > patience {
+            return Err(format!("it does not wait: {:?}", run.updater.status()));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let day = Duration::from_secs(24 * 3600);
+    let pause = *run.pause.lock().unwrap();
+    if pause > day || server.asked().len() != 1 {
+        return Err(format!("{pause:?} after {} requests", server.asked().len()));
+    }
+    run.updater.cancel().map_err(|why| why.to_string())?;
+    match run.updater.wait(Duration::from_secs(10)) {
+        Some(Outcome::Cancelled(_)) if run.file() == b"old" => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// `TWINFLASH_FAULT=text` plays only those whose name holds the text.
+#[test]
+fn every_fault_through_a_whole_update() {
+    let only = std::env::var("TWINFLASH_FAULT").unwrap_or_default();
+    let cases: Vec<_> = FAULTS
+        .iter()
+        .filter(|fault| fault.name.contains(&only))
+        .flat_map(|fault| {
+            let with: &[_] = match fault.with {
+                With::Either => &[With::Crc, With::Sha256],
+                With::Crc => &[With::Crc],
+                With::Sha256 => &[With::Sha256],
+            };
+            with.iter().map(move |with| (fault, *with))
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((fault, with)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(why) = play(fault, *with) {
+                        let why = format!("{} ({with:?}): {why}", fault.name);
+                        failed.lock().unwrap().push(why);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    println!("{} faults, {} updates", FAULTS.len(), cases.len());
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
