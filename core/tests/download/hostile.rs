@@ -39,8 +39,8 @@ fn policy() -> Policy {
 }
 
 /// An updater, and the hub's side of it in a few lines.
-struct Run {
-    updater: Arc<Updater>,
+pub(crate) struct Run {
+    pub(crate) updater: Arc<Updater>,
     reported: Arc<Mutex<Value>>,
     /// Everything that was told to anybody.
     told: Arc<Mutex<Vec<String>>>,
@@ -50,7 +50,7 @@ struct Run {
 }
 
 impl Run {
-    fn start() -> Self {
+    pub(crate) fn start(policy: Policy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("app.bin");
         fs::write(&target, b"old").unwrap();
@@ -64,7 +64,7 @@ impl Run {
             FileInstall::new(target),
         )
         .current_version("1.0.0")
-        .policy(policy())
+        .policy(policy)
         .on_event(move |event| {
             events.lock().unwrap().push(format!("{event:?}"));
             if let Event::Retry { after, .. } = event {
@@ -107,15 +107,15 @@ impl Run {
         }
     }
 
-    fn ask(&self, uri: &str, check: &str) {
-        let payload = json!({"fwPackageUri": uri, "fwPackageCheckValue": check}).to_string();
+    pub(crate) fn ask(&self, payload: &Value) {
+        let payload = payload.to_string();
         let answer = self
             .updater
             .handle_method("firmwareUpdate", payload.as_bytes());
         assert_eq!(answer.unwrap().status, 200);
     }
 
-    fn file(&self) -> Vec<u8> {
+    pub(crate) fn file(&self) -> Vec<u8> {
         fs::read(self.directory.path().join("app.bin")).unwrap()
     }
 
@@ -126,14 +126,15 @@ impl Run {
     }
 }
 
-fn check(with: With, image: &[u8]) -> String {
+/// The method's payload that asks for this image.
+fn request(uri: &str, with: With, image: &[u8]) -> Value {
     let mut names = Names::default();
     names.add_image("it", image);
-    let of = match with {
+    let check = match with {
         With::Crc => "{crc16:it}",
         _ => "{sha256:it}",
     };
-    names.fill(&of.into()).as_str().unwrap().to_owned()
+    names.fill(&json!({"fwPackageUri": uri, "fwPackageCheckValue": check}))
 }
 
 fn play(fault: &Fault, with: With) -> Result<(), String> {
@@ -145,9 +146,9 @@ fn play(fault: &Fault, with: With) -> Result<(), String> {
         "/next" => reply.serve(&after, TAG, ALL),
         _ => answer(reply, &theirs),
     });
-    let run = Run::start();
+    let run = Run::start(policy());
     let uri = server.url(&format!("/image?sig={SECRET}"));
-    run.ask(&uri, &check(with, &new));
+    run.ask(&request(&uri, with, &new));
     if fault.ends == Ends::Waits {
         return waits(&run, &server);
     }
@@ -180,7 +181,7 @@ fn play(fault: &Fault, with: With) -> Result<(), String> {
         return Err(format!("{requests} requests; {}", told()));
     }
     // A device takes another update, however the last one ended.
-    run.ask(&server.url("/next"), &check(with, &next));
+    run.ask(&request(&server.url("/next"), with, &next));
     let outcome = run.updater.wait(Duration::from_secs(20));
     if outcome != Some(Outcome::Completed) || run.file() != next {
         return Err(format!("the next update: {outcome:?}"));

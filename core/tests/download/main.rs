@@ -21,4 +21,5 @@ mod refusals;
 mod resume;
 #[path = "../support/mod.rs"]
 mod support;
+mod table;
 mod tls;
