@@ -9,6 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     fs,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -52,59 +53,31 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn start(policy: Policy) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let target = directory.path().join("app.bin");
-        fs::write(&target, b"old").unwrap();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let pause = Arc::new(Mutex::new(Duration::ZERO));
-        let (events, longest) = (told.clone(), pause.clone());
-        let contract = Contract::built_in("iothub-dm").unwrap();
-        let updater = Updater::builder(
-            directory.path().join("state"),
-            contract,
-            FileInstall::new(target),
-        )
-        .current_version("1.0.0")
-        .policy(policy)
-        .on_event(move |event| {
-            events.lock().unwrap().push(format!("{event:?}"));
-            if let Event::Retry { after, .. } = event {
-                let mut longest = longest.lock().unwrap();
-                *longest = longest.max(*after);
-            }
-        })
-        .start()
-        .unwrap();
-        let updater = Arc::new(updater);
-        let reported = Arc::new(Mutex::new(json!({})));
-        let (weak, document, patches) = (Arc::downgrade(&updater), reported.clone(), told.clone());
-        updater.on_outbound(move |outbound| {
-            let Some(updater) = weak.upgrade() else {
-                return;
-            };
-            let mut reported = document.lock().unwrap();
-            match outbound {
-                Outbound::ReadTwin => {
-                    let twin = json!({"desired": {"$version": 1}, "reported": *reported});
-                    drop(reported);
-                    updater.handle_twin(true, twin.to_string().as_bytes());
-                }
-                Outbound::Report(report) => {
-                    let patch = serde_json::from_str(&report.patch).unwrap();
-                    twin::merge(&mut reported, &patch);
-                    drop(reported);
-                    patches.lock().unwrap().push(report.patch);
-                    updater.report_done(report.id, 204);
-                }
-            }
-        });
-        updater.connected(true);
+        fs::write(directory.path().join("app.bin"), b"old").unwrap();
+        let (told, pause, reported) = (
+            Arc::default(),
+            Arc::default(),
+            Arc::new(Mutex::new(json!({}))),
+        );
         Self {
-            updater,
+            updater: updater(directory.path(), policy, &told, &pause, &reported),
             reported,
             told,
             pause,
             directory,
         }
+    }
+
+    /// Stops the updater, and starts another one that goes on.
+    fn restart(&mut self, policy: Policy) {
+        self.updater.close();
+        let Self {
+            told,
+            pause,
+            reported,
+            ..
+        } = self;
+        self.updater = updater(self.directory.path(), policy, told, pause, reported);
     }
 
     pub(crate) fn ask(&self, payload: &Value) {
@@ -124,6 +97,54 @@ impl Run {
         let found = twinflash::contract::at_path(&reported, path);
         found.cloned().unwrap_or_default()
     }
+}
+
+fn updater(
+    directory: &Path,
+    policy: Policy,
+    told: &Arc<Mutex<Vec<String>>>,
+    pause: &Arc<Mutex<Duration>>,
+    reported: &Arc<Mutex<Value>>,
+) -> Arc<Updater> {
+    let (events, longest) = (told.clone(), pause.clone());
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    let installer = FileInstall::new(directory.join("app.bin"));
+    let updater = Updater::builder(directory.join("state"), contract, installer)
+        .current_version("1.0.0")
+        .policy(policy)
+        .on_event(move |event| {
+            events.lock().unwrap().push(format!("{event:?}"));
+            if let Event::Retry { after, .. } = event {
+                let mut longest = longest.lock().unwrap();
+                *longest = longest.max(*after);
+            }
+        })
+        .start()
+        .unwrap();
+    let updater = Arc::new(updater);
+    let (weak, document, patches) = (Arc::downgrade(&updater), reported.clone(), told.clone());
+    updater.on_outbound(move |outbound| {
+        let Some(updater) = weak.upgrade() else {
+            return;
+        };
+        let mut reported = document.lock().unwrap();
+        match outbound {
+            Outbound::ReadTwin => {
+                let twin = json!({"desired": {"$version": 1}, "reported": *reported});
+                drop(reported);
+                updater.handle_twin(true, twin.to_string().as_bytes());
+            }
+            Outbound::Report(report) => {
+                let patch = serde_json::from_str(&report.patch).unwrap();
+                twin::merge(&mut reported, &patch);
+                drop(reported);
+                patches.lock().unwrap().push(report.patch);
+                updater.report_done(report.id, 204);
+            }
+        }
+    });
+    updater.connected(true);
+    updater
 }
 
 /// The method's payload that asks for this image.
@@ -246,4 +267,23 @@ fn every_fault_through_a_whole_update() {
     let failed = failed.into_inner().unwrap();
     println!("{} faults, {} updates", FAULTS.len(), cases.len());
     assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+/// The time for trying is in the record: a device that restarts again and again gives up, too.
+#[test]
+fn a_restart_does_not_renew_the_time_for_trying() {
+    let server = Server::http(|reply| reply.empty("503 Busy", &[]));
+    let mut run = Run::start(policy());
+    run.ask(&request(&server.url("/image"), With::Crc, &[1; 1000]));
+    // A quarter of its time each.
+    for life in 1.. {
+        if let Some(outcome) = run.updater.wait(Duration::from_millis(400)) {
+            let failure = outcome.failure().unwrap();
+            assert!(failure.message.contains("gave up after"), "{failure}");
+            assert!(life > 1, "it gave up in its first life");
+            break;
+        }
+        assert!(life < 10, "it goes on for ever: {:?}", run.updater.status());
+        run.restart(policy());
+    }
 }
