@@ -160,8 +160,8 @@ impl Downloader {
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .input_buffer_size(network::BUFFER)
-            // Behind an interim answer the library measures all that is in its buffer, the body, too: nothing
-            // but a full buffer is too much.
+            // Behind an interim answer (103) the library counts all that is in its buffer, the body, too: only a
+            // buffer that is full is too much.
             .max_response_header_size(network::BUFFER - 1)
             .build();
         Ok(Self { config })

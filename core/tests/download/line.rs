@@ -268,3 +268,18 @@ fn a_reset() {
         device.assert_complete(ended, &image(1));
     }
 }
+
+/// However fast the body comes behind an interim answer.
+#[test]
+fn early_hints_and_all_the_rest_at_once() {
+    let server = Server::http(|reply| {
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
+        let head = format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        reply.body(&[head.as_bytes(), &image(1)].concat());
+    });
+    for _ in 0..20 {
+        let mut device = Device::new();
+        let ended = device.fetch(&job(server.url("/")));
+        device.assert_complete(ended, &image(1));
+    }
+}

@@ -153,9 +153,12 @@ fn curl(row: &Row, new: &[u8], arguments: &[&str]) -> String {
         .stderr(std::process::Stdio::null())
         .status()
         .unwrap();
-    let right = fs::read(&file).is_ok_and(|file| file == new);
     let result = format!("exit {}", status.code().unwrap_or(-1));
-    let file = if right { "new file" } else { "another file" };
+    let file = match fs::read(&file) {
+        Ok(bytes) if bytes == new => "new file",
+        Ok(_) => "another file",
+        Err(_) => "no file",
+    };
     line(&result, begun, &server, file)
 }
 
