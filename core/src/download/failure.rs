@@ -24,10 +24,9 @@ pub(super) fn from_ureq(error: ureq::Error, shown: &str) -> (Failure, Retry) {
             Retry::Never,
             format!("the server's answer is no HTTP/1.1: {error}"),
         ),
-        // The library counts what came behind an interim answer (103), too: it may be another time.
         Error::LargeResponseHeader(_, limit) => (
             Code::HttpProtocol,
-            RESUME,
+            Retry::Never,
             format!("the header of the server's answer is longer than {limit} bytes"),
         ),
         Error::ConnectProxyFailed(why) => (

@@ -160,9 +160,9 @@ impl Downloader {
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .input_buffer_size(network::BUFFER)
-            // Behind an interim answer (103) the library counts all that is in its buffer, the body, too: only a
-            // buffer that is full is too much.
-            .max_response_header_size(network::BUFFER - 1)
+            // No limit of the library's own: behind an interim answer (103) it would count the body that is in the
+            // buffer, too. A header that does not fit into the buffer ends the attempt as a broken connection does.
+            .max_response_header_size(network::BUFFER)
             .build();
         Ok(Self { config })
     }
