@@ -53,6 +53,7 @@ mod sas;
 mod server;
 mod state;
 mod store;
+mod telemetry;
 mod throttle;
 mod tls;
 mod twin;

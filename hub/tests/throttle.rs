@@ -25,6 +25,8 @@ fn limited(change: impl FnOnce(&mut Limits)) -> Fixture {
         registry: two,
         queries: two,
         configurations: two,
+        jobs: two,
+        job_devices: two,
     };
     change(&mut limits);
     start_with(Options {

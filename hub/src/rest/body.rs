@@ -1,0 +1,81 @@
+//! Bodies of requests: JSON, within limits of size and time.
+
+use crate::error::{Code, Refusal};
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::StatusCode,
+};
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The largest body: a direct method's 128 KB with room for its JSON escapes.
+pub(super) const MAX_BODY: usize = 512 * 1024;
+/// How long a body may take to come.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A JSON body, whatever its content type says. An empty one is `null`.
+pub(super) struct Body(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let bytes = read(request, state).await?;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(Value::Null));
+        }
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| not_json(&error))
+    }
+}
+
+/// A body that is read as leniently as Azure reads those of direct methods (with Newtonsoft's Json.NET): names without
+/// quotes, texts in single quotes, comments, a comma after the last member. The .NET tutorial's back end sends such.
+pub(super) struct LenientBody(pub(super) Value);
+
+impl<S: Send + Sync> FromRequest<S> for LenientBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        const OPTIONS: jsonc_parser::ParseOptions = jsonc_parser::ParseOptions {
+            allow_comments: true,
+            allow_loose_object_property_names: true,
+            allow_trailing_commas: true,
+            allow_missing_commas: false,
+            allow_single_quoted_strings: true,
+            allow_hexadecimal_numbers: true,
+            allow_unary_plus_numbers: false,
+            allow_bare_decimal_point_numbers: true,
+            // Json.NET takes them, but JSON, which the device gets, has no such numbers.
+            allow_non_finite_numbers: false,
+            allow_extended_string_escapes: false,
+        };
+        let bytes = read(request, state).await?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| not_json(&error))?;
+        // Bounds the depth too.
+        jsonc_parser::parse_to_serde_value(text, &OPTIONS)
+            .map(Self)
+            .map_err(|error| not_json(&error))
+    }
+}
+
+fn not_json(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(Code::FORMAT, format!("The body is not JSON: {error}."))
+}
+
+/// Reads a body whole, within its limits of size and time.
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
+        .await
+        .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
+        .map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
+                Code::TOO_LARGE,
+                format!("The body is larger than {MAX_BODY} bytes."),
+            ),
+            _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
+        })
+}
