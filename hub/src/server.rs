@@ -101,8 +101,8 @@ impl Hub {
         let (alive, all_gone) = mpsc::channel(1);
         let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         for (listener, serves, tls) in [
-            (mqtt, Serves::Mqtt, asking),
-            (https, Serves::Https, tls.clone()),
+            (mqtt, Serves::Mqtt, asking.clone()),
+            (https, Serves::Https, asking),
         ] {
             let port = Port {
                 hub: shared.clone(),
@@ -265,18 +265,17 @@ async fn serve(
     };
     let refused = match accepted {
         Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificates = certificates.unwrap_or_default().to_vec();
             match serves {
-                Serves::Mqtt => {
-                    let certificates = stream.get_ref().1.peer_certificates();
-                    let certificates = certificates.unwrap_or_default().to_vec();
-                    mqtt::serve(&hub, peer.to_string(), &certificates, stream).await
-                }
+                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), &certificates, stream).await,
                 Serves::Https => {
                     https(
                         hub,
                         stream,
                         Peer {
                             address: peer.to_string(),
+                            certificates: certificates.into(),
                             slot: Arc::new(slot),
                         },
                     )

@@ -26,6 +26,7 @@ use axum::{
     routing::{get, post},
 };
 use body::{Body, LenientBody, MAX_BODY};
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ use std::sync::Arc;
 pub(crate) struct Peer {
     /// The address it comes from.
     pub(crate) address: String,
+    /// Its certificates of the TLS handshake, its own first: a device over WebSockets may have some.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
     /// Its place among the connections that are served at once.
     pub(crate) slot: Arc<Slot>,
 }

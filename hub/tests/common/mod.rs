@@ -9,6 +9,8 @@
     clippy::indexing_slicing
 )]
 
+pub mod websocket;
+
 use data_encoding::BASE64;
 use ring::hmac;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
