@@ -1,6 +1,6 @@
 //! Device-to-cloud messages, for those who look at them as they come.
 //!
-//! Azure hands them out at the hub's Event Hubs endpoint, by AMQP. This hub keeps none; `GET /$twinflash/telemetry`, which
+//! Azure hands them out at the hub's Event Hubs endpoint, by AMQP. This hub keeps none; `GET /twinflash/telemetry`, which
 //! is its own, streams those that come from then on. A reader that is too slow loses messages, never the devices' time.
 
 use crate::{clock, sas::decode};

@@ -27,7 +27,7 @@ impl Reader {
         );
         write!(
             stream,
-            "GET /$twinflash/telemetry?api-version=2021-04-12{parameters} HTTP/1.1\r\n\
+            "GET /twinflash/telemetry?api-version=2021-04-12{parameters} HTTP/1.1\r\n\
              Host: localhost\r\nAuthorization: {token}\r\n\r\n"
         )
         .unwrap();
@@ -156,7 +156,7 @@ fn who_may_read_and_what() {
     );
     let policy = Some("registryReadWrite");
     let token = common::token("localhost", &key, common::unix() + 60, policy);
-    let path = "/$twinflash/telemetry";
+    let path = "/twinflash/telemetry";
     let other = fixture.with_token(Some(token));
     other.get(path).refused(401, "IotHubUnauthorized");
     let owner = fixture.owner();

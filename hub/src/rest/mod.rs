@@ -72,7 +72,7 @@ pub(crate) fn router(hub: Arc<Shared>) -> Router {
         .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
         .route("/statistics/devices", get(devices::statistics))
         .route("/statistics/service", get(devices::service_statistics))
-        .route("/$twinflash/telemetry", get(telemetry::read))
+        .route("/twinflash/telemetry", get(telemetry::read))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -133,7 +133,7 @@ fn demands(method: &Method, path: &str) -> (Option<Rights>, Option<Operation>) {
         ("twins", _, None) if reads => (Rights::SERVICE_CONNECT, Some(Operation::TwinRead)),
         ("twins", _, None) => (Rights::SERVICE_CONNECT, Some(Operation::TwinUpdate)),
         ("jobs", ..) => (Rights::SERVICE_CONNECT, Some(Operation::Job)),
-        ("twins" | "$twinflash", ..) => (Rights::SERVICE_CONNECT, None),
+        ("twins" | "twinflash", ..) => (Rights::SERVICE_CONNECT, None),
         // There is nothing.
         _ => return (None, None),
     };

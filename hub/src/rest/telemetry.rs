@@ -1,4 +1,4 @@
-//! Device-to-cloud messages as they come: `/$twinflash/telemetry`, which is this hub's own.
+//! Device-to-cloud messages as they come: `/twinflash/telemetry`, which is this hub's own.
 
 use super::{Hub, parameter};
 use crate::{
