@@ -12,11 +12,6 @@ use crate::{
     tls::Authority,
     x509::Authorities,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -33,14 +28,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a peer may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request's head may take, the pause before it included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long what is open may take to end when the hub stops.
-const STOP_TIMEOUT: Duration = Duration::from_millis(700);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A local IoT hub. It runs on threads of its own until it is stopped or dropped; every call may be made from any thread.
 pub struct Hub {
@@ -192,7 +185,7 @@ enum Serves {
 }
 
 /// A connection's place among those served at once; the hub's end waits for it.
-pub(crate) struct Slot {
+struct Slot {
     _permit: OwnedSemaphorePermit,
     _alive: mpsc::Sender<()>,
 }
@@ -270,7 +263,7 @@ async fn serve(
             match serves {
                 Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), &certificates, stream).await,
                 Serves::Https => {
-                    https(
+                    rest::serve(
                         hub,
                         stream,
                         Peer {
@@ -292,24 +285,6 @@ async fn serve(
         peer: peer.to_string(),
         reason: refused,
     });
-}
-
-async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
-    let stopped = hub.stopped();
-    let service = rest::router(hub.clone()).layer(axum::Extension(peer));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stopped => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(STOP_TIMEOUT, connection).await;
 }
 
 fn listen(

@@ -2,6 +2,7 @@
 
 mod body;
 mod configurations;
+mod connection;
 mod devices;
 mod jobs;
 mod query;
@@ -13,7 +14,6 @@ use crate::{
     error::{Code, Refusal},
     event::Event,
     sas::Rights,
-    server::Slot,
     state::{IfMatch, Shared},
     throttle::Operation,
 };
@@ -26,9 +26,10 @@ use axum::{
     routing::{get, post},
 };
 use body::{Body, LenientBody, MAX_BODY};
+pub(crate) use connection::serve;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 /// Whose request it is.
 #[derive(Clone)]
@@ -37,14 +38,14 @@ pub(crate) struct Peer {
     pub(crate) address: String,
     /// Its certificates of the TLS handshake, its own first: a device over WebSockets may have some.
     pub(crate) certificates: Arc<[CertificateDer<'static>]>,
-    /// Its place among the connections that are served at once.
-    pub(crate) slot: Arc<Slot>,
+    /// Its place among the connections that are served at once, to be given back at its end.
+    pub(crate) slot: Arc<dyn Any + Send + Sync>,
 }
 
 type Hub = State<Arc<Shared>>;
 
 /// All that is served.
-pub(crate) fn router(hub: Arc<Shared>) -> Router {
+fn router(hub: Arc<Shared>) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list))
         // The Node SDK asks with a slash.
