@@ -123,6 +123,28 @@ fn it_stops_within_a_second_whatever_is_open_and_frees_its_ports() {
 }
 
 #[test]
+fn a_query_that_takes_long_is_answered_when_it_stops() {
+    // With this many devices and conditions it takes far longer than the test.
+    let fixture = start_with(Options {
+        devices: (0..20_000).map(|n| format!("n{n}")).collect(),
+        ..Options::default()
+    });
+    let conditions = "CONTAINS(deviceId, 'x') OR ".repeat(300);
+    let query =
+        json!({"query": format!("SELECT COUNT() AS n FROM devices WHERE {conditions}false")});
+    let owner = fixture.owner();
+    let asked = std::thread::spawn(move || owner.call("POST", "/devices/query", Some(&query)));
+    std::thread::sleep(Duration::from_millis(300));
+    // Meanwhile others are served.
+    let begun = Instant::now();
+    assert_eq!(fixture.owner().get("/devices/d1").status, 200);
+    assert!(begun.elapsed() < Duration::from_millis(500));
+    assert!(!asked.is_finished());
+    fixture.hub.stop();
+    asked.join().unwrap().refused(503, "ServiceUnavailable");
+}
+
+#[test]
 fn it_can_be_started_and_stopped_inside_another_runtime() {
     let directory = tempfile::tempdir().unwrap();
     let start = async || {

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Refusal};
 use axum::{
-    body::Bytes,
+    body::{Bytes, HttpBody},
     extract::{FromRequest, Request},
     http::StatusCode,
 };
@@ -15,7 +15,7 @@ pub(super) const MAX_BODY: usize = 512 * 1024;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JSON body, whatever its content type says. An empty one is `null`.
+/// A JSON object, whatever the content type says.
 pub(super) struct Body(pub(super) Value);
 
 impl<S: Send + Sync> FromRequest<S> for Body {
@@ -23,12 +23,10 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         let bytes = read(request, state).await?;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(Value::Null));
+        match serde_json::from_slice(&bytes).map_err(|error| not_json(&error))? {
+            object @ Value::Object(_) => Ok(Self(object)),
+            _ => Err(Refusal::argument("The body should be a JSON object.")),
         }
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| not_json(&error))
     }
 }
 
@@ -68,14 +66,21 @@ fn not_json(error: &dyn std::fmt::Display) -> Refusal {
 
 /// Reads a body whole, within its limits of size and time.
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        Refusal::new(
+            Code::TOO_LARGE,
+            format!("The body is larger than {MAX_BODY} bytes."),
+        )
+    };
+    // Not waited for when it says so itself.
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
     timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
         .await
         .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
         .map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
-                Code::TOO_LARGE,
-                format!("The body is larger than {MAX_BODY} bytes."),
-            ),
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
             _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
         })
 }

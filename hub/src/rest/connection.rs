@@ -21,6 +21,8 @@ use tokio::{
 
 /// How long a request's head may take, the pause before it included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How much of a head that does not end is kept, in bytes; it may come out somewhat larger. Anybody may send one.
+const MAX_HEAD: usize = 16 * 1024;
 /// How long a peer may take to read some of what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,7 +37,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(
             TokioIo::new(Impatient {
                 stream,

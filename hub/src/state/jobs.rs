@@ -1,6 +1,6 @@
 //! Jobs and what they did with each device.
 
-use super::{Shared, State, internal};
+use super::{Shared, State, internal, query::Turn};
 use crate::{
     clock,
     error::{Code, Error, Refusal},
@@ -16,9 +16,6 @@ use std::{
     ops::{Bound, ControlFlow},
 };
 use tokio::sync::watch;
-
-/// How many results are looked at before others get at the state.
-const CHUNK: usize = 1000;
 
 /// A job, and what stops it.
 struct Running {
@@ -264,6 +261,7 @@ impl Shared {
     ) -> Option<String> {
         let state = self.lock();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = Turn::begin();
         let devices = state
             .jobs
             .devices
@@ -272,7 +270,7 @@ impl Shared {
             if visit(key, &device.shown()).is_break() {
                 return None;
             }
-            if index + 1 == CHUNK {
+            if turn.is_over(index) {
                 return Some(key.clone());
             }
         }

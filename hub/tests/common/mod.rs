@@ -36,13 +36,13 @@ pub fn start() -> Fixture {
     start_with(Options::default())
 }
 
-pub fn start_with(options: Options) -> Fixture {
+pub fn start_with(mut options: Options) -> Fixture {
     let events = Arc::new(Mutex::new(Vec::new()));
     let told = events.clone();
+    options.devices.extend(["d1".into(), "d2".into()]);
     let hub = Hub::start(Options {
         mqtt_port: 0,
         https_port: 0,
-        devices: vec!["d1".into(), "d2".into()],
         observer: Some(Arc::new(move |event| {
             told.lock().unwrap().push(event.clone())
         })),
