@@ -123,6 +123,12 @@ fn bodies_that_are_no_objects_change_nothing() {
             send(body).refused(400, "IotHubFormatError");
         }
     }
+    // However much comes, the answer is heard.
+    for size in [513 * 1024, 6_000_000] {
+        let path = "/twins/d1?api-version=2021-04-12";
+        let large = owner.raw("PATCH", path, Some(vec![b' '; size]), &[]);
+        large.refused(413, "MessageTooLarge");
+    }
     for body in ["null", "[1]", "{\"methodName\":[]}", &deep[0], &deep[1]] {
         let body = Some(body.as_bytes().to_vec());
         let path = "/twins/d1/methods?api-version=2021-04-12";

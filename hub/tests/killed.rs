@@ -307,6 +307,6 @@ fn a_twin_job_goes_on_and_patches_no_twin_twice() {
     }
     assert_eq!(counts(&owner).1, MANY);
     let text = "SELECT COUNT() AS n FROM devices WHERE properties.desired.v = 2 AND properties.desired.$version = 2";
-    let found = owner.call("POST", "/devices/query", Some(&json!({"query": text})));
+    let found = owner.query(text, &[]);
     assert_eq!(found.body, json!([{"n": MANY}]));
 }

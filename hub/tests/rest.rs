@@ -226,15 +226,7 @@ fn bad_identities_are_refused() {
 fn queries_find_devices_page_by_page() {
     let fixture = start();
     let owner = fixture.owner();
-    let query = |text: &str, headers: &[(&str, &str)]| {
-        let body = json!({"query": text}).to_string().into_bytes();
-        owner.raw(
-            "POST",
-            "/devices/query?api-version=2021-04-12",
-            Some(body),
-            headers,
-        )
-    };
+    let query = |text: &str, headers: &[(&str, &str)]| owner.query(text, headers);
     let all = "SELECT * FROM devices";
     let found = query(all, &[]);
     assert_eq!(found.body.as_array().unwrap().len(), 2);

@@ -168,6 +168,6 @@ fn a_job_comes_to_its_devices_one_after_the_other() {
         assert_eq!((&done[name], &done[other]), (&json!(8), &json!(0)));
     }
     let text = "SELECT * FROM devices.jobs WHERE devices.jobs.error.code = 'DeviceNotOnline'";
-    let found = owner.call("POST", "/devices/query", Some(&json!({"query": text})));
+    let found = owner.query(text, &[]);
     assert_eq!(found.body.as_array().unwrap().len(), 8);
 }

@@ -30,9 +30,7 @@ fn a_device_works_over_websockets() {
         .unwrap();
     device.subscribe_all();
     let text = "x".repeat(120_000);
-    let owner = fixture.owner();
-    let call = json!({"methodName": "m", "payload": text});
-    let answered = std::thread::spawn(move || owner.invoke("d1", &call));
+    let answered = fixture.invoke("d1", json!({"methodName": "m", "payload": text}));
     assert_eq!(
         device.answer(200, &format!("\"{text}\"")).payload.len(),
         text.len() + 2

@@ -2,6 +2,7 @@
 
 mod link;
 pub(crate) mod topic;
+mod will;
 
 use crate::{
     clock,
@@ -26,6 +27,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use topic::Published;
+use will::Will;
 
 /// How long a peer may take to say CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -109,43 +111,6 @@ struct Admitted {
     expires: Instant,
     silence: Duration,
     will: Option<Will>,
-}
-
-/// What is told of a device whose connection ends without DISCONNECT.
-struct Will {
-    topic: String,
-    body: Vec<u8>,
-    retain: bool,
-}
-
-impl Will {
-    fn of(connect: &v3_1_1::Connect) -> Option<Self> {
-        Some(Self {
-            topic: connect.will_topic()?.to_owned(),
-            body: connect.will_payload()?.to_vec(),
-            retain: connect.will_retain(),
-        })
-    }
-
-    /// A last will is a device-to-cloud message; to another topic it is none.
-    fn tell(&self, hub: &Shared, id: &str) {
-        let Some(Published::Telemetry { properties }) = Published::parse(id, &self.topic) else {
-            let topic = shortened(&self.topic);
-            log::warn!(target: "twinflash_hub", "the last will of {id} is not kept: it is to {topic:?}, not to devices/{id}/messages/events/");
-            return;
-        };
-        hub.telemetry.tell(&Message {
-            device: id,
-            properties,
-            retain: self.retain,
-            will: true,
-            body: &self.body,
-        });
-        hub.tell(&Event::Telemetry {
-            device: id.into(),
-            bytes: self.body.len(),
-        });
-    }
 }
 
 struct Refused {

@@ -2,16 +2,17 @@
 
 use crate::error::{Code, Refusal};
 use axum::{
-    body::{Bytes, HttpBody},
+    body::HttpBody,
     extract::{FromRequest, Request},
-    http::StatusCode,
 };
 use serde_json::Value;
-use std::time::Duration;
+use std::{future::poll_fn, pin::Pin, time::Duration};
 use tokio::time::timeout;
 
 /// The largest body: a direct method's 128 KB with room for its JSON escapes.
-pub(super) const MAX_BODY: usize = 512 * 1024;
+const MAX_BODY: usize = 512 * 1024;
+/// So much is read of a larger one, to no use: who is still sending does not hear that it is too large.
+const MAX_READ: usize = 8 * 1024 * 1024;
 /// How long a body may take to come.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -21,8 +22,8 @@ pub(super) struct Body(pub(super) Value);
 impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = read(request, state).await?;
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        let bytes = read(request).await?;
         match serde_json::from_slice(&bytes).map_err(|error| not_json(&error))? {
             object @ Value::Object(_) => Ok(Self(object)),
             _ => Err(Refusal::argument("The body should be a JSON object.")),
@@ -37,7 +38,7 @@ pub(super) struct LenientBody(pub(super) Value);
 impl<S: Send + Sync> FromRequest<S> for LenientBody {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
         const OPTIONS: jsonc_parser::ParseOptions = jsonc_parser::ParseOptions {
             allow_comments: true,
             allow_loose_object_property_names: true,
@@ -51,7 +52,7 @@ impl<S: Send + Sync> FromRequest<S> for LenientBody {
             allow_non_finite_numbers: false,
             allow_extended_string_escapes: false,
         };
-        let bytes = read(request, state).await?;
+        let bytes = read(request).await?;
         let text = std::str::from_utf8(&bytes).map_err(|error| not_json(&error))?;
         // Bounds the depth too.
         jsonc_parser::parse_to_serde_value(text, &OPTIONS)
@@ -65,22 +66,31 @@ fn not_json(error: &dyn std::fmt::Display) -> Refusal {
 }
 
 /// Reads a body whole, within its limits of size and time.
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
-    let too_large = || {
-        Refusal::new(
-            Code::TOO_LARGE,
-            format!("The body is larger than {MAX_BODY} bytes."),
-        )
+async fn read(request: Request) -> Result<Vec<u8>, Refusal> {
+    let mut body = request.into_body();
+    let (mut bytes, mut size) = (Vec::new(), 0);
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let read = async {
+        while size.max(declared) <= MAX_READ
+            && let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+        {
+            let data = frame?.into_data().unwrap_or_default();
+            size += data.len();
+            if size <= MAX_BODY {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok::<(), axum::Error>(())
     };
-    // Not waited for when it says so itself.
-    if request.body().size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_large());
-    }
-    timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
+    timeout(BODY_TIMEOUT, read)
         .await
         .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
-        .map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
-        })
+        .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come whole."))?;
+    if size.max(declared) > MAX_BODY {
+        return Err(Refusal::new(
+            Code::TOO_LARGE,
+            format!("The body is larger than {MAX_BODY} bytes."),
+        ));
+    }
+    Ok(bytes)
 }

@@ -19,13 +19,13 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    extract::{DefaultBodyLimit, FromRequestParts, Request, State},
+    extract::{FromRequestParts, Request, State},
     http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use body::{Body, LenientBody, MAX_BODY};
+use body::{Body, LenientBody};
 pub(crate) use connection::serve;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
@@ -76,7 +76,6 @@ fn router(hub: Arc<Shared>) -> Router {
         .route("/twinflash/telemetry", get(telemetry::read))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(hub.clone(), authenticate))
         .layer(middleware::from_fn_with_state(hub.clone(), observe));
     Router::new()

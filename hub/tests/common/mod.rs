@@ -15,13 +15,14 @@ use data_encoding::BASE64;
 use ring::hmac;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     path::Path,
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use twinflash_hub::{Event, Hub, Info, Options};
@@ -100,6 +101,12 @@ impl Fixture {
 
     pub fn owner(&self) -> Rest {
         Rest::owner(self.info())
+    }
+
+    /// Calls a direct method, to answer it meanwhile.
+    pub fn invoke(&self, device: &'static str, body: Value) -> JoinHandle<Response> {
+        let owner = self.owner();
+        std::thread::spawn(move || owner.invoke(device, &body))
     }
 
     pub fn with_token(&self, token: Option<String>) -> Rest {
@@ -327,6 +334,12 @@ impl Rest {
             headers: response.headers().clone(),
             body,
         })
+    }
+
+    pub fn query(&self, text: &str, headers: &[(&str, &str)]) -> Response {
+        let body = json!({"query": text}).to_string().into_bytes();
+        let path = with_version("/devices/query");
+        self.raw("POST", &path, Some(body), headers)
     }
 
     pub fn invoke(&self, device: &str, body: &Value) -> Response {
