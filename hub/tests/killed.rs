@@ -15,6 +15,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -150,9 +151,11 @@ fn reports() {
     }
 }
 
-/// Asks for one thing after another until the hub is gone; how many were answered.
-fn until_gone(mut ask: impl FnMut(u64) -> Option<()>) -> u64 {
-    (1..).take_while(|n| ask(*n).is_some()).count() as u64
+/// Asks for one thing after another until the hub is gone, and counts what is answered.
+fn until_gone(answered: &AtomicU64, mut ask: impl FnMut(u64) -> Option<()>) {
+    for _ in (1..).take_while(|n| ask(*n).is_some()) {
+        answered.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn granted(response: common::Response) -> Option<()> {
@@ -184,34 +187,40 @@ fn the_registry_twins_configurations_and_jobs() {
                 "queryCondition": "deviceId = 'd1'",
             })
         };
-        let answered = thread::scope(|scope| {
-            let threads = [
-                // Each device is made, and goes when the one after the next has come.
-                scope.spawn(|| {
-                    until_gone(|n| {
-                        put(&format!("/devices/{round}-{n}"), &json!({}))?;
-                        (n <= 2 || delete(&format!("/devices/{round}-{}", n - 2)).is_some())
-                            .then_some(())
-                    })
-                }),
-                scope.spawn(|| {
-                    until_gone(|n| patch("/twins/d2", &json!({"tags": {"n": n, "round": round}})))
-                }),
-                scope.spawn(|| {
-                    until_gone(|n| {
-                        put(&format!("/configurations/{round}-{n}"), &configuration(n))?;
-                        let last = format!("/configurations/{round}-{}", n - 1);
-                        (n == 1 || delete(&last).is_some()).then_some(())
-                    })
-                }),
-                scope.spawn(|| until_gone(|n| put(&format!("/jobs/v2/{round}-{n}"), &job(n)))),
-            ];
-            thread::sleep(Duration::from_millis(150 + round * 60));
+        let counts: [AtomicU64; 4] = Default::default();
+        let [devices, tags, configurations, jobs] = &counts;
+        thread::scope(|scope| {
+            // Each device is made, and goes when the one after the next has come.
+            scope.spawn(|| {
+                until_gone(devices, |n| {
+                    put(&format!("/devices/{round}-{n}"), &json!({}))?;
+                    (n <= 2 || delete(&format!("/devices/{round}-{}", n - 2)).is_some())
+                        .then_some(())
+                })
+            });
+            scope.spawn(|| {
+                until_gone(tags, |n| {
+                    patch("/twins/d2", &json!({"tags": {"n": n, "round": round}}))
+                })
+            });
+            scope.spawn(|| {
+                until_gone(configurations, |n| {
+                    put(&format!("/configurations/{round}-{n}"), &configuration(n))?;
+                    let last = format!("/configurations/{round}-{}", n - 1);
+                    (n == 1 || delete(&last).is_some()).then_some(())
+                })
+            });
+            scope.spawn(|| until_gone(jobs, |n| put(&format!("/jobs/v2/{round}-{n}"), &job(n))));
+            let end = Instant::now() + Duration::from_secs(20);
+            while counts.iter().any(|count| count.load(Ordering::Relaxed) < 3) {
+                assert!(Instant::now() < end, "{counts:?}");
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(50 + round * 60));
             process.kill();
-            threads.map(|thread| thread.join().unwrap())
         });
+        let answered = counts.map(AtomicU64::into_inner);
         let [devices, tags, configurations, jobs] = answered;
-        assert!(answered.iter().all(|count| *count > 1), "{answered:?}");
 
         let process = Process::start(directory.path());
         let owner = process.owner();

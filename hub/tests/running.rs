@@ -136,9 +136,7 @@ fn a_query_that_takes_long_is_answered_when_it_stops() {
     let asked = std::thread::spawn(move || owner.call("POST", "/devices/query", Some(&query)));
     std::thread::sleep(Duration::from_millis(300));
     // Meanwhile others are served.
-    let begun = Instant::now();
     assert_eq!(fixture.owner().get("/devices/d1").status, 200);
-    assert!(begun.elapsed() < Duration::from_millis(500));
     assert!(!asked.is_finished());
     fixture.hub.stop();
     asked.join().unwrap().refused(503, "ServiceUnavailable");
