@@ -28,12 +28,13 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::Runtime,
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a peer may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -197,6 +198,19 @@ pub(crate) struct Slot {
     _alive: mpsc::Sender<()>,
 }
 
+#[cfg(feature = "fuzzing")]
+impl Slot {
+    /// Of a connection that nobody else waits for.
+    pub(crate) fn single() -> Option<Self> {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().ok()?;
+        let (_alive, _) = mpsc::channel(1);
+        Some(Self {
+            _permit: permit,
+            _alive,
+        })
+    }
+}
+
 struct Port {
     hub: Arc<Shared>,
     tls: TlsAcceptor,
@@ -295,7 +309,11 @@ async fn serve(
     });
 }
 
-async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
+/// Serves one connection of a back end to its end.
+pub(crate) async fn https<S>(hub: Arc<Shared>, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let stopped = hub.stopped();
     let service = rest::router(hub.clone()).layer(axum::Extension(peer));
     let connection = http1::Builder::new()

@@ -72,7 +72,8 @@ pub(super) fn decode(mut file: impl Read) -> io::Result<Option<Copy>> {
     };
     // The format (at 0) says nothing yet: what a later version writes is checked and handed over.
     let (length, sequence) = (number(4, 4), number(8, 8));
-    if length > MAX_PAYLOAD as u64 {
+    // No save comes to the highest number; after it no copy could be newer.
+    if length > MAX_PAYLOAD as u64 || sequence == u64::MAX {
         return Ok(None);
     }
     let mut payload = Vec::new();
@@ -148,6 +149,12 @@ mod tests {
         let sum = checksum(&bytes[..CHECKED], b"new");
         bytes[CHECKED..HEADER].copy_from_slice(&sum);
         assert_eq!(read(&bytes).unwrap().payload, b"new");
+    }
+
+    #[test]
+    fn a_number_that_nothing_can_follow_is_damage() {
+        assert_eq!(read(&encode(u64::MAX, b"{}", false)), None);
+        assert!(read(&encode(u64::MAX - 1, b"{}", false)).is_some());
     }
 
     #[test]
