@@ -98,6 +98,6 @@ fn sequence_and_payload(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
         .finalize();
     let sound = head.starts_with(MAGIC) && bytes[32..64] == *sum && length <= 1 << 20;
     let sequence = u64::from_le_bytes(head[16..24].try_into().ok()?);
-    // After the highest number no copy could be newer.
-    (sound && sequence < u64::MAX).then(|| (sequence, payload.to_vec()))
+    // No save ever has a higher one.
+    (sound && sequence <= u64::MAX / 2).then(|| (sequence, payload.to_vec()))
 }

@@ -4,6 +4,7 @@
 //! through `targets/`, and `tests/seeds.rs` calls it with the seeds and simple mutations of them.
 #![forbid(unsafe_code)]
 
+mod agent_config;
 mod boot_files;
 mod connection;
 mod contract;
@@ -14,17 +15,6 @@ mod hub;
 mod journal;
 mod memory;
 mod values;
-
-/// The agent's configuration, of a crate that is a program only.
-#[allow(dead_code, missing_docs, unreachable_pub, clippy::all)]
-#[path = "../../cli/src"]
-mod agent {
-    pub(crate) mod config;
-    pub(crate) mod error;
-    pub(crate) mod secret;
-}
-use agent::{error, secret};
-mod agent_config;
 
 /// A target: its name, its function, and how much memory a case may take whatever its input, in KiB.
 pub struct Target {

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -16,6 +17,10 @@ Builds and tests all of twinflash.
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask soak [--minutes N] [--seed N]
+                              what only chance and time find, for so long (10 minutes): the engine's
+                              blows, the simulated world, a killed process, hub and agents through
+                              update after update, the fuzz targets; figures at the end
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +30,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["soak", ref options @ ..] => soak::run(options),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true
