@@ -17,10 +17,11 @@ Builds and tests all of twinflash.
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
-cargo xtask soak [--minutes N] [--seed N]
+cargo xtask soak [--minutes N] [--seed N] [--only WORD]
                               what only chance and time find, for so long (10 minutes): the engine's
                               blows, the simulated world, a killed process, hub and agents through
-                              update after update, the fuzz targets; figures at the end
+                              update after update, the fuzz targets; figures at the end. --only runs
+                              the parts with this word in their names
 ";
 
 fn main() -> ExitCode {

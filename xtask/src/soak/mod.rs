@@ -48,7 +48,7 @@ const fn part(
 }
 
 const PARTS: &[Part] = &[
-    part("engine, each blow and pair of blows", 1, parts::engine),
+    part("engine, each blow and pair of blows", 2, parts::engine),
     part("simulated world, faults at random", 4, parts::world),
     part("a process killed during updates", 4, parts::kills),
     part("hub and agents, a long life", 6, whole::run),
@@ -70,24 +70,31 @@ pub(crate) fn run(arguments: &[&str]) -> bool {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut seed = now.map_or(1, |now| now.as_secs());
     let mut minutes = 10;
+    let mut only = "";
     for pair in arguments.chunks(2) {
         let value = pair.get(1).and_then(|value| value.parse::<u64>().ok());
         match (pair, value) {
+            (["--only", word], _) => only = word,
             (["--minutes", _], Some(value @ 1..)) => minutes = value,
             (["--seed", _], Some(value)) => seed = value,
             _ => {
-                eprintln!("soak: {pair:?} is no option with a number");
+                eprintln!("soak: {pair:?} is no option with its value");
                 return false;
             }
         }
     }
-    soak(Duration::from_secs(minutes.saturating_mul(60)), seed).unwrap_or_else(|error| {
+    let parts: Vec<&Part> = PARTS
+        .iter()
+        .filter(|part| part.name.contains(only))
+        .collect();
+    let time = Duration::from_secs(minutes.saturating_mul(60));
+    soak(&parts, time, seed).unwrap_or_else(|error| {
         eprintln!("soak: {error}");
         false
     })
 }
 
-fn soak(time: Duration, seed: u64) -> Result<bool, Error> {
+fn soak(parts: &[&Part], time: Duration, seed: u64) -> Result<bool, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .ok_or("no workspace")?;
@@ -108,8 +115,8 @@ fn soak(time: Duration, seed: u64) -> Result<bool, Error> {
     println!("soak: {} minutes, seed {seed}", time.as_secs() / 60);
     let mut rows = Vec::new();
     let mut left = time;
-    let mut shares: u32 = PARTS.iter().map(|part| part.share).sum();
-    for part in PARTS {
+    let mut shares: u32 = parts.iter().map(|part| part.share).sum();
+    for part in parts {
         if soak.stopped() {
             break;
         }
@@ -156,6 +163,8 @@ fn row(name: &str, outcome: &Outcome) -> String {
 /// A command that has ended.
 struct Done {
     good: bool,
+    /// By itself.
+    ended: bool,
     output: String,
     log: PathBuf,
 }
@@ -180,8 +189,18 @@ impl Soak {
         command
     }
 
-    /// Runs a command to its end, or until the soak is stopped. What it says goes to a log.
+    /// Runs a command to its end. What it says goes to a log.
     fn execute(&self, name: &str, command: &mut Command) -> Result<Done, Error> {
+        self.execute_within(Duration::MAX, name, command)
+    }
+
+    /// Runs a command to its end, or until its time is over or the soak is stopped.
+    fn execute_within(
+        &self,
+        time: Duration,
+        name: &str,
+        command: &mut Command,
+    ) -> Result<Done, Error> {
         let log = self.directory.join(format!("{name}.log"));
         let file = File::create(&log)?;
         let child = command
@@ -190,16 +209,18 @@ impl Soak {
             .stderr(file)
             .spawn()?;
         let mut child = Ending(child);
+        let slot = Slot::begin(time);
         let status = loop {
             match child.0.try_wait()? {
                 Some(status) => break Some(status),
-                None if self.stopped() => break None,
+                None if self.stopped() || slot.left().is_zero() => break None,
                 None => thread::sleep(Duration::from_millis(20)),
             }
         };
         Ok(Done {
             // What was stopped did not fail.
             good: status.is_none_or(|status| status.success()) || self.stopped(),
+            ended: status.is_some(),
             output: String::from_utf8_lossy(&fs::read(&log)?).into_owned(),
             log,
         })

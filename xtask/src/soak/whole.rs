@@ -9,6 +9,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader},
     net::{Shutdown, TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -106,7 +107,7 @@ pub(super) fn run(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
         .tempdir_in(&soak.directory)?;
     let directory = directory.path().to_path_buf();
 
-    let mut hub = Command::new(&program);
+    let mut hub = command(&program);
     hub.args([
         "hub", "--json", "--device", "steady", "--device", "killed", "--state",
     ])
@@ -220,6 +221,13 @@ pub(super) fn run(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
     })
 }
 
+/// The program, out of reach of the terminal's Ctrl-C: it ends when its handle goes.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.process_group(0).stdin(Stdio::null());
+    command
+}
+
 /// An image that does not compress, another one for each number.
 fn image(number: u64) -> Vec<u8> {
     let mut random = Random(number);
@@ -328,9 +336,9 @@ fn live(
         ),
     )?;
     let start = || -> Result<Ending, Error> {
-        let mut command = Command::new(&world.program);
+        let mut command = command(&world.program);
         command.args(["device", "--json", "--config"]).arg(&config);
-        command.stdin(Stdio::null()).env_remove("TWINFLASH_DEVICE");
+        command.env_remove("TWINFLASH_DEVICE");
         let log = log(&world.directory, name)?;
         Ok(Ending(
             command.stdout(log.try_clone()?).stderr(log).spawn()?,
@@ -349,7 +357,7 @@ fn live(
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut ask = Command::new(&world.program);
+            let mut ask = command(&world.program);
             ask.args(["update", name, &format!("{}/{number}", world.firmware)])
                 .args(["--check", check, "--json", "--ca", ca])
                 .env("TWINFLASH_SERVICE", &world.service);
