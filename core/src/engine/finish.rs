@@ -219,7 +219,7 @@ impl Engine {
             return self.is_rolled_back();
         }
         // Before the restart: one that does not bring the old image is not repeated for ever.
-        self.change(|update| update.rollbacks += 1);
+        self.change(|update| update.rollbacks = update.rollbacks.saturating_add(1));
         self.save();
         self.restart_soon();
     }
