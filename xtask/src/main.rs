@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod c;
+mod header;
 mod soak;
 mod test;
 
@@ -15,6 +17,7 @@ const USAGE: &str = "\
 Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
+cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask soak [--minutes N] [--seed N] [--only WORD]
@@ -32,6 +35,8 @@ fn main() -> ExitCode {
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["soak", ref options @ ..] => soak::run(options),
+        ["header"] => report(header::run(&test::root(), false)),
+        ["header", "--check"] => report(header::run(&test::root(), true)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true
@@ -46,4 +51,11 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn report(result: Result<(), String>) -> bool {
+    if let Err(error) = &result {
+        eprintln!("{error}");
+    }
+    result.is_ok()
 }
