@@ -14,9 +14,12 @@ pub(crate) fn connection_string(data: &[u8]) {
     match text.parse::<ConnectionString>() {
         Ok(device) => {
             let shown = device.to_string();
-            let again: ConnectionString = shown.replace("***", &key).parse().expect(&shown);
+            let again: ConnectionString = with_key(&shown, &key).parse().expect(&shown);
             assert_eq!(again, device);
-            assert!(!format!("{device:?}{shown}").contains(SECRET) || SECRET != key);
+            // A key that stands in a name as well cannot be hidden.
+            let is_shown = format!("{device:?}{shown}").contains(SECRET);
+            let only_there = key == SECRET && text.matches(SECRET).count() == 1;
+            assert!(!(is_shown && only_there), "{shown}");
             let resource = format!("{}/devices/{}", device.hub(), device.device_id());
             is_taken(&device.token(77), &key, &resource, None);
         }
@@ -25,12 +28,8 @@ pub(crate) fn connection_string(data: &[u8]) {
     match text.parse::<ServiceConnectionString>() {
         Ok(service) => {
             let shown = service.to_string();
-            // A policy's name may be anything but a separator.
-            if !service.policy().contains("***") {
-                let again: ServiceConnectionString =
-                    shown.replace("***", &key).parse().expect(&shown);
-                assert_eq!(again, service);
-            }
+            let again: ServiceConnectionString = with_key(&shown, &key).parse().expect(&shown);
+            assert_eq!(again, service);
             is_taken(
                 &service.token(77),
                 &key,
@@ -40,6 +39,12 @@ pub(crate) fn connection_string(data: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().contains(SECRET), "{error}"),
     }
+}
+
+/// What is shown, with the key in its place again. Names may hold asterisks, too, but no separator.
+fn with_key(shown: &str, key: &str) -> String {
+    const HIDDEN: &str = ";SharedAccessKey=***";
+    shown.replace(HIDDEN, &format!(";SharedAccessKey={key}"))
 }
 
 /// The key in a connection string.

@@ -148,9 +148,7 @@ fn ask(bench: &Bench, bytes: &[u8], ends: bool) -> Vec<Response> {
         let head = str::from_utf8(head)
             .expect("a head is text")
             .to_ascii_lowercase();
-        let status = head
-            .strip_prefix("http/1.1 ")
-            .and_then(|rest| rest.get(..3));
+        let status = head.strip_prefix("http/1.").and_then(|rest| rest.get(2..5));
         let status: u16 = status.and_then(|status| status.parse().ok()).expect(&head);
         if status == 101 {
             // From here on it is a WebSocket.
@@ -162,7 +160,7 @@ fn ask(bench: &Bench, bytes: &[u8], ends: bool) -> Vec<Response> {
         let length = length.map_or(0, |length| length.parse().expect("a length"));
         // The answer to HEAD tells a length, and has no body.
         let (body, after) = match body.split_at_checked(length) {
-            Some((_, after)) if !after.is_empty() && !after.starts_with(b"HTTP/1.1") => {
+            Some((_, after)) if !after.is_empty() && !after.starts_with(b"HTTP/1.") => {
                 (&b""[..], body)
             }
             Some(parts) => parts,
