@@ -102,10 +102,10 @@ pub(super) fn run(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
         return Err("the command does not build".into());
     }
     let program = soak.target.join("debug/twinflash");
-    let directory = tempfile::Builder::new()
+    let mut kept = tempfile::Builder::new()
         .prefix("whole-")
         .tempdir_in(&soak.directory)?;
-    let directory = directory.path().to_path_buf();
+    let directory = kept.path().to_path_buf();
 
     let mut hub = command(&program);
     hub.args([
@@ -212,13 +212,15 @@ pub(super) fn run(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
         Ok(_) if agent_size.has_grown() => Some("the agent grows".into()),
         Ok(_) => None,
     };
-    Ok(match wrong {
-        None => Outcome::Good(figures),
-        Some(wrong) => Outcome::Failed(format!(
-            "{wrong}; {figures}; again: cargo xtask soak --seed {}",
-            soak.seed
-        )),
-    })
+    let Some(wrong) = wrong else {
+        return Ok(Outcome::Good(figures));
+    };
+    // With what each process said.
+    kept.disable_cleanup(true);
+    let (kept, seed) = (kept.path().display(), soak.seed);
+    Ok(Outcome::Failed(format!(
+        "{wrong}; {figures}; logs in {kept}; again: cargo xtask soak --only hub --seed {seed}"
+    )))
 }
 
 /// The program, out of reach of the terminal's Ctrl-C: it ends when its handle goes.
