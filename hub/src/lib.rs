@@ -44,6 +44,9 @@ mod clock;
 mod configurations;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod jobs;
 mod methods;

@@ -8,6 +8,7 @@
 mod bench;
 mod c;
 mod header;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -19,6 +20,11 @@ cargo xtask test [--quick]    run every check and test; --quick leaves the slow 
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask soak [--minutes N] [--seed N] [--only WORD]
+                              what only chance and time find, for so long (10 minutes): the engine's
+                              blows, the simulated world, a killed process, hub and agents through
+                              update after update, the fuzz targets; figures at the end. --only runs
+                              the parts with this word in their names
 ";
 
 fn main() -> ExitCode {
@@ -28,6 +34,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["soak", ref options @ ..] => soak::run(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["help" | "--help" | "-h"] => {

@@ -9,6 +9,10 @@ use alloc::{format, string::String, vec::Vec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+/// The longest version, in bytes. It is reported, and a twin that holds a text of more than 4 KB is
+/// refused by the hub: then no back end would ever read how the update ended.
+const LONGEST_VERSION: usize = 1024;
+
 /// A reason for which a request is not run. A contract lists those it looks at, in its order; what
 /// makes a request impossible is refused after them in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -154,6 +158,14 @@ impl Contract {
             )),
         }
         match member(names.version.as_deref()).map(|(name, value)| text(name, value)) {
+            Some(Ok(version)) if version.len() > LONGEST_VERSION => note(refuse(
+                Code::InvalidRequest,
+                format!(
+                    "{} has {} bytes; a version has at most {LONGEST_VERSION}",
+                    names.version.as_deref().unwrap_or("the version"),
+                    version.len()
+                ),
+            )),
             Some(Ok(version)) => request.version = Some(version),
             Some(Err(failure)) => note(failure),
             None if self.file.asked.needs.contains(&Needed::Version) => note(refuse(

@@ -135,7 +135,7 @@ impl Engine {
         if fetched > 0 {
             self.transfer.failure = None;
         }
-        self.change(|update| update.spent.bytes += fetched);
+        self.change(|update| update.spent.bytes = update.spent.bytes.saturating_add(fetched));
         self.transfer.received = bytes;
         self.event(Event::Progress {
             bytes,
@@ -216,7 +216,7 @@ impl Engine {
             }
             Retry::Resume(pause) => pause,
         };
-        self.change(|update| update.spent.attempts += 1);
+        self.change(|update| update.spent.attempts = update.spent.attempts.saturating_add(1));
         if let Some(failure) = self.budget_spent(&failure) {
             return self.failed(failure);
         }
@@ -343,7 +343,7 @@ impl Engine {
         let now = self.wall_time(self.now);
         let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {
-            update.apply_attempts += 1;
+            update.apply_attempts = update.apply_attempts.saturating_add(1);
             // For the guard, should nothing be saved any more once the image is active.
             update.starts_allowed = allowed;
             update.times.applying = update.times.applying.or(now);

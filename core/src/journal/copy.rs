@@ -35,6 +35,14 @@ pub(super) struct Copy {
     pub(super) payload: Vec<u8>,
 }
 
+impl Copy {
+    /// By the sequence numbers, whose last is followed by the first: whatever number is found, what is
+    /// saved next is newer.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        self.sequence.wrapping_sub(other.sequence).cast_signed() > 0
+    }
+}
+
 /// The bytes of a copy: header and payload, and zeros up to the end of its room if `whole`.
 ///
 /// `payload` is no longer than [`MAX_PAYLOAD`].
@@ -148,6 +156,19 @@ mod tests {
         let sum = checksum(&bytes[..CHECKED], b"new");
         bytes[CHECKED..HEADER].copy_from_slice(&sum);
         assert_eq!(read(&bytes).unwrap().payload, b"new");
+    }
+
+    #[test]
+    fn every_number_has_a_next_one() {
+        let copy = |sequence| Copy {
+            sequence,
+            payload: Vec::new(),
+        };
+        for number in [0, 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX] {
+            let (this, next) = (copy(number), copy(number.wrapping_add(1)));
+            assert!(next.is_newer_than(&this) && !this.is_newer_than(&next));
+            assert!(!this.is_newer_than(&this));
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Journal {
             let message = format!("a record of {bytes} bytes is more than {max}");
             return Err(failed(io::Error::other(message)));
         }
-        let sequence = self.sequence.saturating_add(1);
+        let sequence = self.sequence.wrapping_add(1);
         match open_copy(&path).map_err(failed)? {
             Some(file) => overwrite(file, sequence, payload),
             None => {
@@ -130,7 +130,7 @@ impl Journal {
             // A sector that cannot be read is damage like any other.
             match copy::decode(file).unwrap_or_default() {
                 None => damaged.push(path),
-                Some(copy) if found.as_ref().is_some_and(|f| f.sequence >= copy.sequence) => {}
+                Some(copy) if found.as_ref().is_some_and(|f| !copy.is_newer_than(f)) => {}
                 Some(copy) => {
                     self.sequence = copy.sequence;
                     self.next = 1 - index;
