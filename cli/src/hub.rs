@@ -13,7 +13,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
 };
-use twinflash_hub::{Event, Info, Limits, Options};
+use twinflash_hub::{Event, Info, Limits, Observer, Options};
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -43,6 +43,13 @@ pub(crate) struct Hub {
     /// Take no more in a time than one unit of Azure's S1 does
     #[arg(long)]
     throttle: bool,
+    /// Serve so many connections at once and no more [default: 20000, or as many as the system lets
+    /// this process have open files]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Print no line for what happens
+    #[arg(long)]
+    quiet: bool,
     /// The hub's name in connection strings
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     host_name: String,
@@ -90,9 +97,12 @@ impl Hub {
             https_port: self.https_port,
             devices,
             state: self.state,
-            observer: Some(Arc::new(move |event| {
-                let _ = tell.send(News::Hub(Box::new(without_queries(event))));
-            })),
+            max_connections: self.max_connections,
+            observer: (!self.quiet).then(|| -> Observer {
+                Arc::new(move |event| {
+                    let _ = tell.send(News::Hub(Box::new(without_queries(event))));
+                })
+            }),
             ..Options::default()
         })?;
         show_ready(screen, hub.info());

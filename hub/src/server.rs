@@ -3,7 +3,7 @@
 use crate::{
     error::{Code, Error},
     event::DisconnectReason,
-    jobs, mqtt,
+    files, jobs, mqtt,
     options::{Info, Options},
     rest::{self, Peer},
     state::{IfMatch, Shared},
@@ -39,6 +39,15 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, the pause before it included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// As many connections as a hub serves that is not told how many.
+const MANY: usize = 20_000;
+/// Open files that are no connections: ports, the store, the runtime's own.
+const OTHER_FILES: u64 = 64;
+/// The most connections that are kept for the HTTPS port.
+const MAX_KEPT: usize = 64;
+/// How many connections may wait to be accepted: a fleet comes all at once.
+#[cfg(unix)]
+const BACKLOG: i32 = 1024;
 /// How long what is open may take to end when the hub stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
@@ -59,6 +68,7 @@ impl Hub {
     /// A port is in use, the state directory cannot be used, or a name is none.
     pub fn start(options: Options) -> Result<Self, Error> {
         check_host_name(&options.host_name)?;
+        let limit = Limit::find(options.max_connections)?;
         // First of all what another process may hold.
         let (store, authority) = match &options.state {
             Some(directory) => (Store::open(directory)?, Authority::kept(directory)?),
@@ -99,7 +109,8 @@ impl Hub {
             .build()
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
-        let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(limit.connections));
+        let limit = Arc::new(limit);
         for (listener, serves, tls) in [
             (mqtt, Serves::Mqtt, asking),
             (https, Serves::Https, tls.clone()),
@@ -108,7 +119,8 @@ impl Hub {
                 hub: shared.clone(),
                 tls: TlsAcceptor::from(tls),
                 serves,
-                slots: Arc::new(Semaphore::new(max_connections)),
+                slots: slots.clone(),
+                limit: limit.clone(),
                 alive: alive.clone(),
             };
             runtime.spawn(port.accept(listener));
@@ -202,10 +214,63 @@ struct Port {
     tls: TlsAcceptor,
     serves: Serves,
     slots: Arc<Semaphore>,
+    limit: Arc<Limit>,
     alive: mpsc::Sender<()>,
 }
 
+/// How many connections are served at once, and by what.
+struct Limit {
+    connections: usize,
+    /// The limit of open files that it follows from.
+    files: Option<u64>,
+}
+
+impl Limit {
+    fn find(asked: Option<usize>) -> Result<Self, Error> {
+        let connections = asked.unwrap_or(MANY).clamp(1, Semaphore::MAX_PERMITS);
+        match (files::allow_open_files(connections as u64 + OTHER_FILES), asked) {
+            (Ok(_), _) => Ok(Self { connections, files: None }),
+            (Err(few), Some(_)) => Err(Error::OpenFiles(few)),
+            (Err(few), None) => Ok(Self {
+                connections: usize::try_from(few.allowed.saturating_sub(OTHER_FILES)).map_or(MANY, |most| most.max(1)),
+                files: Some(few.allowed),
+            }),
+        }
+    }
+
+    /// How many of them only the HTTPS port gets.
+    fn kept(&self) -> usize {
+        (self.connections / 16).min(MAX_KEPT)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the hub serves {} connections, ", self.connections)?;
+        match self.files {
+            None => f.write_str("as many as it was started for: start it for more (--max-connections N)"),
+            Some(files) => write!(
+                f,
+                "as many as its limit of {files} open files lets it: raise that before it is started (ulimit -n {})",
+                MANY as u64 + OTHER_FILES
+            ),
+        }
+    }
+}
+
 impl Port {
+    /// A place for one more connection, if there is one.
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let kept = match self.serves {
+            Serves::Mqtt => self.limit.kept(),
+            Serves::Https => 0,
+        };
+        if self.slots.available_permits() <= kept {
+            return None;
+        }
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
     async fn accept(self, listener: TcpListener) {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
@@ -216,15 +281,10 @@ impl Port {
         };
         let mut stopped = std::pin::pin!(self.hub.stopped());
         loop {
-            let next = async {
-                let permit = self.slots.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                next = next => next,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = &mut stopped => return,
             };
-            let Ok(permit) = permit else { return };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -233,6 +293,15 @@ impl Port {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
+            };
+            let Some(permit) = self.permit() else {
+                drop(stream);
+                self.hub.tell(&crate::Event::ConnectionRefused {
+                    device: None,
+                    peer: peer.to_string(),
+                    reason: self.limit.to_string(),
+                });
+                continue;
             };
             let slot = Slot {
                 _permit: permit,
@@ -341,6 +410,9 @@ fn listen(
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
+    // The standard library's backlog is 128.
+    #[cfg(unix)]
+    let _ = rustix::net::listen(&listener, BACKLOG);
     Ok(listener)
 }
 

@@ -149,7 +149,7 @@ fn it_can_be_started_and_stopped_inside_another_runtime() {
 #[test]
 fn connections_beyond_the_limit_wait() {
     let fixture = start_with(Options {
-        max_connections: 2,
+        max_connections: Some(2),
         ..Options::default()
     });
     let first = fixture.device("d1");
