@@ -86,7 +86,9 @@ impl fmt::Display for Error {
                 "{}: no certificate authority to trust: {reason}",
                 path.display()
             ),
-            Self::OpenFiles(few) => write!(f, "{few}; or serve fewer connections (--max-connections N)"),
+            Self::OpenFiles(few) => {
+                write!(f, "{few}; or serve fewer connections (--max-connections N)")
+            }
             Self::Certificate(reason) => write!(f, "cannot make the hub's certificate: {reason}"),
             Self::Name(reason) | Self::System(reason) => f.write_str(reason),
         }

@@ -12,6 +12,11 @@ use crate::{
     tls::Authority,
     x509::Authorities,
 };
+use axum::{
+    extract::State,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -228,11 +233,18 @@ struct Limit {
 impl Limit {
     fn find(asked: Option<usize>) -> Result<Self, Error> {
         let connections = asked.unwrap_or(MANY).clamp(1, Semaphore::MAX_PERMITS);
-        match (files::allow_open_files(connections as u64 + OTHER_FILES), asked) {
-            (Ok(_), _) => Ok(Self { connections, files: None }),
+        match (
+            files::allow_open_files(connections as u64 + OTHER_FILES),
+            asked,
+        ) {
+            (Ok(_), _) => Ok(Self {
+                connections,
+                files: None,
+            }),
             (Err(few), Some(_)) => Err(Error::OpenFiles(few)),
             (Err(few), None) => Ok(Self {
-                connections: usize::try_from(few.allowed.saturating_sub(OTHER_FILES)).map_or(MANY, |most| most.max(1)),
+                connections: usize::try_from(few.allowed.saturating_sub(OTHER_FILES))
+                    .map_or(MANY, |most| most.max(1)),
                 files: Some(few.allowed),
             }),
         }
@@ -248,7 +260,9 @@ impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the hub serves {} connections, ", self.connections)?;
         match self.files {
-            None => f.write_str("as many as it was started for: start it for more (--max-connections N)"),
+            None => f.write_str(
+                "as many as it was started for: start it for more (--max-connections N)",
+            ),
             Some(files) => write!(
                 f,
                 "as many as its limit of {files} open files lets it: raise that before it is started (ulimit -n {})",
@@ -366,7 +380,9 @@ async fn serve(
 
 async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
     let stopped = hub.stopped();
-    let service = rest::router(hub.clone()).layer(axum::Extension(peer));
+    let service = rest::router(hub.clone())
+        .layer(axum::middleware::from_fn_with_state(hub, durable))
+        .layer(axum::Extension(peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -380,6 +396,19 @@ async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(STOP_TIMEOUT, connection).await;
+}
+
+/// No answer leaves before what it speaks of is durable.
+async fn durable(
+    State(hub): State<Arc<Shared>>,
+    request: axum::extract::Request,
+    next: Next,
+) -> Response {
+    let answer = next.run(request).await;
+    match hub.durable().await {
+        Ok(()) => answer,
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 fn listen(

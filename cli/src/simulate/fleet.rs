@@ -140,9 +140,14 @@ pub(super) async fn run(
 ) -> std::result::Result<Result, Error> {
     let (tell, mut news) = unbounded_channel();
     let told = tell.clone();
-    let images = Images::start(plan.fetch, &plan.downloader, plan.downloads, move |arrived| {
-        let _ = told.send(News::Arrived(arrived));
-    })
+    let images = Images::start(
+        plan.fetch,
+        &plan.downloader,
+        plan.downloads,
+        move |arrived| {
+            let _ = told.send(News::Arrived(arrived));
+        },
+    )
     .map_err(|error| Error::new(format_args!("cannot start a thread: {error}")))?;
     let total = plan.connections.len();
     let share = |count: usize| count * plan.fail / 100;
@@ -222,7 +227,8 @@ impl Fleet<'_> {
     /// Starts the devices whose turn it is; when the next one's comes, if time is all it waits for.
     fn start_due(&mut self, step: Duration) -> std::result::Result<Option<Instant>, Error> {
         while self.started < self.devices.len() && self.started < self.tried + CONNECTING {
-            let at = self.begun + step.saturating_mul(u32::try_from(self.started).unwrap_or(u32::MAX));
+            let at =
+                self.begun + step.saturating_mul(u32::try_from(self.started).unwrap_or(u32::MAX));
             if at > Instant::now() {
                 return Ok(Some(at));
             }
@@ -245,8 +251,8 @@ impl Fleet<'_> {
         let handler = move |event| {
             let _ = tell.send(News::Line(index, start, event));
         };
-        let (client, line) = Client::connect_with(options, Arc::clone(&self.tls), handler)
-            .map_err(Error::new)?;
+        let (client, line) =
+            Client::connect_with(options, Arc::clone(&self.tls), handler).map_err(Error::new)?;
         device.client = Some(client);
         self.lines.spawn(line);
         self.fulfil(index, wishes);
@@ -258,7 +264,8 @@ impl Fleet<'_> {
             News::Line(index, start, event) => {
                 let device = self.devices.get(index);
                 // What comes after it went into its reboot is of the past.
-                if device.is_some_and(|device| device.client.is_some() && device.starts() == start) {
+                if device.is_some_and(|device| device.client.is_some() && device.starts() == start)
+                {
                     self.line(index, event);
                 }
             }
@@ -326,7 +333,10 @@ impl Fleet<'_> {
         if !std::mem::replace(&mut device.tried, true) {
             self.tried += 1;
         }
-        match (std::mem::replace(&mut device.connected, connected), connected) {
+        match (
+            std::mem::replace(&mut device.connected, connected),
+            connected,
+        ) {
             (false, true) => self.counts.connected += 1,
             (true, false) => self.counts.connected -= 1,
             _ => {}
@@ -350,9 +360,14 @@ impl Fleet<'_> {
         let count = self.troubles.entry(kind).or_default();
         *count += 1;
         if *count == 1 {
-            let id = self.devices.get(index).map(|device| device.connection.device_id());
+            let id = self
+                .devices
+                .get(index)
+                .map(|device| device.connection.device_id());
             let id = id.unwrap_or_default();
-            self.screen.note(&format!("device \"{id}\": {reason} (trying again; said of the first device only)"));
+            self.screen.note(&format!(
+                "device \"{id}\": {reason} (trying again; said of the first device only)"
+            ));
         }
     }
 
@@ -396,7 +411,9 @@ impl Fleet<'_> {
     /// Does what is due.
     fn ring(&mut self) -> std::result::Result<(), Error> {
         let begun = self.begun.elapsed();
-        while let Some((_, index, timer)) = self.timers.first().copied().filter(|(at, ..)| *at <= begun) {
+        while let Some((_, index, timer)) =
+            self.timers.first().copied().filter(|(at, ..)| *at <= begun)
+        {
             self.timers.pop_first();
             if timer == Timer::Boot {
                 self.boot(index)?;

@@ -91,20 +91,23 @@ impl Images {
                 let tasks = receiver.lock().unwrap_or_else(PoisonError::into_inner);
                 tasks.recv().ok()
             };
-            thread::Builder::new().name("images".into()).spawn(move || {
-                while let Some(task) = next() {
-                    let mut sink = Sink::default();
-                    let image = task.image;
-                    let ended = downloader.fetch(&task.job, &mut sink, image, &stop, &mut |_| {});
-                    tell(Arrived {
-                        origin: task.origin,
-                        fetched: Fetched {
-                            ended,
-                            damaged: sink.damaged.finish(),
-                        },
-                    });
-                }
-            })?;
+            thread::Builder::new()
+                .name("images".into())
+                .spawn(move || {
+                    while let Some(task) = next() {
+                        let mut sink = Sink::default();
+                        let image = task.image;
+                        let ended =
+                            downloader.fetch(&task.job, &mut sink, image, &stop, &mut |_| {});
+                        tell(Arrived {
+                            origin: task.origin,
+                            fetched: Fetched {
+                                ended,
+                                damaged: sink.damaged.finish(),
+                            },
+                        });
+                    }
+                })?;
         }
         Ok(Self {
             fetch,

@@ -160,14 +160,15 @@ impl Simulate {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
         let total = self.devices as usize;
         let contract = config::contract(&self.contract, Path::new(""))?;
-        let files = u64::from(self.devices)
-            + FILES_OF_A_DOWNLOAD * u64::from(self.downloads)
-            + OTHER_FILES;
+        let files =
+            u64::from(self.devices) + FILES_OF_A_DOWNLOAD * u64::from(self.downloads) + OTHER_FILES;
         twinflash_hub::allow_open_files(files)
             .map_err(|few| Error::new(format_args!("{few}; or simulate fewer devices")))?;
         let roots = common.roots()?;
         let tags = self.tags.as_deref();
-        let tags = tags.map(|tags| object_argument(tags, "--tags")).transpose()?;
+        let tags = tags
+            .map(|tags| object_argument(tags, "--tags"))
+            .transpose()?;
         let http = self.http()?;
         let downloader = Downloader::new(http)?;
 

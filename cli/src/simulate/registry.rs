@@ -66,8 +66,7 @@ impl Registration<'_> {
             Err(refused) => return Err(refused.into()),
         };
         if let Some(tags) = &self.tags {
-            self.service
-                .patch_twin(id, json!({ "tags": tags }), None)?;
+            self.service.patch_twin(id, json!({ "tags": tags }), None)?;
         }
         Ok(Registered {
             connection: connection_string(self.service, &device, self.mqtt_port).parse()?,

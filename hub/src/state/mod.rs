@@ -1,5 +1,5 @@
-//! All that a running hub knows, behind one lock. What must last is in the [`Store`] before it is in here, and in here
-//! before anybody is told.
+//! All that a running hub knows, behind one lock. What must last is handed to the [`Store`] before it is in here; nobody is
+//! answered before it is durable there: [`Shared::durable`] stands before every answer.
 
 mod access;
 mod configurations;
@@ -16,7 +16,7 @@ use crate::{
     jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
-    store::{self, Device, Policies, Store},
+    store::{self, Device, Durable, Policies, Store},
     throttle::Throttle,
     twin::Twin,
     x509::Authorities,
@@ -57,6 +57,7 @@ pub(crate) struct Shared {
     authorities: Authorities,
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
+    durable: Durable,
     pub(crate) calls: Calls,
     /// As many permits as devices that jobs may be busy with.
     pub(crate) busy_with_jobs: Arc<Semaphore>,
@@ -70,7 +71,7 @@ impl Shared {
     pub(crate) fn new(
         host_name: String,
         observer: Option<Observer>,
-        store: Store,
+        mut store: Store,
         authorities: Authorities,
         throttle: Throttle,
     ) -> Result<Self, Error> {
@@ -111,10 +112,12 @@ impl Shared {
                 Ok((id, Arc::new(configuration)))
             })
             .collect::<Result<_, Error>>()?;
+        let jobs = Jobs::load(&store)?;
+        let durable = store.write_behind()?;
         let mut state = State {
             entries,
             configurations,
-            jobs: Jobs::load(&store)?,
+            jobs,
             store,
             next_connection: 1,
         };
@@ -126,6 +129,7 @@ impl Shared {
             authorities,
             throttle,
             state: Mutex::new(state),
+            durable,
             calls: Calls::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
@@ -144,6 +148,11 @@ impl Shared {
         async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
+    }
+
+    /// Waits until all that is known is durable, if it is kept: to be called before anybody is answered.
+    pub(crate) async fn durable(&self) -> Result<(), Refusal> {
+        self.durable.now().await.map_err(internal)
     }
 
     /// Tells the observer.
