@@ -11,9 +11,18 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
 };
 use twinflash_hub::{Event, Info, Limits, Observer, Options};
+
+/// What happened and is not shown yet: as much as is remembered where nobody reads as fast as it comes.
+const BEHIND: usize = 100_000;
+/// So many devices are shown with their connection strings to people at the start.
+const SHOWN: usize = 10;
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -74,7 +83,9 @@ enum News {
 
 impl Hub {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let (tell, news) = mpsc::channel();
+        let (tell, news) = mpsc::sync_channel(BEHIND);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&lost);
         let stop = tell.clone();
         signals::on_stop(move |_| {
             let _ = stop.send(News::Stop);
@@ -100,7 +111,10 @@ impl Hub {
             max_connections: self.max_connections,
             observer: (!self.quiet).then(|| -> Observer {
                 Arc::new(move |event| {
-                    let _ = tell.send(News::Hub(Box::new(without_queries(event))));
+                    let news = News::Hub(Box::new(without_queries(event)));
+                    if let Err(mpsc::TrySendError::Full(_)) = tell.try_send(news) {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
                 })
             }),
             ..Options::default()
@@ -108,7 +122,13 @@ impl Hub {
         show_ready(screen, hub.info());
         for news in news {
             match news {
-                News::Hub(event) => show(screen, &event),
+                News::Hub(event) => {
+                    show(screen, &event);
+                    let lost = lost.swap(0, Ordering::Relaxed);
+                    if lost > 0 {
+                        screen.note(&format!("{lost} lines are left out: they come faster than they are read (--quiet: none at all)"));
+                    }
+                }
                 News::Stop => break,
             }
         }
@@ -145,8 +165,12 @@ fn show_ready(screen: &Screen, info: &Info) {
         "back end (TWINFLASH_SERVICE)",
         &info.service_connection_string,
     );
-    for (id, connection) in &info.devices {
+    for (id, connection) in info.devices.iter().take(SHOWN) {
         block(&format!("device {id} (TWINFLASH_DEVICE)"), connection);
+    }
+    if let Some(more @ 1..) = info.devices.len().checked_sub(SHOWN) {
+        let how = "twinflash devices show --keys ID";
+        block(&format!("{more} more devices"), how);
     }
     screen.text("", Tone::Normal);
 }
