@@ -177,7 +177,8 @@ fn devices_reboot_into_what_a_method_asks_for_and_are_removed_at_the_end() {
     assert_eq!((done.status, done.err.as_str()), (Some(0), ""), "{done:?}");
     // It was away for its reboot.
     assert!(
-        done.out.contains(r#""connected":2,"phases":{"rebooting":1}"#),
+        done.out
+            .contains(r#""connected":2,"phases":{"rebooting":1}"#),
         "{done:?}"
     );
     let ended = end(&done);

@@ -16,6 +16,8 @@ Builds and tests all of twinflash.
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench scale [--devices N,N,…] [--state memory|disk]
+                              a hub and a simulated fleet: devices a second, memory, queries
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true
