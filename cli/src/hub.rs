@@ -117,7 +117,6 @@ impl Hub {
                     }
                 })
             }),
-            ..Options::default()
         })?;
         show_ready(screen, hub.info());
         for news in news {
