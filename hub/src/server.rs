@@ -106,6 +106,9 @@ impl Hub {
             }
         }
 
+        // What the hub is known by is durable before it is told.
+        shared.write_behind()?;
+
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("twinflash-hub")

@@ -16,7 +16,7 @@ Builds and tests all of twinflash.
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
-cargo xtask bench scale [--devices N,N,…] [--state memory|disk]
+cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
                               a hub and a simulated fleet: devices a second, memory, queries
 ";
 

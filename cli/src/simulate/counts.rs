@@ -14,7 +14,7 @@ pub(super) struct Counts {
     /// Updates under way, by phase.
     #[serde(serialize_with = "by_name")]
     phases: BTreeMap<Phase, usize>,
-    /// Devices whose last update succeeded…
+    /// Devices whose last update succeeded, as the hub knows…
     pub(super) completed: usize,
     /// …and those where it did not: failed, rolled back or cancelled.
     pub(super) failed: usize,

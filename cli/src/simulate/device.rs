@@ -33,6 +33,8 @@ pub(super) struct Device {
     /// What it gets of images is damaged.
     pub(super) fails: bool,
     pub(super) phase: Option<Phase>,
+    /// An update has ended, and the hub does not know yet.
+    pub(super) ended: Option<Outcome>,
     pub(super) outcome: Option<Outcome>,
     methods: Vec<(u64, MethodRequest)>,
     /// Numbers methods and downloads.
@@ -87,6 +89,7 @@ impl Device {
             wake: None,
             fails,
             phase: None,
+            ended: None,
             outcome: None,
             methods: Vec::new(),
             next: 0,
@@ -268,9 +271,9 @@ impl Device {
         self.engine.wake_at()
     }
 
-    /// An update has ended, and the hub knows.
-    pub(super) fn has_finished(&self) -> bool {
-        self.outcome.is_some() && self.connected && self.engine.is_reported()
+    /// The hub knows all there is to know.
+    pub(super) fn is_reported(&self) -> bool {
+        self.connected && self.engine.is_reported()
     }
 }
 

@@ -387,6 +387,7 @@ impl Fleet<'_> {
                 }
             }
         }
+        self.settle(index);
         self.set_timer(index, Duration::ZERO);
     }
 
@@ -451,44 +452,59 @@ impl Fleet<'_> {
         let Some(device) = self.devices.get_mut(index) else {
             return;
         };
-        let (phase, outcome) = match event {
-            Event::Phase(phase) => (Some(phase), None),
-            Event::Ended(outcome) => (None, Some(outcome)),
-            _ => return,
-        };
-        self.first_update.get_or_insert_with(Instant::now);
-        self.counts.moved(device.phase, phase);
-        self.counts.ended(device.outcome.as_ref(), outcome.as_ref());
-        device.phase = phase;
-        if let Some(outcome) = &outcome {
-            self.last_update = Some(Instant::now());
-            if !outcome.is_success() {
-                let id = device.connection.device_id();
-                let failure = outcome.failure();
-                let failed = Failed {
-                    device: id,
-                    outcome: outcome.as_str(),
-                    code: failure.map_or("", |failure| failure.code.as_str()),
-                    message: failure.map_or("", |failure| &failure.message),
-                };
-                self.named += 1;
-                if self.screen.is_json() || self.named <= SHOWN {
-                    let more = match self.named {
-                        SHOWN => " (further ones are counted only)",
-                        _ => "",
-                    };
-                    let text = || format!("{id}: {outcome}{more}");
-                    self.screen.event(&failed, "failed", Tone::Bad, text);
-                }
+        match event {
+            Event::Phase(phase) => {
+                self.first_update.get_or_insert_with(Instant::now);
+                self.counts.moved(device.phase.replace(phase), Some(phase));
+                self.counts.ended(device.outcome.take().as_ref(), None);
+                device.ended = None;
             }
+            Event::Ended(outcome) => {
+                self.first_update.get_or_insert_with(Instant::now);
+                device.ended = Some(outcome);
+            }
+            _ => {}
         }
-        device.outcome = outcome;
     }
 
-    /// Whether each device has finished an update, and the hub knows.
+    /// Counts an update as ended, once the hub knows.
+    fn settle(&mut self, index: usize) {
+        let device = self.devices.get_mut(index);
+        let Some(device) = device.filter(|device| device.is_reported()) else {
+            return;
+        };
+        let Some(outcome) = device.ended.take() else {
+            return;
+        };
+        self.last_update = Some(Instant::now());
+        self.counts.moved(device.phase.take(), None);
+        self.counts.ended(device.outcome.as_ref(), Some(&outcome));
+        let outcome = device.outcome.insert(outcome);
+        if outcome.is_success() {
+            return;
+        }
+        let id = device.connection.device_id();
+        let failure = outcome.failure();
+        let failed = Failed {
+            device: id,
+            outcome: outcome.as_str(),
+            code: failure.map_or("", |failure| failure.code.as_str()),
+            message: failure.map_or("", |failure| &failure.message),
+        };
+        self.named += 1;
+        if self.screen.is_json() || self.named <= SHOWN {
+            let more = match self.named {
+                SHOWN => " (further ones are counted only)",
+                _ => "",
+            };
+            let text = || format!("{id}: {outcome}{more}");
+            self.screen.event(&failed, "failed", Tone::Bad, text);
+        }
+    }
+
+    /// Whether each device has finished an update.
     fn have_finished(&self) -> bool {
         self.counts.completed + self.counts.failed == self.devices.len()
-            && self.devices.iter().all(Device::has_finished)
     }
 
     fn show(&self, shown: &mut (Counts, Instant)) {

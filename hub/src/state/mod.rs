@@ -28,7 +28,7 @@ use jobs::Jobs;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -57,7 +57,8 @@ pub(crate) struct Shared {
     authorities: Authorities,
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
-    durable: Durable,
+    /// Not there as long as each change is durable at once.
+    durable: OnceLock<Durable>,
     pub(crate) calls: Calls,
     /// As many permits as devices that jobs may be busy with.
     pub(crate) busy_with_jobs: Arc<Semaphore>,
@@ -71,7 +72,7 @@ impl Shared {
     pub(crate) fn new(
         host_name: String,
         observer: Option<Observer>,
-        mut store: Store,
+        store: Store,
         authorities: Authorities,
         throttle: Throttle,
     ) -> Result<Self, Error> {
@@ -113,7 +114,6 @@ impl Shared {
             })
             .collect::<Result<_, Error>>()?;
         let jobs = Jobs::load(&store)?;
-        let durable = store.write_behind()?;
         let mut state = State {
             entries,
             configurations,
@@ -129,7 +129,7 @@ impl Shared {
             authorities,
             throttle,
             state: Mutex::new(state),
-            durable,
+            durable: OnceLock::new(),
             calls: Calls::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
@@ -152,7 +152,17 @@ impl Shared {
 
     /// Waits until all that is known is durable, if it is kept: to be called before anybody is answered.
     pub(crate) async fn durable(&self) -> Result<(), Refusal> {
-        self.durable.now().await.map_err(internal)
+        match self.durable.get() {
+            Some(durable) => durable.now().await.map_err(internal),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on changes are durable when [`Shared::durable`] says so, no longer at once.
+    pub(crate) fn write_behind(&self) -> Result<(), Error> {
+        let durable = self.lock().store.write_behind()?;
+        let _ = self.durable.set(durable);
+        Ok(())
     }
 
     /// Tells the observer.

@@ -27,6 +27,7 @@ const BUDGET: (u64, u64) = (1536, 10_000);
 pub(crate) fn scale(arguments: &[&str]) -> bool {
     let mut sizes = vec![1_000, 3_000, 10_000];
     let mut state = false;
+    let mut program = None;
     for pair in arguments.chunks(2) {
         let numbers = |list: &str| list.split(',').map(|n| n.parse().ok()).collect();
         match *pair {
@@ -36,10 +37,11 @@ pub(crate) fn scale(arguments: &[&str]) -> bool {
             },
             ["--state", "disk"] => state = true,
             ["--state", "memory"] => state = false,
+            ["--program", path] => program = Some(path),
             _ => return wrong(pair),
         }
     }
-    match measure(&sizes, state) {
+    match measure(&sizes, state, program) {
         Ok(good) => good,
         Err(error) => {
             eprintln!("bench scale: {error}");
@@ -49,18 +51,17 @@ pub(crate) fn scale(arguments: &[&str]) -> bool {
 }
 
 fn wrong(pair: &[&str]) -> bool {
-    eprintln!("bench scale: {pair:?} is none of --devices N,N,… and --state memory|disk");
+    eprintln!(
+        "bench scale: {pair:?} is none of --devices N,N,…, --state memory|disk and --program FILE"
+    );
     false
 }
 
-fn measure(sizes: &[u64], state: bool) -> Result<bool, Error> {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "-p", "twinflash-cli"])
-        .status()?;
-    if !built.success() {
-        return Err("the command does not build".into());
-    }
-    let program = fs::canonicalize("target/release/twinflash")?;
+fn measure(sizes: &[u64], state: bool, program: Option<&str>) -> Result<bool, Error> {
+    let program = match program {
+        Some(program) => fs::canonicalize(program)?,
+        None => build()?,
+    };
     // On the disk the build is on: a directory in memory would have nothing to sync.
     let directory = tempfile::Builder::new()
         .prefix("scale-")
@@ -86,6 +87,16 @@ fn measure(sizes: &[u64], state: bool) -> Result<bool, Error> {
         good &= world.run()?;
     }
     Ok(good)
+}
+
+fn build() -> Result<PathBuf, Error> {
+    let built = Command::new(env!("CARGO"))
+        .args(["build", "--release", "-p", "twinflash-cli"])
+        .status()?;
+    if !built.success() {
+        return Err("the command does not build".into());
+    }
+    Ok(fs::canonicalize("target/release/twinflash")?)
 }
 
 struct World<'a> {
@@ -173,6 +184,12 @@ impl World<'_> {
                 && shown["systemMetrics"]["results"]["targetedCount"] == devices
                 && shown["systemMetrics"]["results"]["appliedCount"] == devices;
             if right || begun.elapsed() > Duration::from_secs(10) {
+                if !right {
+                    println!(
+                        "metrics: {} {}",
+                        shown["systemMetrics"]["results"], shown["metrics"]["results"]
+                    );
+                }
                 break (right, took);
             }
         };
@@ -229,9 +246,10 @@ impl World<'_> {
 
 /// Runs a command to its end: its lines.
 fn ask(command: &mut Command) -> Result<Vec<Value>, Error> {
-    let output = command.stderr(Stdio::inherit()).output()?;
+    let output = command.output()?;
     if !output.status.success() {
-        return Err(format!("failed: {command:?}").into());
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {said}").into());
     }
     let lines = output.stdout.split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());
