@@ -297,6 +297,16 @@ fn what_was_acknowledged_survives_sigkill() {
     for round in 0..5 {
         let (mut process, ready) = Process::start(directory.path());
         let info = info(&ready);
+        let key = field(
+            ready["serviceConnectionString"].as_str().unwrap(),
+            "SharedAccessKey",
+        );
+        let owner = token("localhost", &key, unix() + 60, Some("iothubowner"));
+        let owner = common::Rest::new(&info, Some(owner));
+        for made in 0..round {
+            let found = owner.get(&format!("/devices/r{made}"));
+            assert_eq!(found.status, 200, "device r{made} in round {round}");
+        }
         let key = field(&info.devices["d1"], "SharedAccessKey");
         let mut device = common::Device::open(&info);
         device.write(&common::connect_bytes(
@@ -330,7 +340,14 @@ fn what_was_acknowledged_survives_sigkill() {
             "$iothub/twin/PATCH/properties/reported/?$rid=r",
             json!({"n": version + 1}).to_string().as_bytes(),
         );
+        let id = format!("r{round}");
+        let made = owner.call(
+            "PUT",
+            &format!("/devices/{id}"),
+            Some(&json!({"deviceId": id})),
+        );
         process.0.kill().unwrap();
+        assert_eq!(made.status, 200, "{}", made.body);
     }
 }
 
@@ -338,6 +355,7 @@ fn info(ready: &Value) -> twinflash_hub::Info {
     // Only what connecting needs is read.
     let mut fixture = start().info().clone();
     fixture.mqtt_port = u16::try_from(ready["mqttPort"].as_u64().unwrap()).unwrap();
+    fixture.https_port = u16::try_from(ready["httpsPort"].as_u64().unwrap()).unwrap();
     fixture.ca_pem = ready["caPem"].as_str().unwrap().into();
     fixture.devices = serde_json::from_value(ready["devices"].clone()).unwrap();
     fixture

@@ -235,7 +235,7 @@ impl Response {
 }
 
 impl Rest {
-    fn new(info: &Info, token: Option<String>) -> Self {
+    pub fn new(info: &Info, token: Option<String>) -> Self {
         let roots = CertificateDer::pem_slice_iter(info.ca_pem.as_bytes())
             .map(|certificate| ureq::tls::Certificate::from_der(&certificate.unwrap()).to_owned())
             .collect::<Vec<_>>();
