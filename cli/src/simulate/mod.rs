@@ -9,11 +9,9 @@ mod registry;
 use crate::{
     Common,
     cloud::object_argument,
-    config,
     devices::Port,
     error::Error,
     screen::{Screen, Tone},
-    secret,
     service::Service,
     signals,
 };
@@ -34,6 +32,7 @@ use std::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use twinflash::{
+    config::{connection_string, contract},
     contract::Contract,
     download::{Downloader, HttpOptions},
     iothub::ConnectionString,
@@ -159,7 +158,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Simulate {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
         let total = self.devices as usize;
-        let contract = config::contract(&self.contract, Path::new(""))?;
+        let contract = contract(&self.contract, Path::new(""))?;
         let files =
             u64::from(self.devices) + FILES_OF_A_DOWNLOAD * u64::from(self.downloads) + OTHER_FILES;
         twinflash_hub::allow_open_files(files)
@@ -191,7 +190,7 @@ impl Simulate {
                 "which hub? Give its service connection string (--service, or TWINFLASH_SERVICE in the environment), or the devices' own (--connections FILE)",
             ));
         };
-        let service = secret::resolve(service, Path::new(""))?;
+        let service = connection_string(service, Path::new(""))?;
         let service = Service::new(service.parse()?, &roots, false)?;
         let registration = Registration {
             service: &service,
