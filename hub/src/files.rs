@@ -1,6 +1,15 @@
 //! How many files a process may have open: each connection is one.
 
+use crate::error::Error;
 use std::fmt;
+use tokio::sync::Semaphore;
+
+/// As many connections as a hub serves that is not told how many.
+const MANY: usize = 20_000;
+/// Open files that are no connections: ports, the store, the runtime's own.
+const OTHER_FILES: u64 = 64;
+/// The most connections that are kept for the HTTPS port.
+const MAX_KEPT: usize = 64;
 
 /// Makes sure that this process may have `needed` files open at once: raises its limit (`RLIMIT_NOFILE`, `ulimit -n`) as
 /// far as that takes and the hard limit lets it. The limit is the whole process's. Returns what it is then.
@@ -54,3 +63,50 @@ impl fmt::Display for TooFewFiles {
 }
 
 impl std::error::Error for TooFewFiles {}
+
+/// How many connections are served at once, and by what.
+pub(crate) struct Limit {
+    pub(crate) connections: usize,
+    /// The limit of open files that it follows from.
+    files: Option<u64>,
+}
+
+impl Limit {
+    /// As many as are asked for; unasked, as many as the process may have.
+    pub(crate) fn find(asked: Option<usize>) -> Result<Self, Error> {
+        let connections = asked.unwrap_or(MANY).clamp(1, Semaphore::MAX_PERMITS);
+        match (allow_open_files(connections as u64 + OTHER_FILES), asked) {
+            (Ok(_), _) => Ok(Self {
+                connections,
+                files: None,
+            }),
+            (Err(few), Some(_)) => Err(Error::OpenFiles(few)),
+            (Err(few), None) => Ok(Self {
+                connections: usize::try_from(few.allowed.saturating_sub(OTHER_FILES))
+                    .map_or(MANY, |most| most.max(1)),
+                files: Some(few.allowed),
+            }),
+        }
+    }
+
+    /// How many of them only the HTTPS port gets.
+    pub(crate) fn kept(&self) -> usize {
+        (self.connections / 16).min(MAX_KEPT)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the hub serves {} connections, ", self.connections)?;
+        match self.files {
+            None => f.write_str(
+                "as many as it was started for: start it for more (--max-connections N)",
+            ),
+            Some(files) => write!(
+                f,
+                "as many as its limit of {files} open files lets it: raise that before it is started (ulimit -n {})",
+                MANY as u64 + OTHER_FILES
+            ),
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use crate::{
     error::{Code, Error},
     event::DisconnectReason,
-    files, jobs, mqtt,
+    files::Limit,
+    jobs, mqtt,
     options::{Info, Options},
     rest::{self, Peer},
     state::{IfMatch, Shared},
@@ -44,12 +45,6 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, the pause before it included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
-/// As many connections as a hub serves that is not told how many.
-const MANY: usize = 20_000;
-/// Open files that are no connections: ports, the store, the runtime's own.
-const OTHER_FILES: u64 = 64;
-/// The most connections that are kept for the HTTPS port.
-const MAX_KEPT: usize = 64;
 /// How many connections may wait to be accepted: a fleet comes all at once.
 #[cfg(unix)]
 const BACKLOG: i32 = 1024;
@@ -224,55 +219,6 @@ struct Port {
     slots: Arc<Semaphore>,
     limit: Arc<Limit>,
     alive: mpsc::Sender<()>,
-}
-
-/// How many connections are served at once, and by what.
-struct Limit {
-    connections: usize,
-    /// The limit of open files that it follows from.
-    files: Option<u64>,
-}
-
-impl Limit {
-    fn find(asked: Option<usize>) -> Result<Self, Error> {
-        let connections = asked.unwrap_or(MANY).clamp(1, Semaphore::MAX_PERMITS);
-        match (
-            files::allow_open_files(connections as u64 + OTHER_FILES),
-            asked,
-        ) {
-            (Ok(_), _) => Ok(Self {
-                connections,
-                files: None,
-            }),
-            (Err(few), Some(_)) => Err(Error::OpenFiles(few)),
-            (Err(few), None) => Ok(Self {
-                connections: usize::try_from(few.allowed.saturating_sub(OTHER_FILES))
-                    .map_or(MANY, |most| most.max(1)),
-                files: Some(few.allowed),
-            }),
-        }
-    }
-
-    /// How many of them only the HTTPS port gets.
-    fn kept(&self) -> usize {
-        (self.connections / 16).min(MAX_KEPT)
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the hub serves {} connections, ", self.connections)?;
-        match self.files {
-            None => f.write_str(
-                "as many as it was started for: start it for more (--max-connections N)",
-            ),
-            Some(files) => write!(
-                f,
-                "as many as its limit of {files} open files lets it: raise that before it is started (ulimit -n {})",
-                MANY as u64 + OTHER_FILES
-            ),
-        }
-    }
 }
 
 impl Port {
