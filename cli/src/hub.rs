@@ -14,15 +14,16 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
-        mpsc,
+        mpsc::{self, TrySendError},
     },
 };
 use twinflash_hub::{Event, Info, Limits, Observer, Options};
 
-/// What happened and is not shown yet: as much as is remembered where nobody reads as fast as it comes.
-const BEHIND: usize = 100_000;
 /// So many devices are shown with their connection strings to people at the start.
 const SHOWN: usize = 10;
+
+/// How many events may wait to be shown: standard output may be a pipe that nobody empties.
+const MAX_WAITING: usize = 8192;
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -83,13 +84,13 @@ enum News {
 
 impl Hub {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let (tell, news) = mpsc::sync_channel(BEHIND);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&lost);
+        let (tell, news) = mpsc::sync_channel(MAX_WAITING);
         let stop = tell.clone();
         signals::on_stop(move |_| {
             let _ = stop.send(News::Stop);
         })?;
+        let not_shown = Arc::new(AtomicU64::new(0));
+        let missed = not_shown.clone();
         let mut devices = self.devices;
         if devices.is_empty() && self.x509_device.is_empty() && self.state.is_none() {
             devices.push("device1".into());
@@ -112,8 +113,8 @@ impl Hub {
             observer: (!self.quiet).then(|| -> Observer {
                 Arc::new(move |event| {
                     let news = News::Hub(Box::new(without_queries(event)));
-                    if let Err(mpsc::TrySendError::Full(_)) = tell.try_send(news) {
-                        counter.fetch_add(1, Ordering::Relaxed);
+                    if let Err(TrySendError::Full(_)) = tell.try_send(news) {
+                        missed.fetch_add(1, Ordering::Relaxed);
                     }
                 })
             }),
@@ -121,14 +122,14 @@ impl Hub {
         show_ready(screen, hub.info());
         for news in news {
             match news {
-                News::Hub(event) => {
-                    show(screen, &event);
-                    let lost = lost.swap(0, Ordering::Relaxed);
-                    if lost > 0 {
-                        screen.note(&format!("{lost} lines are left out: they come faster than they are read (--quiet: none at all)"));
-                    }
-                }
+                News::Hub(event) => show(screen, &event),
                 News::Stop => break,
+            }
+            let count = not_shown.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                screen.note(&format!(
+                    "{count} events are not shown: they came faster than they could be (--quiet shows none)"
+                ));
             }
         }
         hub.stop();

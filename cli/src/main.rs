@@ -34,6 +34,7 @@ mod service;
 mod signals;
 mod simulate;
 mod table;
+mod telemetry;
 mod twin;
 mod update;
 

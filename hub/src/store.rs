@@ -185,7 +185,7 @@ impl Store {
         let Self::Disk(disk) = self else {
             return Ok(());
         };
-        disk.change(table, keys.map(|key| (key.to_owned(), None)))
+        disk.change(keys.map(|key| ((table, key.to_owned()), None)))
     }
 
     /// Keeps a row.
@@ -204,14 +204,34 @@ impl Store {
         table: Table,
         rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
     ) -> Result<(), String> {
+        self.write(|| Ok([(table, written(rows)?)]))
+    }
+
+    /// Keeps devices, and rows of another table, all or none.
+    pub(crate) fn put_devices_and<'r>(
+        &self,
+        devices: impl Iterator<Item = &'r Device>,
+        table: Table,
+        rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+    ) -> Result<(), String> {
+        let devices = devices.map(|device| (device.identity.device_id.as_str(), device));
+        self.write(|| Ok([(DEVICES, written(devices)?), (table, written(rows)?)]))
+    }
+
+    /// Writes what `tables` gives, all or none.
+    fn write<'r, const N: usize>(
+        &self,
+        tables: impl FnOnce() -> Result<[(Table, Rows<'r>); N], serde_json::Error>,
+    ) -> Result<(), String> {
         let Self::Disk(disk) = self else {
             return Ok(());
         };
-        let rows: Vec<_> = rows
-            .map(|(key, value)| Ok((key.to_owned(), Some(serde_json::to_vec(value)?))))
-            .collect::<Result<_, serde_json::Error>>()
-            .map_err(|error| error.to_string())?;
-        disk.change(table, rows.into_iter())
+        let tables = tables().map_err(|error| error.to_string())?;
+        let rows = tables.into_iter().flat_map(|(table, rows)| {
+            rows.into_iter()
+                .map(move |(key, bytes)| ((table, key.to_owned()), Some(bytes)))
+        });
+        disk.change(rows)
     }
 
     /// From now on changes are written on a thread of the store's own, many in one go: they are durable when
@@ -226,6 +246,16 @@ impl Store {
 
 fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
     TableDefinition::new(table)
+}
+
+/// Rows as they are written.
+type Rows<'r> = Vec<(&'r str, Vec<u8>)>;
+
+fn written<'r>(
+    rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+) -> Result<Rows<'r>, serde_json::Error> {
+    rows.map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
+        .collect()
 }
 
 fn unreadable(error: &dyn Display) -> Error {

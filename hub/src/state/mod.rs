@@ -17,6 +17,7 @@ use crate::{
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{self, Device, Durable, Policies, Store},
+    telemetry::Telemetry,
     throttle::Throttle,
     twin::Twin,
     x509::Authorities,
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     /// Not there as long as each change is durable at once.
     durable: OnceLock<Durable>,
     pub(crate) calls: Calls,
+    pub(crate) telemetry: Telemetry,
     /// As many permits as devices that jobs may be busy with.
     pub(crate) busy_with_jobs: Arc<Semaphore>,
     /// Rings when a device became able to take direct methods.
@@ -131,6 +133,7 @@ impl Shared {
             state: Mutex::new(state),
             durable: OnceLock::new(),
             calls: Calls::default(),
+            telemetry: Telemetry::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -163,6 +166,15 @@ impl Shared {
         let durable = self.lock().store.write_behind()?;
         let _ = self.durable.set(durable);
         Ok(())
+    }
+
+    /// Lets others go on between two parts of what takes long, and ends it when the hub stops.
+    pub(crate) async fn give_way(&self) -> Result<(), Refusal> {
+        tokio::task::yield_now().await;
+        match *self.stopping.borrow() {
+            true => Err(Refusal::stopping()),
+            false => Ok(()),
+        }
     }
 
     /// Tells the observer.
@@ -291,13 +303,9 @@ impl Shared {
         if_match: &IfMatch,
     ) -> Result<Value, Refusal> {
         let mut state = self.lock();
-        let entry = state.entry(id)?;
-        if_match.check(&entry.device.twin.etag())?;
-        let mut device = entry.device.clone();
-        let told = device.twin.update(body, replace)?;
-        let configured = state.configure(&mut device);
+        if_match.check(&state.entry(id)?.device.twin.etag())?;
+        let (device, told) = state.updated(id, body, replace)?;
         let entry = state.save(device)?;
-        let told: Vec<Value> = told.into_iter().chain(configured).collect();
         told.iter().for_each(|patch| entry.send_desired(patch));
         let shown = entry.shown_twin();
         drop(state);
@@ -361,6 +369,19 @@ impl State {
         self.entries
             .get_mut(id)
             .ok_or_else(|| Refusal::no_device(id))
+    }
+
+    /// A device as a back end's PATCH or PUT makes it, to be saved, and the patches it is to be told.
+    fn updated(
+        &self,
+        id: &str,
+        body: &Value,
+        replace: bool,
+    ) -> Result<(Device, Vec<Value>), Refusal> {
+        let mut device = self.entry(id)?.device.clone();
+        let told = device.twin.update(body, replace)?;
+        let configured = self.configure(&mut device);
+        Ok((device, told.into_iter().chain(configured).collect()))
     }
 
     /// Keeps a changed or new device, in the store first.

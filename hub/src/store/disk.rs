@@ -18,7 +18,7 @@ use tokio::sync::watch;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is to be in a table; `None` is to be gone.
-type Changes = BTreeMap<(&'static str, String), Option<Vec<u8>>>;
+type Changes = BTreeMap<(Table, String), Option<Vec<u8>>>;
 
 pub(crate) struct Disk {
     shared: Arc<Shared>,
@@ -71,12 +71,14 @@ impl Disk {
     /// Changes rows, all or none.
     pub(super) fn change(
         &self,
-        table: Table,
-        rows: impl Iterator<Item = (String, Option<Vec<u8>>)>,
+        rows: impl Iterator<Item = ((Table, String), Option<Vec<u8>>)>,
     ) -> Result<(), String> {
-        let rows = rows.map(|(key, value)| ((table, key), value));
         if self.writer.is_none() {
-            return commit(&self.shared.database, &rows.collect());
+            let rows: Changes = rows.collect();
+            return match rows.is_empty() {
+                true => Ok(()),
+                false => commit(&self.shared.database, &rows),
+            };
         }
         let mut waiting = self.shared.lock();
         let before = waiting.count;
