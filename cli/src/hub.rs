@@ -17,7 +17,10 @@ use std::{
         mpsc::{self, TrySendError},
     },
 };
-use twinflash_hub::{Event, Info, Limits, Options};
+use twinflash_hub::{Event, Info, Limits, Observer, Options};
+
+/// So many devices are shown with their connection strings to people at the start.
+const SHOWN: usize = 10;
 
 /// How many events may wait to be shown: standard output may be a pipe that nobody empties.
 const MAX_WAITING: usize = 8192;
@@ -50,6 +53,13 @@ pub(crate) struct Hub {
     /// Take no more in a time than one unit of Azure's S1 does
     #[arg(long)]
     throttle: bool,
+    /// Serve so many connections at once and no more [default: 20000, or as many as the system lets
+    /// this process have open files]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Print no line for what happens
+    #[arg(long)]
+    quiet: bool,
     /// The hub's name in connection strings
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     host_name: String,
@@ -99,13 +109,15 @@ impl Hub {
             https_port: self.https_port,
             devices,
             state: self.state,
-            observer: Some(Arc::new(move |event| {
-                let news = News::Hub(Box::new(without_queries(event)));
-                if let Err(TrySendError::Full(_)) = tell.try_send(news) {
-                    missed.fetch_add(1, Ordering::Relaxed);
-                }
-            })),
-            ..Options::default()
+            max_connections: self.max_connections,
+            observer: (!self.quiet).then(|| -> Observer {
+                Arc::new(move |event| {
+                    let news = News::Hub(Box::new(without_queries(event)));
+                    if let Err(TrySendError::Full(_)) = tell.try_send(news) {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            }),
         })?;
         show_ready(screen, hub.info());
         for news in news {
@@ -116,7 +128,7 @@ impl Hub {
             let count = not_shown.swap(0, Ordering::Relaxed);
             if count > 0 {
                 screen.note(&format!(
-                    "{count} events are not shown: they came faster than they could be"
+                    "{count} events are not shown: they came faster than they could be (--quiet shows none)"
                 ));
             }
         }
@@ -153,8 +165,12 @@ fn show_ready(screen: &Screen, info: &Info) {
         "back end (TWINFLASH_SERVICE)",
         &info.service_connection_string,
     );
-    for (id, connection) in &info.devices {
+    for (id, connection) in info.devices.iter().take(SHOWN) {
         block(&format!("device {id} (TWINFLASH_DEVICE)"), connection);
+    }
+    if let Some(more @ 1..) = info.devices.len().checked_sub(SHOWN) {
+        let how = "twinflash devices show --keys ID";
+        block(&format!("{more} more devices"), how);
     }
     screen.text("", Tone::Normal);
 }

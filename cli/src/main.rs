@@ -32,6 +32,7 @@ mod rollout;
 mod screen;
 mod service;
 mod signals;
+mod simulate;
 mod table;
 mod telemetry;
 mod twin;
@@ -92,6 +93,7 @@ enum Command {
     Device(agent::Agent),
     /// Before the application starts: count the start of a new version, roll it back after too many
     Guard(guard::Guard),
+    Simulate(simulate::Simulate),
     /// Ask a device for an update and follow it
     Update(update::Update),
     /// Follow an update that is under way
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(&screen),
         Command::Hub(hub) => hub.run(&screen),
         Command::Device(agent) => agent.run(&common, screen.clone()),
+        Command::Simulate(simulate) => simulate.run(&common, &screen),
         Command::Guard(guard) => guard.run(&screen),
         Command::Update(update) => update.run(&common, &screen),
         Command::Watch(watch) => watch.run(&common, &screen),

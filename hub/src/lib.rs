@@ -44,6 +44,7 @@ mod clock;
 mod configurations;
 mod error;
 mod event;
+mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -66,6 +67,7 @@ mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};
+pub use files::{TooFewFiles, allow_open_files};
 pub use options::{Info, Options};
 pub use server::Hub;
 pub use throttle::{Limits, Rate};

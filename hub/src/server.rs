@@ -3,6 +3,7 @@
 use crate::{
     error::{Code, Error},
     event::DisconnectReason,
+    files::Limit,
     jobs, mqtt,
     options::{Info, Options},
     rest::{self, Peer},
@@ -32,6 +33,9 @@ use tokio_rustls::TlsAcceptor;
 
 /// How long a peer may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections may wait to be accepted: a fleet comes all at once.
+#[cfg(unix)]
+const BACKLOG: i32 = 1024;
 /// How long what is open may take to end when the hub stops.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
@@ -52,6 +56,7 @@ impl Hub {
     /// A port is in use, the state directory cannot be used, or a name is none.
     pub fn start(options: Options) -> Result<Self, Error> {
         check_host_name(&options.host_name)?;
+        let limit = Limit::find(options.max_connections)?;
         // First of all what another process may hold.
         let (store, authority) = match &options.state {
             Some(directory) => (Store::open(directory)?, Authority::kept(directory)?),
@@ -84,6 +89,9 @@ impl Hub {
             }
         }
 
+        // What the hub is known by is durable before it is told.
+        shared.write_behind()?;
+
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("twinflash-hub")
@@ -92,7 +100,8 @@ impl Hub {
             .build()
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
-        let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(limit.connections));
+        let limit = Arc::new(limit);
         for (listener, serves, tls) in [
             (mqtt, Serves::Mqtt, asking.clone()),
             (https, Serves::Https, asking),
@@ -101,7 +110,8 @@ impl Hub {
                 hub: shared.clone(),
                 tls: TlsAcceptor::from(tls),
                 serves,
-                slots: Arc::new(Semaphore::new(max_connections)),
+                slots: slots.clone(),
+                limit: limit.clone(),
                 alive: alive.clone(),
             };
             runtime.spawn(port.accept(listener));
@@ -195,10 +205,23 @@ struct Port {
     tls: TlsAcceptor,
     serves: Serves,
     slots: Arc<Semaphore>,
+    limit: Arc<Limit>,
     alive: mpsc::Sender<()>,
 }
 
 impl Port {
+    /// A place for one more connection, if there is one.
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let kept = match self.serves {
+            Serves::Mqtt => self.limit.kept(),
+            Serves::Https => 0,
+        };
+        if self.slots.available_permits() <= kept {
+            return None;
+        }
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
     async fn accept(self, listener: TcpListener) {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
@@ -209,15 +232,10 @@ impl Port {
         };
         let mut stopped = std::pin::pin!(self.hub.stopped());
         loop {
-            let next = async {
-                let permit = self.slots.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                next = next => next,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = &mut stopped => return,
             };
-            let Ok(permit) = permit else { return };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -226,6 +244,15 @@ impl Port {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
+            };
+            let Some(permit) = self.permit() else {
+                drop(stream);
+                self.hub.tell(&crate::Event::ConnectionRefused {
+                    device: None,
+                    peer: peer.to_string(),
+                    reason: self.limit.to_string(),
+                });
+                continue;
             };
             let slot = Slot {
                 _permit: permit,
@@ -315,6 +342,9 @@ fn listen(
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
+    // The standard library's backlog is 128.
+    #[cfg(unix)]
+    let _ = rustix::net::listen(&listener, BACKLOG);
     Ok(listener)
 }
 

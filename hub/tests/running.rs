@@ -11,6 +11,7 @@ mod common;
 use common::{field, start, start_with};
 use serde_json::{Value, json};
 use std::{
+    io::Read,
     net::{TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -163,21 +164,60 @@ fn it_can_be_started_and_stopped_inside_another_runtime() {
 }
 
 #[test]
-fn connections_beyond_the_limit_wait() {
+fn connections_beyond_the_limit_are_closed_and_it_is_said_what_to_do() {
     let fixture = start_with(Options {
-        max_connections: 2,
+        max_connections: Some(2),
         ..Options::default()
     });
     let first = fixture.device("d1");
     let _second = fixture.device("d2");
-    let hello = fixture.hello("d1");
-    std::thread::scope(|scope| {
-        let third = scope.spawn(|| fixture.connect(&hello).is_ok());
-        std::thread::sleep(Duration::from_millis(200));
-        assert!(!third.is_finished());
-        drop(first);
-        assert!(third.join().unwrap());
+    let port = fixture.info().mqtt_port;
+    let is_closed = || {
+        let mut third = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        third
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        third.read(&mut [0]).is_ok()
+    };
+    assert!(is_closed());
+    fixture.refused_because("serves 2 connections, as many as it was started for: start it for more (--max-connections N)");
+    drop(first);
+    fixture.disconnected_because("");
+    // Its place is free a moment after its end was told.
+    assert!((0..100).any(|_| !is_closed()));
+}
+
+#[test]
+fn back_ends_get_in_where_devices_are_too_many() {
+    let fixture = start_with(Options {
+        max_connections: Some(16),
+        ..Options::default()
     });
+    let port = fixture.info().mqtt_port;
+    let open: Vec<_> = (0..20)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap())
+        .collect();
+    fixture.refused_because("serves 16 connections");
+    let devices = fixture.owner().get("/devices");
+    assert_eq!(devices.status, 200);
+    drop(open);
+}
+
+#[test]
+fn more_connections_than_the_system_allows_are_refused_at_the_start() {
+    let options = Options {
+        max_connections: Some(2_000_000_000),
+        ..free()
+    };
+    let error = Hub::start(options).unwrap_err().to_string();
+    assert!(
+        error.starts_with("2000000064 open files are needed, and this process may have "),
+        "{error}"
+    );
+    assert!(
+        error.contains("ulimit -n 2000000064") && error.contains("--max-connections"),
+        "{error}"
+    );
 }
 
 #[test]

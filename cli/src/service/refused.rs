@@ -15,6 +15,8 @@ pub(crate) struct Refused {
     pub(crate) said: String,
     /// The same request may be granted a little later.
     pub(crate) passing: bool,
+    /// The hub's HTTP status; 0 if it did not answer.
+    pub(crate) status: u16,
     /// The hub did nothing, since it is asked too often.
     pub(super) throttled: bool,
 }
@@ -109,6 +111,7 @@ impl Service {
         Refused {
             message,
             said,
+            status,
             throttled: status == 429,
             passing: status == 429 || (status >= 500 && code != Some(504_101)),
         }
@@ -159,6 +162,7 @@ impl Service {
             error => (true, error.to_string()),
         };
         Refused {
+            status: 0,
             message: format!("cannot reach {server}: {why}"),
             said: String::new(),
             passing,
@@ -189,6 +193,7 @@ impl Service {
 
 fn permanent(message: String) -> Refused {
     Refused {
+        status: 0,
         message,
         said: String::new(),
         passing: false,

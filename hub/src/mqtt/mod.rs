@@ -235,6 +235,12 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     // Who sends too much is read later.
     let mut read_from = None;
     loop {
+        if link.has_output()
+            && let Err(refusal) = hub.durable().await
+        {
+            link.forget_output();
+            return DisconnectReason::NotKept(refusal.message);
+        }
         if let Err(reason) = link.flush().await {
             return reason;
         }

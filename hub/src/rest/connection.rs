@@ -2,6 +2,11 @@
 
 use super::{Peer, router};
 use crate::{server::STOP_TIMEOUT, state::Shared};
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -33,7 +38,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     peer: Peer,
 ) {
     let stopped = hub.stopped();
-    let service = router(hub).layer(axum::Extension(peer));
+    let service = router(hub.clone())
+        .layer(axum::middleware::from_fn_with_state(hub, durable))
+        .layer(axum::Extension(peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -53,6 +60,15 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(STOP_TIMEOUT, connection).await;
+}
+
+/// No answer leaves before what it speaks of is durable.
+async fn durable(State(hub): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    match hub.durable().await {
+        Ok(()) => answer,
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 /// A stream whose peer has to read: else a few who do not hold all connections, and what is written to them, for ever.

@@ -1,5 +1,5 @@
-//! All that a running hub knows, behind one lock. What must last is in the [`Store`] before it is in here, and in here
-//! before anybody is told.
+//! All that a running hub knows, behind one lock. What must last is handed to the [`Store`] before it is in here; nobody is
+//! answered before it is durable there: [`Shared::durable`] stands before every answer.
 
 mod access;
 mod configurations;
@@ -16,7 +16,7 @@ use crate::{
     jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
-    store::{self, Device, Policies, Store},
+    store::{self, Device, Durable, Policies, Store},
     telemetry::Telemetry,
     throttle::Throttle,
     twin::Twin,
@@ -29,7 +29,7 @@ use jobs::Jobs;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     authorities: Authorities,
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
+    /// Not there as long as each change is durable at once.
+    durable: OnceLock<Durable>,
     pub(crate) calls: Calls,
     pub(crate) telemetry: Telemetry,
     /// As many permits as devices that jobs may be busy with.
@@ -113,10 +115,11 @@ impl Shared {
                 Ok((id, Arc::new(configuration)))
             })
             .collect::<Result<_, Error>>()?;
+        let jobs = Jobs::load(&store)?;
         let mut state = State {
             entries,
             configurations,
-            jobs: Jobs::load(&store)?,
+            jobs,
             store,
             next_connection: 1,
         };
@@ -128,6 +131,7 @@ impl Shared {
             authorities,
             throttle,
             state: Mutex::new(state),
+            durable: OnceLock::new(),
             calls: Calls::default(),
             telemetry: Telemetry::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
@@ -147,6 +151,21 @@ impl Shared {
         async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
         }
+    }
+
+    /// Waits until all that is known is durable, if it is kept: to be called before anybody is answered.
+    pub(crate) async fn durable(&self) -> Result<(), Refusal> {
+        match self.durable.get() {
+            Some(durable) => durable.now().await.map_err(internal),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on changes are durable when [`Shared::durable`] says so, no longer at once.
+    pub(crate) fn write_behind(&self) -> Result<(), Error> {
+        let durable = self.lock().store.write_behind()?;
+        let _ = self.durable.set(durable);
+        Ok(())
     }
 
     /// Lets others go on between two parts of what takes long, and ends it when the hub stops.
