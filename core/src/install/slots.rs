@@ -228,9 +228,7 @@ impl Installer for SlotsInstall {
         }
         if !place.is_device() {
             let failed = storage("write", &place.path);
-            disk::step("truncate", &place.path)
-                .and_then(|()| file.set_len(start))
-                .map_err(&failed)?;
+            disk::set_length(&file, &place.path, start).map_err(&failed)?;
             disk::sync_dir(place.path.parent().unwrap_or(&place.path)).map_err(&failed)?;
             if let Some(size) = image.size {
                 space::reserve(&file, &place.path, start, size)?;

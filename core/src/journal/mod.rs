@@ -15,13 +15,13 @@
 mod copy;
 mod lock;
 
-use crate::disk;
+use crate::disk::{self, Step};
 use crate::update::{Code, Failure};
 use copy::Copy;
 use std::{
     fmt, fs,
     fs::{File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -95,7 +95,7 @@ impl Journal {
         }
         let sequence = self.sequence.saturating_add(1);
         match open_copy(&path).map_err(failed)? {
-            Some(file) => overwrite(file, sequence, payload),
+            Some(file) => overwrite(&file, &path, sequence, payload),
             None => {
                 self.sync_directory = true;
                 self.create(&path, sequence, payload)
@@ -126,9 +126,10 @@ impl Journal {
                 continue;
             };
             // What a killed process wrote may be seen before it is durable; it will be acted upon.
-            file.sync_data().map_err(failed)?;
+            disk::sync_data(&file, &path).map_err(failed)?;
             // A sector that cannot be read is damage like any other.
-            match copy::decode(file).unwrap_or_default() {
+            let read = disk::step(Step::Read { path: &path }, || copy::decode(file));
+            match read.unwrap_or_default() {
                 None => damaged.push(path),
                 Some(copy) if found.as_ref().is_some_and(|f| f.sequence >= copy.sequence) => {}
                 Some(copy) => {
@@ -188,9 +189,9 @@ impl Journal {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         private(&mut options);
-        let mut file = options.open(&new)?;
-        file.write_all(&copy::encode(sequence, payload, true))?;
-        file.sync_all()?;
+        let file = disk::create(&new, &options, true)?;
+        disk::write(&file, &new, 0, &copy::encode(sequence, payload, true))?;
+        disk::sync_file(&file, &new)?;
         disk::rename(&new, path)
     }
 }
@@ -217,14 +218,13 @@ fn open_copy(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn overwrite(mut file: File, sequence: u64, payload: &[u8]) -> io::Result<()> {
+fn overwrite(file: &File, path: &Path, sequence: u64, payload: &[u8]) -> io::Result<()> {
     let mut bytes = copy::encode(sequence, payload, false);
     if bytes.len() as u64 > file.metadata()?.len() {
         bytes = copy::encode(sequence, payload, true);
     }
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&bytes)?;
-    file.sync_data()
+    disk::write(file, path, 0, &bytes)?;
+    disk::sync_data(file, path)
 }
 
 /// Makes the directory, durably.

@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -123,7 +122,7 @@ impl SlotsInstall {
         let [of_a, of_b] = tryboot.partitions;
         let of = |slot: &Slot| if slot == a { of_a } else { of_b };
         let path = &tryboot.autoboot;
-        let before = match fs::read_to_string(path) {
+        let before = match disk::read_text(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other.map_err(storage("read", path))?,
         };
@@ -196,8 +195,7 @@ fn point(link: &Path, to: &Path) -> Result<(), Failure> {
     (|| {
         disk::remove(&beside)?;
         if !points {
-            disk::step("symlink", &beside)?;
-            symlink(&to, &beside)?;
+            disk::symlink(&to, &beside)?;
             disk::rename(&beside, link)?;
         }
         disk::sync_dir(directory)

@@ -233,7 +233,7 @@ fn each_step_is_durable_before_the_one_that_needs_it() {
     it.finish().unwrap();
     assert_eq!(
         steps(cut::done()),
-        format!("take over {TARGET}, set mode {TARGET}, sync {PART}, rename {STAGED}, sync DIR")
+        format!("take over {PART}, set mode {PART}, sync {PART}, rename {STAGED}, sync DIR")
     );
     it.activate().unwrap();
     assert_eq!(
