@@ -30,6 +30,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "http")]
+mod clock;
 #[cfg(feature = "std")]
 pub mod command;
 pub mod contract;
