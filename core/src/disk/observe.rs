@@ -1,7 +1,7 @@
 //! Lets a test see each step of a thread, make it fail, and end the thread's work there.
 
 use super::Step;
-use std::{cell::RefCell, io};
+use std::{cell::RefCell, io, rc::Rc};
 
 /// Who is told of a thread's steps.
 pub(crate) trait Observer {
@@ -16,6 +16,23 @@ thread_local!(static OBSERVER: RefCell<Option<Box<dyn Observer>>> = const { RefC
 /// From now on this one is told of this thread's steps.
 pub(crate) fn by(observer: Option<Box<dyn Observer>>) {
     OBSERVER.set(observer);
+}
+
+/// The steps of `work`, as they are shown in a message.
+pub(crate) fn steps_of(work: impl FnOnce()) -> Vec<String> {
+    struct Notes(Rc<RefCell<Vec<String>>>);
+    impl Observer for Notes {
+        fn before(&mut self, step: Step<'_>) -> io::Result<()> {
+            self.0.borrow_mut().push(format!("{step:?}"));
+            Ok(())
+        }
+        fn after(&mut self, _: Step<'_>) {}
+    }
+    let notes = Rc::default();
+    by(Some(Box::new(Notes(Rc::clone(&notes)))));
+    work();
+    by(None);
+    notes.take()
 }
 
 pub(super) fn around<T>(step: Step<'_>, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

@@ -125,11 +125,18 @@ impl Journal {
             let Some(file) = open_copy(&path).map_err(failed)? else {
                 continue;
             };
-            // What a killed process wrote may be seen before it is durable; it will be acted upon.
-            disk::sync_data(&file, &path).map_err(failed)?;
             // A sector that cannot be read is damage like any other.
-            let read = disk::step(Step::Read { path: &path }, || copy::decode(file));
-            match read.unwrap_or_default() {
+            let read = disk::step(Step::Read { path: &path }, || copy::decode(&file));
+            let copy = read.unwrap_or_default();
+            // What a killed process wrote may be seen before it is durable; it will be acted upon. It
+            // is written again, the same bytes: after a sync that failed, the kernel holds for written
+            // what it could not write (fsync(2)), and the next sync does nothing. Where it cannot be
+            // written, it is no worse than it was.
+            if let Some(copy) = &copy {
+                let _ = disk::write(&file, &path, 0, &copy.bytes());
+            }
+            disk::sync_data(&file, &path).map_err(failed)?;
+            match copy {
                 None => damaged.push(path),
                 Some(copy) if found.as_ref().is_some_and(|f| f.sequence >= copy.sequence) => {}
                 Some(copy) => {
@@ -140,6 +147,9 @@ impl Journal {
             }
         }
         if let Some(copy) = found {
+            // Its name, too: the process may have been killed before it could sync the directory.
+            disk::sync_dir(&self.directory).map_err(cannot("sync", &self.directory))?;
+            self.sync_directory = false;
             return Ok(Loaded::Record(copy.payload));
         }
         let mut set_aside = self.set_aside_before()?;

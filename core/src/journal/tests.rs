@@ -165,6 +165,31 @@ fn a_save_that_failed_is_tried_again_in_the_same_copy() {
     assert_eq!(loaded(directory.path()), Loaded::Record(b"second".to_vec()));
 }
 
+/// After a sync that failed, the kernel may show what is not on the disk, and sync it no more.
+#[test]
+fn what_is_found_is_written_again_and_synced() {
+    let directory = saved(3);
+    let before = NAMES.map(|name| fs::read(directory.path().join(name)).unwrap());
+    let steps = disk::observe::steps_of(|| drop(open(directory.path())));
+    for name in NAMES {
+        let at = |what: &str| {
+            let what = format!("{what} {{ path: ");
+            let fits = |step: &String| step.starts_with(&what) && step.contains(name);
+            steps.iter().position(fits).unwrap()
+        };
+        assert!(
+            at("Read") < at("Write") && at("Write") < at("Sync"),
+            "{steps:?}"
+        );
+    }
+    assert!(
+        steps.last().unwrap().starts_with("SyncDirectory"),
+        "{steps:?}"
+    );
+    let after = NAMES.map(|name| fs::read(directory.path().join(name)).unwrap());
+    assert_eq!(before, after, "not a byte of it is changed");
+}
+
 #[test]
 fn a_lost_copy_means_the_other() {
     for (gone, left) in [(0, 4), (1, 3)] {
