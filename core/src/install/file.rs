@@ -116,6 +116,10 @@ impl FileInstall {
 impl Installer for FileInstall {
     fn inspect(&mut self) -> Result<ImageState, Failure> {
         let paths = self.paths()?;
+        if metadata(&paths.directory)?.is_some() {
+            // What a killed process did may be seen before it is durable; it will be acted upon.
+            disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))?;
+        }
         let target = metadata(&paths.target)?;
         let old = metadata(&paths.old)?;
         let none = metadata(&paths.none)?.is_some();
