@@ -177,6 +177,7 @@ impl Installer for SlotsInstall {
         let Some(memory) = self.memory()? else {
             return Ok(ImageState::Old);
         };
+        self.settle()?;
         let (new, _) = self.pair(&memory.slot)?;
         let is_new = match (memory.stage, self.same_boot(Some(&memory))) {
             (Stage::Writing, _) => return Ok(ImageState::Partial),

@@ -37,6 +37,16 @@ impl SlotsInstall {
         }
     }
 
+    /// What a killed process did to a link may be seen before it is durable; it will be acted upon.
+    pub(super) fn settle(&self) -> Result<(), Failure> {
+        let Switch::Link(link) = &self.options.switch else {
+            return Ok(());
+        };
+        let link = std::path::absolute(link).map_err(storage("find", link))?;
+        let directory = link.parent().unwrap_or(&link);
+        disk::sync_dir(directory).map_err(storage("sync", directory))
+    }
+
     fn run(&self, command: &[String], slot: &Slot) -> Result<(), Failure> {
         let device = slot.path.to_string_lossy();
         let command = command::fill(command, &[("slot", &slot.name), ("device", &device)]);
