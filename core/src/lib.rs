@@ -54,3 +54,5 @@ mod testing;
 pub mod tls;
 pub mod twin;
 pub mod update;
+#[cfg(all(test, feature = "http", unix))]
+mod world;

@@ -4,8 +4,8 @@ use super::driver::Driver;
 use super::pipeline::Worker;
 use super::shared::{Shared, Slot};
 use super::{Answer, Builder};
-use crate::engine::{Input, Status};
-use crate::update::Failure;
+use crate::engine::{Input, Output, Status};
+use crate::update::{Failure, Record};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 /// A process that runs an updater.
@@ -22,14 +22,26 @@ pub(crate) struct Hands {
 }
 
 impl ByHand {
-    /// As [`Builder::start`], with what is different at each start given.
-    pub(crate) fn start(builder: Builder, seed: u64, boot_id: String) -> Result<Self, Failure> {
+    /// As [`Builder::start`], with what is different at each start given. `saving` is told of what
+    /// is to be saved first.
+    pub(crate) fn start(
+        builder: Builder,
+        seed: u64,
+        boot_id: String,
+        mut saving: impl FnMut(&Record),
+    ) -> Result<Self, Failure> {
         let (mut driver, worker) = Driver::new(builder, seed, boot_id)?;
+        let shared = driver.shared();
+        for output in &shared.lock().outputs {
+            match output {
+                Output::Save { record, .. } => saving(record),
+                Output::Event(_) => {}
+                _ => break,
+            }
+        }
         driver.save_first();
-        let hands = Hands {
-            shared: driver.shared(),
-            driver: Rc::new(RefCell::new(driver)),
-        };
+        let driver = Rc::new(RefCell::new(driver));
+        let hands = Hands { shared, driver };
         Ok(Self { hands, worker })
     }
 
@@ -40,14 +52,13 @@ impl ByHand {
 }
 
 impl Hands {
-    /// Performs one output; `false` where there is none.
-    pub(crate) fn perform(&self) -> bool {
-        let output = self.shared.lock().outputs.pop_front();
-        let Some(output) = output else {
-            return false;
-        };
+    /// The next output to perform.
+    pub(crate) fn next(&self) -> Option<Output> {
+        self.shared.lock().outputs.pop_front()
+    }
+
+    pub(crate) fn perform(&self, output: Output) {
         self.driver.borrow_mut().perform(output);
-        true
     }
 
     pub(crate) fn input(&self, input: Input<'_>) {

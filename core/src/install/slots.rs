@@ -103,6 +103,13 @@ impl SlotsInstall {
         Self::new(description.state_dir, description.options).ok()
     }
 
+    /// `proc` and `dev` lie elsewhere.
+    #[cfg(test)]
+    pub(crate) fn with_root(mut self, root: &Path) -> Self {
+        self.root = root.into();
+        self
+    }
+
     fn memory_path(&self) -> PathBuf {
         self.state_dir.join("slots.json")
     }

@@ -111,6 +111,28 @@ impl Journal {
         Ok(())
     }
 
+    /// What [`open`](Self::open) would find, with nothing changed.
+    #[cfg(test)]
+    pub(crate) fn peek(directory: &Path) -> Loaded {
+        let paths = NAMES.map(|name| directory.join(name));
+        let copies = paths.iter().filter_map(|path| fs::read(path).ok());
+        let copies: Vec<_> = copies
+            .map(|c| copy::decode(&*c).unwrap_or_default())
+            .collect();
+        let there = !copies.is_empty();
+        match copies
+            .into_iter()
+            .flatten()
+            .max_by_key(|copy| copy.sequence)
+        {
+            Some(copy) => Loaded::Record(copy.payload),
+            None if there => Loaded::Lost {
+                set_aside: Vec::new(),
+            },
+            None => Loaded::Empty,
+        }
+    }
+
     fn path(&self, index: usize) -> PathBuf {
         self.directory
             .join(NAMES.get(index).copied().unwrap_or_default())
