@@ -1,17 +1,21 @@
 //! `twinflash device`: the agent.
 
 use crate::{
-    Common,
-    config::Config,
+    Common, config,
+    control::{self, Control, Order},
     error::Error,
     log,
     screen::{Screen, Tone, size},
     signals,
 };
 use serde::Serialize;
-use std::{path::PathBuf, sync::mpsc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 use twinflash::{
-    device::{Device, DeviceEvent, DeviceOptions, Event as News, Updater},
+    device::{Device, DeviceEvent, DeviceOptions, Event as News},
     install::{Installer, Restart},
     update::{Failure, redact},
 };
@@ -31,6 +35,9 @@ pub(crate) struct Agent {
         value_name = "CONNECTION_STRING"
     )]
     connection: Option<String>,
+    /// Asks the agent that runs with this configuration, in place of running one
+    #[arg(value_enum)]
+    order: Option<Order>,
 }
 
 /// What happens, for programs.
@@ -105,9 +112,16 @@ enum Stop {
 
 impl Agent {
     pub(crate) fn run(self, common: &Common, screen: Screen) -> Result<bool, Error> {
-        let config = Config::read(&self.config)?;
+        let config = config::read(&self.config)?;
+        if let Some(order) = self.order {
+            return control::ask(&config.state_dir(), order, &screen);
+        }
         log::show(screen.clone());
-        let connection = config.connection_string(self.connection.as_deref())?;
+        let connection = match &self.connection {
+            Some(given) => Some(twinflash::config::connection_string(given, Path::new(""))?),
+            None => config.connection_string()?,
+        };
+        let connection = connection.ok_or_else(|| Error::new("no connection string: set connection_string in the configuration, TWINFLASH_DEVICE in the environment, or --connection @FILE"))?;
         let roots = match &common.ca {
             Some(_) => common.roots()?,
             None => config.roots()?,
@@ -123,16 +137,10 @@ impl Agent {
         signals::on_stop(move |_| {
             let _ = on_signal.send(Stop::Signal);
         })?;
-        let contract = config.contract()?;
-        let name = contract.name().to_owned();
+        let name = config.contract()?.name().to_owned();
         let installer = config.installer()?;
-        let restart = Installer::restart(&installer);
-        let mut builder = Updater::builder(config.state_dir(), contract, installer)
-            .policy(config.policy()?)
-            .http(config.http()?);
-        if let Some(version) = config.current_version()? {
-            builder = builder.current_version(version);
-        }
+        let restart = installer.restart();
+        let mut builder = config.builder_with(installer)?;
         // The others are the updater's own to perform.
         if restart == Restart::Exit {
             builder = builder.on_restart(move |_| {
@@ -154,8 +162,20 @@ impl Agent {
             let version = running_version.unwrap_or_else(|| "an unknown version".into());
             format!("device {id} runs {version}; contract {name}")
         });
-        let device = Device::connect(updater, options)?;
+        let device = Arc::new(Device::connect(updater, options)?);
+        let control = Control::start(&config.state_dir(), &device).inspect_err(|error| {
+            // Updates matter more: some file systems have no sockets.
+            let message = format!("this agent cannot be asked locally: {error}");
+            let text = message.clone();
+            screen.event(
+                &Event::Warning { message },
+                "warning",
+                Tone::Warning,
+                || text,
+            );
+        });
         let why = stopped.recv();
+        drop(control);
         device.close();
         let under_way = device.updater().status().phase;
         screen.progress_ended();

@@ -46,6 +46,16 @@ pub(crate) fn run_with<S: AsRef<str>>(
     limit: Duration,
     input: Stdio,
 ) -> Result<String, Failure> {
+    run_and_tell(command, limit, input, || {})
+}
+
+/// As [`run_with`]; `running` is called once the program has been started.
+pub(crate) fn run_and_tell<S: AsRef<str>>(
+    command: &[S],
+    limit: Duration,
+    input: Stdio,
+    running: impl FnOnce(),
+) -> Result<String, Failure> {
     let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
@@ -75,6 +85,7 @@ pub(crate) fn run_with<S: AsRef<str>>(
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
     };
     let (printed, errors) = (Tail::of(child.stdout.take()), Tail::of(child.stderr.take()));
+    running();
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
     let result = match ended {

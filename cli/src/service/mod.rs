@@ -9,17 +9,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub(crate) use refused::Refused;
 use serde_json::{Value, json};
 use std::{
-    sync::Arc,
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use twinflash::{iothub::ServiceConnectionString, tls::Roots};
-use ureq::{
-    Agent,
-    config::Config,
-    http,
-    tls::{Certificate, RootCerts, TlsConfig},
+use twinflash::{
+    iothub::ServiceConnectionString,
+    tls::{Roots, ureq_config},
 };
+use ureq::{Agent, config::Config, http};
 
 const API_VERSION: &str = "2021-04-12";
 /// How long a token is good for. It is made anew for each request, so this bounds only how wrong the
@@ -124,20 +121,8 @@ impl Service {
         roots: &Roots,
         direct: bool,
     ) -> Result<Self, Error> {
-        let roots = match roots.certificates()? {
-            None => RootCerts::WebPki,
-            Some(certificates) => certificates
-                .iter()
-                .map(|certificate| Certificate::from_der(certificate).to_owned())
-                .collect::<Vec<_>>()
-                .into(),
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
         let mut config = Config::builder()
-            .tls_config(tls)
+            .tls_config(ureq_config(roots)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("twinflash/", env!("CARGO_PKG_VERSION")))

@@ -213,6 +213,11 @@ impl World {
         let firmware = Server::https(config, |reply: &mut Reply| {
             match reply.asked.path.split('?').next() {
                 Some("/image") => reply.serve(&image(), Some("\"1\""), usize::MAX),
+                // In ten seconds.
+                Some("/slow") => {
+                    (reply.piece, reply.pause) = (3000, Duration::from_millis(100));
+                    reply.serve(&image(), Some("\"1\""), usize::MAX);
+                }
                 _ => reply.empty("404 Not Found", &[]),
             }
         });
@@ -307,7 +312,7 @@ impl World {
 }
 
 /// An authority's certificate as PEM, and a server it vouches for.
-fn authority() -> (String, ServerConfig) {
+pub fn authority() -> (String, ServerConfig) {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

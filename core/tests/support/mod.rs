@@ -3,5 +3,6 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod pattern;
+pub mod process;
 pub mod server;
 pub mod staging;
