@@ -8,6 +8,24 @@ use crate::engine::{Input, Output, Status};
 use crate::update::{Failure, Record};
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
+type Watcher = Box<dyn FnMut(Option<&Record>)>;
+
+thread_local!(static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) });
+
+/// From now on this one is told by this thread's driver: of a record that it is about to save, and with
+/// nothing that it is saved.
+pub(crate) fn watch(watcher: Option<Watcher>) {
+    WATCHER.set(watcher);
+}
+
+pub(super) fn saving(record: Option<&Record>) {
+    WATCHER.with_borrow_mut(|watcher| {
+        if let Some(watcher) = watcher {
+            watcher(record);
+        }
+    });
+}
+
 /// A process that runs an updater.
 pub(crate) struct ByHand {
     pub(crate) hands: Hands,
@@ -22,26 +40,14 @@ pub(crate) struct Hands {
 }
 
 impl ByHand {
-    /// As [`Builder::start`], with what is different at each start given. `saving` is told of what
-    /// is to be saved first.
-    pub(crate) fn start(
-        builder: Builder,
-        seed: u64,
-        boot_id: String,
-        mut saving: impl FnMut(&Record),
-    ) -> Result<Self, Failure> {
+    /// As [`Builder::start`], with what is different at each start given.
+    pub(crate) fn start(builder: Builder, seed: u64, boot_id: String) -> Result<Self, Failure> {
         let (mut driver, worker) = Driver::new(builder, seed, boot_id)?;
-        let shared = driver.shared();
-        for output in &shared.lock().outputs {
-            match output {
-                Output::Save { record, .. } => saving(record),
-                Output::Event(_) => {}
-                _ => break,
-            }
-        }
         driver.save_first();
-        let driver = Rc::new(RefCell::new(driver));
-        let hands = Hands { shared, driver };
+        let hands = Hands {
+            shared: driver.shared(),
+            driver: Rc::new(RefCell::new(driver)),
+        };
         Ok(Self { hands, worker })
     }
 

@@ -255,7 +255,11 @@ impl Driver {
     }
 
     fn save(&mut self, record: &Record, checkpoint: bool) {
+        #[cfg(test)]
+        super::by_hand::saving(Some(record));
         let Err(failure) = self.journal.save(&record.to_json()) else {
+            #[cfg(test)]
+            super::by_hand::saving(None);
             return;
         };
         if checkpoint {
@@ -332,7 +336,12 @@ impl Driver {
     fn restarting(&mut self) {
         self.shared.input(Input::Restarting);
         loop {
-            let next = self.shared.lock().outputs.pop_front();
+            let next = {
+                let mut state = self.shared.lock();
+                // One that is asked for again, as a save has failed, comes after this one.
+                let again = matches!(state.outputs.front(), Some(Output::Restart));
+                (!again).then(|| state.outputs.pop_front()).flatten()
+            };
             let Some(output) = next else { return };
             self.perform(output);
         }

@@ -9,12 +9,12 @@ use crate::clock::virtual_clock;
 use crate::contract::Contract;
 use crate::device::{
     Builder, Outbound, Updater,
-    by_hand::{ByHand, Hands},
+    by_hand::{self, ByHand, Hands},
     guard,
 };
 use crate::disk::{cut, observe};
 use crate::download::simulated;
-use crate::engine::{Input, Output, Status};
+use crate::engine::{Input, Status};
 use crate::install::{
     FileInstall, Installer, Restart, Slot, SlotsInstall, SlotsOptions, Switch, TryBoot,
 };
@@ -38,11 +38,6 @@ const MODE: u32 = 0o750;
 const LIVES: usize = 200;
 const STEPS: usize = 20_000;
 
-thread_local! {
-    /// What the driver of this thread's world saves and has saved.
-    static RECORDS: RefCell<Option<Rc<RefCell<Records>>>> = const { RefCell::new(None) };
-}
-
 pub(super) fn set_clocks(now: Duration) {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000) + now;
@@ -55,19 +50,7 @@ pub(super) fn perform(hands: &Hands) -> bool {
         return false;
     };
     note(|| format!("    {output:?}"));
-    let records = RECORDS.with_borrow(Clone::clone).unwrap();
-    let saving = match &output {
-        Output::Save { record, .. } => Some((**record).clone()),
-        _ => None,
-    };
-    let failed = records.borrow().failed();
-    if let Some(record) = &saving {
-        records.borrow_mut().saves(record);
-    }
     hands.perform(output);
-    if saving.is_some() && records.borrow().failed() == failed {
-        records.borrow_mut().saved();
-    }
     true
 }
 
@@ -137,7 +120,7 @@ impl Drop for World {
         simulated::by(None);
         virtual_clock::set(None);
         cut::no_links(false);
-        RECORDS.set(None);
+        by_hand::watch(None);
         outside::set_here(None);
     }
 }
@@ -202,7 +185,11 @@ impl World {
         let links = !matches!(case.kind, Kind::Program { links: false, .. });
         cut::no_links(!links);
         set_clocks(Duration::from_secs(1));
-        RECORDS.set(Some(Rc::clone(&world.records)));
+        let records = Rc::clone(&world.records);
+        by_hand::watch(Some(Box::new(move |record| match record {
+            Some(record) => records.borrow_mut().saves(record),
+            None => records.borrow_mut().saved(),
+        })));
         outside::set_here(Some(Rc::clone(&world.outside)));
         observe::by(Some(Box::new(Account(Rc::clone(&world.disk)))));
         world.boot_system();
@@ -405,9 +392,7 @@ impl World {
         let seed = self.case.order;
         let records = Rc::clone(&self.records);
         let failed = records.borrow().failed();
-        let process = ByHand::start(self.builder(), seed, boot, |record| {
-            records.borrow_mut().saves(record);
-        });
+        let process = ByHand::start(self.builder(), seed, boot);
         let found = self.load();
         let mut process = match process {
             Ok(process) => process,
