@@ -33,6 +33,7 @@ mod screen;
 mod service;
 mod signals;
 mod table;
+mod telemetry;
 mod twin;
 mod update;
 
