@@ -27,6 +27,13 @@ mod answer;
 mod attempt;
 mod failure;
 mod network;
+mod wire;
+
+#[cfg(test)]
+pub(crate) use {
+    network::{Event, Head, Request},
+    wire::{Gone, Wire, simulated},
+};
 
 use crate::{
     install::{ImageInfo, Installer},
