@@ -9,6 +9,7 @@ mod policy;
 mod record;
 mod request;
 mod transfer;
+pub mod trust;
 mod uri;
 pub mod version;
 
