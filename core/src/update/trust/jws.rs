@@ -140,6 +140,16 @@ impl Jws {
         });
     }
 
+    /// The payload, whoever has signed it: for one who is about to sign it, too.
+    ///
+    /// # Errors
+    /// [`Code::ManifestInvalid`](crate::update::Code::ManifestInvalid): it is no Base64url.
+    pub fn payload(&self) -> Result<Vec<u8>, Failure> {
+        BASE64URL_NOPAD
+            .decode(self.payload.as_bytes())
+            .map_err(|_| invalid("its payload is no Base64url"))
+    }
+
     /// RFC 7515, section 5.1, step 8.
     fn signed_bytes(&self, protected: &str) -> Vec<u8> {
         format!("{protected}.{}", self.payload).into_bytes()
@@ -168,9 +178,7 @@ impl Jws {
                 )),
             });
         }
-        BASE64URL_NOPAD
-            .decode(self.payload.as_bytes())
-            .map_err(|_| invalid("its payload is no Base64url"))
+        self.payload()
     }
 
     /// Which of the set's usable keys have signed.
