@@ -1,17 +1,20 @@
 //! `twinflash device`: the agent.
 
 use crate::{
-    Common,
-    config::Config,
+    Common, config,
     error::Error,
     log,
     screen::{Screen, Tone, size},
     signals,
 };
 use serde::Serialize;
-use std::{path::PathBuf, sync::mpsc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::mpsc,
+    time::Duration,
+};
 use twinflash::{
-    device::{Device, DeviceEvent, DeviceOptions, Event as News, Updater},
+    device::{Device, DeviceEvent, DeviceOptions, Event as News},
     install::{Installer, Restart},
     update::{Failure, redact},
 };
@@ -105,9 +108,13 @@ enum Stop {
 
 impl Agent {
     pub(crate) fn run(self, common: &Common, screen: Screen) -> Result<bool, Error> {
-        let config = Config::read(&self.config)?;
+        let config = config::read(&self.config)?;
         log::show(screen.clone());
-        let connection = config.connection_string(self.connection.as_deref())?;
+        let connection = match &self.connection {
+            Some(given) => Some(twinflash::config::connection_string(given, Path::new(""))?),
+            None => config.connection_string()?,
+        };
+        let connection = connection.ok_or_else(|| Error::new("no connection string: set connection_string in the configuration, TWINFLASH_DEVICE in the environment, or --connection @FILE"))?;
         let roots = match &common.ca {
             Some(_) => common.roots()?,
             None => config.roots()?,
@@ -123,16 +130,10 @@ impl Agent {
         signals::on_stop(move |_| {
             let _ = on_signal.send(Stop::Signal);
         })?;
-        let contract = config.contract()?;
-        let name = contract.name().to_owned();
+        let name = config.contract()?.name().to_owned();
         let installer = config.installer()?;
-        let restart = Installer::restart(&installer);
-        let mut builder = Updater::builder(config.state_dir(), contract, installer)
-            .policy(config.policy()?)
-            .http(config.http()?);
-        if let Some(version) = config.current_version()? {
-            builder = builder.current_version(version);
-        }
+        let restart = installer.restart();
+        let mut builder = config.builder_with(installer)?;
         // The others are the updater's own to perform.
         if restart == Restart::Exit {
             builder = builder.on_restart(move |_| {

@@ -1,6 +1,6 @@
 //! What the back end's commands have in common: which hub, and JSON as an argument.
 
-use crate::{Common, error::Error, secret, service::Service};
+use crate::{Common, error::Error, service::Service};
 use serde_json::Value;
 use std::{fs, path::Path};
 
@@ -20,7 +20,7 @@ pub(crate) struct Cloud {
 impl Cloud {
     /// Nothing is connected yet.
     pub(crate) fn open(&self, common: &Common) -> Result<Service, Error> {
-        let text = secret::resolve(&self.service, Path::new(""))?;
+        let text = twinflash::config::connection_string(&self.service, Path::new(""))?;
         Service::new(text.parse()?, &common.roots()?, false)
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     ask::{self, Ask, Asked, Event},
-    config,
     error::Error,
     firmware,
     follow::{End, follow},
@@ -99,7 +98,7 @@ struct Ended<'a> {
 
 impl Demo {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let contract = config::contract(&self.contract, Path::new(""))?;
+        let contract = twinflash::config::contract(&self.contract, Path::new(""))?;
         let image = match self.image {
             Some(image) => image,
             None => std::env::current_exe().map_err(|error| {

@@ -30,7 +30,6 @@ mod log;
 mod query;
 mod rollout;
 mod screen;
-mod secret;
 mod service;
 mod signals;
 mod table;

@@ -2,7 +2,6 @@
 
 use crate::{
     cloud::{quoted, text},
-    config,
     configuration::CONTRACT,
     error::Error,
     screen::{Screen, Tone, parse_time},
@@ -85,7 +84,7 @@ impl<'a> Rollout<'a> {
         let found = look(service, configuration)?;
         let label = text(&found, &format!("/labels/{CONTRACT}"));
         let contract = match (contract, label.as_str()) {
-            (Some(name), _) => config::contract(name, Path::new(""))?,
+            (Some(name), _) => twinflash::config::contract(name, Path::new(""))?,
             (None, "") => return Err(Error::new(format_args!(
                 "configuration \"{configuration}\" does not say which contract its devices follow: add --contract configuration, or --contract devkit"
             ))),

@@ -4,7 +4,6 @@ use crate::{
     Common,
     ask::{self, Ask, Asked, Event},
     cloud::Cloud,
-    config,
     error::Error,
     follow::{End, Follower, follow},
     rollout::Rollout,
@@ -90,7 +89,7 @@ struct Ended {
 impl Update {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
         let service = self.cloud.open(common)?;
-        let contract = config::contract(&self.contract, Path::new(""))?;
+        let contract = twinflash::config::contract(&self.contract, Path::new(""))?;
         let device = &self.device;
         let start = Instant::now();
         let asked = ask::ask(
@@ -135,7 +134,7 @@ impl Watch {
             return rollout.follow();
         }
         let contract = self.contract.as_deref().unwrap_or(CONTRACT);
-        let contract = config::contract(contract, Path::new(""))?;
+        let contract = twinflash::config::contract(contract, Path::new(""))?;
         let device = self.device.as_deref().unwrap_or_default();
         let twin = service.twin(device)?;
         let version = desired_version(&contract, &twin);

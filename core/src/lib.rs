@@ -14,6 +14,7 @@
 //! | [`install`] | writes an image and switches to it |
 //! | [`iothub`] | the IoT Hub device client; knows no updates |
 //! | [`device`] | [`Updater`](device::Updater): runs the engine against the world; [`Device`](device::Device): with its own connection |
+//! | [`config`] | all of it set up by one document, as the agent and the other languages do |
 //!
 //! The first four build without `std`.
 #![forbid(unsafe_code)]
@@ -32,6 +33,8 @@ extern crate alloc;
 
 #[cfg(feature = "std")]
 pub mod command;
+#[cfg(all(feature = "http", unix))]
+pub mod config;
 pub mod contract;
 #[cfg(feature = "http")]
 pub mod device;

@@ -1,9 +1,10 @@
 use super::*;
+use twinflash::update::Policy;
 
 const EXAMPLE: &str = include_str!("../../../examples/agent/twinflash.toml");
 
 fn smallest(more: &str) -> Result<Config, String> {
-    Config::parse(&format!(
+    parse(&format!(
         "state_dir = \"s\"\n[install]\nfile = \"f\"\n{more}"
     ))
 }
@@ -70,14 +71,18 @@ fn uncommented_for(installer: &str, form: usize) -> String {
 #[test]
 fn the_example_is_good_with_and_without_its_comments() {
     for text in [EXAMPLE, &uncommented()] {
-        let config = Config::parse(text).unwrap();
+        let config = parse(text).unwrap();
         config.policy().unwrap();
         config.installer().unwrap();
         config.contract().unwrap();
     }
-    let config = Config::parse(&uncommented()).unwrap();
-    assert!(matches!(config.version_from, Some(VersionFrom::File(_))));
-    assert_eq!(config.http.connect_timeout.unwrap().0.as_secs(), 20);
+    let config = parse(&uncommented()).unwrap();
+    let version = config.current_version().unwrap_err().to_string();
+    assert!(version.contains("/etc/firmware-version"), "{version}");
+    let ca = config.http().unwrap_err().to_string();
+    assert!(ca.contains("firmware-ca.pem"), "{ca}");
+    let timeout = smallest("[http]\nconnect_timeout = 2.5").unwrap().http();
+    assert_eq!(timeout.unwrap().connect_timeout.as_millis(), 2500);
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn every_installer_of_the_example_is_made() {
         ("command", 1, "\"swupdate\""),
     ] {
         let text = uncommented_for(installer, form);
-        let config = Config::parse(&text).unwrap();
+        let config = parse(&text).unwrap();
         let install = format!("{:?}", config.installer().unwrap());
         assert!(install.contains(expected), "{install}");
         let reboots = installer == "slots" && form != 3;
@@ -106,7 +111,7 @@ fn every_installer_of_the_example_is_made() {
 fn an_installer_that_cannot_be() {
     let install = |text: &str| {
         let text = format!("state_dir = \"s\"\n[install]\n{text}");
-        let config = Config::parse(&text).unwrap();
+        let config = parse(&text).unwrap();
         config.installer().unwrap_err().to_string()
     };
     let slots = "slots = { A = \"a\", B = \"b\" }\nswitch = { link = \"l\" }\n";
@@ -148,7 +153,7 @@ fn the_defaults_in_the_example_are_the_defaults() {
         .filter(|line| !line.contains("health-check"))
         .collect();
     let text: String = text.iter().map(|line| format!("{line}\n")).collect();
-    let policy = Config::parse(&text).unwrap().policy().unwrap();
+    let policy = parse(&text).unwrap().policy().unwrap();
     assert_eq!(policy, Policy::default());
 }
 
@@ -157,8 +162,8 @@ fn the_example_describes_every_key() {
     for (table, at) in [("", 0), ("[install]", 1), ("[policy]", 2), ("[http]", 3)] {
         let error = smallest(&format!("{table}\nnothing = 1"));
         let error = match at {
-            0 => Config::parse("nothing = 1").unwrap_err(),
-            1 => Config::parse("state_dir = \"s\"\n[install]\nnothing = 1").unwrap_err(),
+            0 => parse("nothing = 1").unwrap_err(),
+            1 => parse("state_dir = \"s\"\n[install]\nnothing = 1").unwrap_err(),
             _ => error.unwrap_err(),
         };
         assert!(error.contains("unknown field `nothing`"), "{error}");
@@ -213,11 +218,8 @@ fn what_is_wrong_is_named_with_its_line() {
         assert!(error.starts_with(expected), "{error}");
     }
     let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";
-    assert!(
-        Config::parse(both)
-            .unwrap_err()
-            .contains("exclude each other")
-    );
+    let error = parse(both).unwrap().current_version().unwrap_err();
+    assert!(error.message.contains("exclude each other"));
 }
 
 #[test]
@@ -228,7 +230,7 @@ fn a_version_comes_from_a_file_or_a_command() {
         let file = directory.path().join("c.toml");
         let text = format!("{line}\nstate_dir = \"s\"\n[install]\nfile = \"f\"");
         fs::write(&file, text).unwrap();
-        Config::read(&file).unwrap().current_version()
+        read(&file).unwrap().current_version()
     };
     for line in [
         "version_from = { file = \"version\" }",

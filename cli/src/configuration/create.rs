@@ -4,7 +4,6 @@ use super::{CONTRACT, metrics, show};
 use crate::{
     Common,
     cloud::{Cloud, text},
-    config,
     error::Error,
     image, query,
     screen::{Screen, Tone},
@@ -50,7 +49,7 @@ pub(crate) struct Create {
 
 impl Create {
     pub(super) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
-        let contract = config::contract(&self.contract, Path::new(""))?;
+        let contract = twinflash::config::contract(&self.contract, Path::new(""))?;
         let Some(path) = contract.desired_path() else {
             return Err(Error::new(format_args!(
                 "contract {} is asked by a method: a configuration sets desired properties, as the contracts configuration and devkit have them",

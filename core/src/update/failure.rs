@@ -105,6 +105,8 @@ codes! {
     State = 600, "state";
     /// Another process holds the state directory.
     Locked = 601, "locked";
+    /// The configuration is wrong, or what it names cannot be read.
+    InvalidConfig = 602, "invalid-config";
 }
 
 impl fmt::Display for Code {

@@ -1,15 +1,20 @@
 //! The configuration's table `[install]`: a file, two slots, or a command.
 
-use super::{Seconds, WordOrCommand};
-use crate::error::Error;
+use super::{
+    tables::{Seconds, WordOrCommand},
+    wrong,
+};
+use crate::{
+    install::{
+        CommandInstall, CommandOptions, FileInstall, Installer, Restart, Running, Slot,
+        SlotsInstall, SlotsOptions, Switch,
+    },
+    update::Failure,
+};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-};
-use twinflash::install::{
-    CommandInstall, CommandOptions, FileInstall, Installer, Restart, Running, Slot, SlotsInstall,
-    SlotsOptions, Switch,
 };
 
 #[derive(Debug, Deserialize)]
@@ -41,7 +46,7 @@ impl InstallTable {
         &self,
         directory: &Path,
         state_dir: &Path,
-    ) -> Result<Box<dyn Installer>, Error> {
+    ) -> Result<Box<dyn Installer>, Failure> {
         self.check_keys()?;
         if let Some(file) = &self.file {
             let install = FileInstall::new(directory.join(file));
@@ -62,7 +67,7 @@ impl InstallTable {
     }
 
     /// One installer, and no keys of another.
-    fn check_keys(&self) -> Result<(), Error> {
+    fn check_keys(&self) -> Result<(), Failure> {
         let given = [
             ("file", self.file.is_some()),
             ("slots", self.slots.is_some()),
@@ -70,7 +75,7 @@ impl InstallTable {
         ];
         let mut given = given.iter().filter(|(_, is)| *is).map(|(name, _)| *name);
         let (Some(of), None) = (given.next(), given.next()) else {
-            return Err(Error::new(
+            return Err(wrong(
                 "install must have one of file, slots and command: it says what is installed",
             ));
         };
@@ -91,12 +96,12 @@ impl InstallTable {
         ] {
             if is && !allowed {
                 let text = format_args!("install.{key} means nothing where install.{of} is set");
-                return Err(Error::new(text));
+                return Err(wrong(text));
             }
         }
         let commands = [&self.command, &self.inspect, &self.confirm, &self.rollback];
         if commands.into_iter().flatten().any(Vec::is_empty) {
-            return Err(Error::new("install: a command is an empty array"));
+            return Err(wrong("install: a command is an empty array"));
         }
         Ok(())
     }
@@ -105,16 +110,16 @@ impl InstallTable {
         &self,
         slots: &BTreeMap<String, PathBuf>,
         directory: &Path,
-    ) -> Result<SlotsOptions, Error> {
+    ) -> Result<SlotsOptions, Failure> {
         let slots: Vec<_> = slots
             .iter()
             .map(|(name, path)| Slot::new(name, directory.join(path)))
             .collect();
         let slots = slots
             .try_into()
-            .map_err(|_| Error::new("install.slots must name two slots"))?;
+            .map_err(|_| wrong("install.slots must name two slots"))?;
         let Some(mut switch) = self.switch.clone() else {
-            return Err(Error::new(
+            return Err(wrong(
                 "install.slots needs install.switch: link, uboot, tryboot or commands",
             ));
         };
@@ -145,7 +150,7 @@ impl InstallTable {
         Ok(options)
     }
 
-    fn restart(&self, default: Restart) -> Result<Restart, Error> {
+    fn restart(&self, default: Restart) -> Result<Restart, Failure> {
         match &self.restart {
             None => Ok(default),
             Some(WordOrCommand::Command(command)) if !command.is_empty() => {
@@ -154,7 +159,7 @@ impl InstallTable {
             Some(WordOrCommand::Word(word)) if word == "none" => Ok(Restart::None),
             Some(WordOrCommand::Word(word)) if word == "exit" => Ok(Restart::Exit),
             Some(WordOrCommand::Word(word)) if word == "system" => Ok(Restart::System),
-            Some(other) => Err(Error::new(format_args!(
+            Some(other) => Err(wrong(format_args!(
                 "install.restart is {}; it must be \"none\", \"exit\", \"system\" or a command as an array of texts",
                 other.shown()
             ))),

@@ -1,0 +1,173 @@
+//! The configuration's tables `policy` and `http`, and the forms of their values.
+
+use super::wrong;
+use crate::{
+    download::{HttpOptions, Proxy},
+    tls::Roots,
+    update::{Confirm, Failure, Policy},
+};
+use serde::{Deserialize, Deserializer, de};
+use std::{path::Path, time::Duration};
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a word, or a command as an array of texts")]
+pub(super) enum WordOrCommand {
+    Word(String),
+    Command(Vec<String>),
+}
+
+impl WordOrCommand {
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Word(word) => format!("\"{word}\""),
+            Self::Command(_) => "an empty array".into(),
+        }
+    }
+}
+
+/// Every key as in [`Policy`]; times in seconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct PolicyTable {
+    allow_http: Option<bool>,
+    max_size: Option<u64>,
+    require_check: Option<bool>,
+    retry_first: Option<Seconds>,
+    retry_longest: Option<Seconds>,
+    retry_time: Option<Seconds>,
+    retry_sizes: Option<u32>,
+    checkpoint_interval: Option<Seconds>,
+    checkpoint_bytes: Option<u64>,
+    stall_time: Option<Seconds>,
+    stall_bytes: Option<u64>,
+    max_redirects: Option<u32>,
+    progress_step: Option<u8>,
+    progress_interval: Option<Seconds>,
+    answer_wait: Option<Seconds>,
+    apply_attempts: Option<u32>,
+    confirm: Option<WordOrCommand>,
+    confirm_attempts: Option<u32>,
+    confirm_time: Option<Seconds>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct HttpTable {
+    ca: Option<String>,
+    proxy: Option<String>,
+    user_agent: Option<String>,
+    connect_timeout: Option<Seconds>,
+}
+
+/// A time in seconds, whole or not.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seconds(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const MOST: f64 = 366.0 * 24.0 * 3600.0;
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a number of seconds")]
+        enum Number {
+            Whole(i64),
+            Part(f64),
+        }
+        let seconds = match Number::deserialize(deserializer)? {
+            #[expect(clippy::cast_precision_loss, reason = "out of bounds long before")]
+            Number::Whole(seconds) => seconds as f64,
+            Number::Part(seconds) => seconds,
+        };
+        (0.0..=MOST)
+            .contains(&seconds)
+            .then(|| Self(Duration::from_secs_f64(seconds)))
+            .ok_or_else(|| de::Error::custom(format!("{seconds} s is not from 0 to {MOST} s")))
+    }
+}
+
+impl PolicyTable {
+    pub(super) fn policy(&self) -> Result<Policy, Failure> {
+        let table = self;
+        let mut policy = Policy::default();
+        macro_rules! take {
+            ($($from:ident => $($to:ident).+ $(, $of:tt)?;)*) => {
+                $(if let Some(value) = table.$from {
+                    policy.$($to).+ = value $(.$of)?;
+                })*
+            };
+        }
+        take! {
+            allow_http => allow_http;
+            max_size => max_size;
+            require_check => require_check;
+            retry_first => retry.first, 0;
+            retry_longest => retry.longest, 0;
+            retry_time => retry.time, 0;
+            retry_sizes => retry.sizes;
+            checkpoint_interval => checkpoint_interval, 0;
+            checkpoint_bytes => checkpoint_bytes;
+            stall_time => stall_time, 0;
+            stall_bytes => stall_bytes;
+            max_redirects => max_redirects;
+            progress_step => progress_step;
+            progress_interval => progress_interval, 0;
+            answer_wait => answer_wait, 0;
+            apply_attempts => apply_attempts;
+            confirm_attempts => confirm_attempts;
+            confirm_time => confirm_time, 0;
+        }
+        if policy.retry.first > policy.retry.longest {
+            return Err(wrong(
+                "policy.retry_first is longer than policy.retry_longest",
+            ));
+        }
+        policy.confirm = match &table.confirm {
+            None => Confirm::Connected,
+            Some(WordOrCommand::Command(command)) if !command.is_empty() => {
+                Confirm::Health(command.clone())
+            }
+            Some(WordOrCommand::Word(word)) if word == "connected" => Confirm::Connected,
+            Some(WordOrCommand::Word(word)) if word == "call" => Confirm::Call,
+            Some(WordOrCommand::Word(word)) if word == "none" => Confirm::None,
+            Some(other) => {
+                return Err(wrong(format_args!(
+                    "policy.confirm is {}; it must be \"connected\", \"call\", \"none\" or a health command as an array of texts",
+                    other.shown()
+                )));
+            }
+        };
+        Ok(policy)
+    }
+}
+
+impl HttpTable {
+    pub(super) fn options(&self, directory: &Path) -> Result<HttpOptions, Failure> {
+        let mut http = HttpOptions {
+            roots: roots(self.ca.as_deref(), directory)?,
+            proxy: match self.proxy.as_deref() {
+                None | Some("environment") => Proxy::Environment,
+                Some("none") => Proxy::None,
+                Some(url) => Proxy::Url(url.into()),
+            },
+            ..HttpOptions::default()
+        };
+        if let Some(user_agent) = &self.user_agent {
+            http.user_agent.clone_from(user_agent);
+        }
+        if let Some(timeout) = self.connect_timeout {
+            http.connect_timeout = timeout.0;
+        }
+        Ok(http)
+    }
+}
+
+/// Built-in authorities, the system's, those of a PEM text, or a file's.
+pub(super) fn roots(ca: Option<&str>, directory: &Path) -> Result<Roots, Failure> {
+    match ca {
+        None => Ok(Roots::BuiltIn),
+        Some("system") => Ok(Roots::System),
+        Some(pem) if pem.trim_start().starts_with("-----BEGIN ") => {
+            Roots::from_pem(pem.as_bytes()).map_err(|error| wrong(format_args!("ca: {error}")))
+        }
+        Some(file) => Roots::from_pem_file(directory.join(file)).map_err(wrong),
+    }
+}
