@@ -2,6 +2,7 @@
 
 use crate::{
     Common, config,
+    control::{self, Control, Order},
     error::Error,
     log,
     screen::{Screen, Tone, size},
@@ -10,7 +11,7 @@ use crate::{
 use serde::Serialize;
 use std::{
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 use twinflash::{
@@ -34,6 +35,9 @@ pub(crate) struct Agent {
         value_name = "CONNECTION_STRING"
     )]
     connection: Option<String>,
+    /// Asks the agent that runs with this configuration, in place of running one
+    #[arg(value_enum)]
+    order: Option<Order>,
 }
 
 /// What happens, for programs.
@@ -109,6 +113,9 @@ enum Stop {
 impl Agent {
     pub(crate) fn run(self, common: &Common, screen: Screen) -> Result<bool, Error> {
         let config = config::read(&self.config)?;
+        if let Some(order) = self.order {
+            return control::ask(&config.state_dir(), order, &screen);
+        }
         log::show(screen.clone());
         let connection = match &self.connection {
             Some(given) => Some(twinflash::config::connection_string(given, Path::new(""))?),
@@ -155,8 +162,20 @@ impl Agent {
             let version = running_version.unwrap_or_else(|| "an unknown version".into());
             format!("device {id} runs {version}; contract {name}")
         });
-        let device = Device::connect(updater, options)?;
+        let device = Arc::new(Device::connect(updater, options)?);
+        let control = Control::start(&config.state_dir(), &device).inspect_err(|error| {
+            // Updates matter more: some file systems have no sockets.
+            let message = format!("this agent cannot be asked locally: {error}");
+            let text = message.clone();
+            screen.event(
+                &Event::Warning { message },
+                "warning",
+                Tone::Warning,
+                || text,
+            );
+        });
         let why = stopped.recv();
+        drop(control);
         device.close();
         let under_way = device.updater().status().phase;
         screen.progress_ended();

@@ -16,6 +16,7 @@ mod ask;
 mod cloud;
 mod config;
 mod configuration;
+mod control;
 mod demo;
 mod devices;
 mod error;

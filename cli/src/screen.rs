@@ -111,6 +111,14 @@ impl Screen {
         }
     }
 
+    /// An object for programs, or what else shows it to people.
+    pub(crate) fn json_or(&self, object: &impl Serialize, people: impl FnOnce()) {
+        match self.is_json() {
+            true => self.json(object),
+            false => people(),
+        }
+    }
+
     /// Something that happened now: the event for programs, label and text for people.
     pub(crate) fn event(
         &self,

@@ -46,6 +46,16 @@ pub(crate) fn run_with<S: AsRef<str>>(
     limit: Duration,
     input: Stdio,
 ) -> Result<String, Failure> {
+    run_and_tell(command, limit, input, || {})
+}
+
+/// As [`run_with`]; `started` is called once the program has been started.
+pub(crate) fn run_and_tell<S: AsRef<str>>(
+    command: &[S],
+    limit: Duration,
+    input: Stdio,
+    started: impl FnOnce(),
+) -> Result<String, Failure> {
     let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
@@ -64,12 +74,13 @@ pub(crate) fn run_with<S: AsRef<str>>(
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let started = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
-    let mut child = match started {
+    let spawned = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
+    let mut child = match spawned {
         Ok(child) => child,
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
     };
     let (printed, errors) = (Tail::of(child.stdout.take()), Tail::of(child.stderr.take()));
+    started();
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
     let result = match ended {

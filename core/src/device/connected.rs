@@ -147,9 +147,11 @@ impl Device {
         &self.updater
     }
 
-    /// Ends the connection and closes the updater. Returns within two seconds.
+    /// Ends the connection and closes the updater, with a checkpoint. Returns within a second, whatever
+    /// network and disk do.
     pub fn close(&self) {
-        self.client.close();
+        let deadline = self.updater.begin_close();
+        self.client.close_until(deadline);
         self.updater.close();
     }
 }

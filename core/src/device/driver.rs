@@ -294,13 +294,29 @@ impl Driver {
     }
 
     fn restart(&mut self) {
-        let result = match &mut self.handlers.restart {
-            Some(handler) => handler(&self.restart),
-            None => restart::perform(&self.restart),
+        let restart = self.restart.clone();
+        let result = match self.handlers.restart.take() {
+            Some(mut handler) => {
+                self.restarting();
+                let result = handler(&restart);
+                self.handlers.restart = Some(handler);
+                result
+            }
+            None => restart::perform(&restart, || self.restarting()),
         };
         // A reboot that was asked for comes in its own time.
-        if result.is_err() || matches!(self.restart, Restart::Command(_)) {
+        if result.is_err() || matches!(restart, Restart::Command(_)) {
             self.shared.input(Input::Restarted(result));
+        }
+    }
+
+    /// The command that restarts has been started, and may end this process: saves that while it runs.
+    fn restarting(&mut self) {
+        self.shared.input(Input::Restarting);
+        loop {
+            let next = self.shared.lock().outputs.pop_front();
+            let Some(output) = next else { return };
+            self.perform(output);
         }
     }
 

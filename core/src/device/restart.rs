@@ -5,7 +5,7 @@ use crate::install::{self, Restart};
 use crate::update::Failure;
 use std::{
     path::Path,
-    process,
+    process::{self, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,13 +25,13 @@ pub(super) fn boot_id(restart: &Restart, seed: u64) -> String {
     format!("{}-{nanos:x}-{seed:x}", process::id())
 }
 
-/// Restarts as the installer asks for.
-pub(super) fn perform(restart: &Restart) -> Result<(), Failure> {
+/// Restarts as the installer asks for; `started` is called once a command for it has been started.
+pub(super) fn perform(restart: &Restart, started: impl FnOnce()) -> Result<(), Failure> {
     let command = match restart {
         Restart::None => return Ok(()),
         Restart::Exit => process::exit(0),
         Restart::Command(command) | Restart::Reboot(command) => command,
         Restart::System => &vec!["reboot".to_owned()],
     };
-    command::run(command, TIME).map(drop)
+    command::run_and_tell(command, TIME, Stdio::null(), started).map(drop)
 }

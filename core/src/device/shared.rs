@@ -3,6 +3,7 @@
 use super::driver::OutboundHandler;
 use super::{Answer, Event, Outbound};
 use crate::engine::{Engine, Input, Now, Output, Status};
+use crate::update::{Code, Failure};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -12,6 +13,8 @@ use std::{
 
 /// Events a reader may be behind.
 const EVENTS: usize = 1000;
+/// So long closing may take.
+const CLOSE_TIME: Duration = Duration::from_millis(900);
 
 /// Who waits for a method's answer.
 pub(super) enum Slot {
@@ -48,6 +51,7 @@ pub(super) struct State {
     /// The driver is at work on an output.
     pub(super) performing: bool,
     pub(super) closing: bool,
+    close_by: Option<Instant>,
     pub(super) closed: bool,
     pub(super) methods: HashMap<u64, Slot>,
     pub(super) readers: Vec<mpsc::SyncSender<Event>>,
@@ -71,6 +75,7 @@ impl Shared {
                 outputs: VecDeque::new(),
                 performing: false,
                 closing: false,
+                close_by: None,
                 closed: false,
                 methods: HashMap::new(),
                 readers: Vec::new(),
@@ -120,7 +125,22 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.lock().engine.status()
+        self.lock().engine.status_at(self.now())
+    }
+
+    /// Gives the engine an input, if this says that it may be given.
+    pub(super) fn input_if<T>(
+        &self,
+        input: Input<'_>,
+        check: impl FnOnce(&Engine) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut state = self.lock();
+        if state.closing || state.closed {
+            return Err(Failure::new(Code::State, "the updater is closed"));
+        }
+        let checked = check(&state.engine)?;
+        self.feed(&mut state, input);
+        Ok(checked)
     }
 
     pub(super) fn image(&self) -> Option<(u64, [u8; 32])> {
@@ -245,10 +265,19 @@ impl Shared {
         Some((state, id, None))
     }
 
-    pub(super) fn close(&self, deadline: Instant) {
+    /// Begins to close, if that has not been done: until when that may take.
+    pub(super) fn begin_close(&self) -> Instant {
         let mut state = self.lock();
-        state.closing = true;
         self.work.notify_one();
+        state.closing = true;
+        *state
+            .close_by
+            .get_or_insert_with(|| Instant::now() + CLOSE_TIME)
+    }
+
+    pub(super) fn close(&self) {
+        let deadline = self.begin_close();
+        let mut state = self.lock();
         while !state.closed {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return;

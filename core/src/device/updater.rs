@@ -4,7 +4,7 @@ use super::driver;
 use super::shared::{Shared, Slot, State};
 use super::{Builder, Event};
 use crate::contract::Contract;
-use crate::engine::{Input, Status};
+use crate::engine::{Engine, Input, Status};
 use crate::install::Installer;
 use crate::twin::Report;
 use crate::update::{Code, Failure, Outcome};
@@ -152,8 +152,9 @@ impl Updater {
     }
 
     /// Waits until an update has ended, none runs, and the hub has been told (if it is connected):
-    /// the outcome, which is durable then; what a failed update had written is removed. `None` when
-    /// there was no end within `timeout`, or the updater was closed.
+    /// the outcome, which is durable then; what a failed update had written is removed. Where it could
+    /// not be told or saved within `timeout`, the outcome all the same. `None` when there was no end
+    /// within `timeout`, or the updater was closed.
     ///
     /// With [`Confirm::Connected`](crate::update::Confirm::Connected) an update ends by what comes
     /// over the connection: it must not be served by the thread that waits here.
@@ -166,7 +167,8 @@ impl Updater {
         };
         self.shared
             .wait_for(timeout, |state| {
-                ended(state).filter(|_| state.engine.is_reported())
+                let told = state.engine.is_reported() && state.engine.save_failure().is_none();
+                ended(state).filter(|_| told)
             })
             .or_else(|| self.shared.wait_for(Duration::ZERO, ended))
     }
@@ -177,31 +179,49 @@ impl Updater {
         self.shared.input(Input::Confirm);
     }
 
-    /// Cancels the update that runs; `false` where none does. It has ended when its outcome says so.
+    /// Cancels the update that runs; `false` where none does. It has ended when this returns, and that
+    /// is durable after [`flush`](Self::flush).
     ///
     /// # Errors
-    /// [`Code::Busy`]: the image is being applied, which can no longer be cancelled.
+    /// [`Code::Busy`]: the image is being applied, or has been, which can no longer be cancelled.
+    /// [`Code::State`]: the updater was closed.
     pub fn cancel(&self) -> Result<bool, Failure> {
-        let status = self.shared.status();
-        let Some(phase) = status.phase else {
-            return Ok(false);
-        };
-        if phase > crate::update::Phase::Verifying {
-            let text = format!("the update can no longer be cancelled: it is {phase}");
-            return Err(Failure::new(Code::Busy, text));
-        }
-        self.shared.input(Input::Cancel);
-        Ok(true)
+        self.shared.input_if(Input::Cancel, Engine::can_cancel)
     }
 
-    /// Pauses the download; what is there stays. Survives a restart.
+    /// Pauses the download of the update that runs, or keeps it from starting; what is there stays.
+    /// Where there is none, nothing happens: the next update is not paused. It stays paused over a
+    /// restart of program and device, until it is [resumed](Self::resume), cancelled, or replaced by
+    /// another request; a paused download uses up no retry budget. Durable after
+    /// [`flush`](Self::flush).
     pub fn pause(&self) {
         self.shared.input(Input::Pause);
     }
 
-    /// Goes on with a paused download.
+    /// Goes on with a paused download; at once also with one that waits for its next attempt.
     pub fn resume(&self) {
         self.shared.input(Input::Resume);
+    }
+
+    /// Waits until everything that was decided so far is durable. Not in a callback: it would wait for
+    /// the very thread it is on.
+    ///
+    /// # Errors
+    /// [`Code::State`]: it could not be saved (and is tried again), not within `timeout`, or the updater
+    /// was closed.
+    pub fn flush(&self, timeout: Duration) -> Result<(), Failure> {
+        let saved = |state: &mut State| {
+            let saved = state.outputs.is_empty() && !state.performing;
+            saved.then(|| state.engine.save_failure())
+        };
+        match self.shared.wait_for(timeout, saved) {
+            Some(None) => Ok(()),
+            Some(Some(failure)) => Err(failure),
+            None => Err(Failure::new(
+                Code::State,
+                format!("nothing was saved within {} s", timeout.as_secs_f64()),
+            )),
+        }
     }
 
     /// The wall time, where the clock can be believed: see
@@ -213,8 +233,13 @@ impl Updater {
     /// Stops with a checkpoint and gives the state directory back. Returns within a second, whatever
     /// network and disk do. Everything after it does nothing.
     pub fn close(&self) {
-        self.shared
-            .close(Instant::now() + Duration::from_millis(900));
+        self.shared.close();
+    }
+
+    /// Begins to close; returns at once with the time until which that may take.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn begin_close(&self) -> Instant {
+        self.shared.begin_close()
     }
 }
 

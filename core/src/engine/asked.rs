@@ -71,6 +71,9 @@ impl Engine {
             return self.refuse_method(id, 404, &failure);
         }
         self.is_connected();
+        if !self.config.contract.takes_method(name) {
+            return self.control(id, name);
+        }
         let members = match self.config.contract.members_of(payload) {
             Ok(members) => members,
             Err(failure) => return self.refuse_method(id, 400, &failure),
@@ -319,48 +322,6 @@ impl Engine {
                 self.conclude(request, Outcome::Failed { phase, failure });
             }
             Verdict::Ignore => {}
-        }
-    }
-
-    pub(super) fn cancel(&mut self) {
-        if !self.can_cancel() {
-            return;
-        }
-        if self.work == Some(Work::Transfer) {
-            return self.stop_transfer(After::Cancel);
-        }
-        self.cancelled();
-    }
-
-    pub(super) fn pause(&mut self) {
-        if !matches!(self.phase(), Some(Phase::Waiting | Phase::Downloading)) {
-            return;
-        }
-        self.change(|update| update.paused = true);
-        self.transfer.retry_at = None;
-        self.save();
-        if self.work == Some(Work::Transfer) {
-            self.stop_transfer(After::Pause);
-        }
-    }
-
-    pub(super) fn resume(&mut self) {
-        if self.record.running().is_some_and(|update| update.paused) {
-            self.change(|update| update.paused = false);
-            self.transfer.retry_at = None;
-            self.save();
-        }
-    }
-
-    fn stop_transfer(&mut self, after: After) {
-        if self.after.is_none() {
-            self.output(Output::StopDownload);
-        }
-        // A cancelled update ends, whatever is asked for meanwhile: what is desired then is looked at
-        // after that. One that is to be replaced is not paused.
-        match (&self.after, &after) {
-            (Some(After::Cancel), _) | (Some(After::Desired), After::Pause) => {}
-            _ => self.after = Some(after),
         }
     }
 }

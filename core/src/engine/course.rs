@@ -134,6 +134,9 @@ impl Engine {
 
     fn received(&mut self, bytes: u64) {
         let fetched = bytes.saturating_sub(self.transfer.received);
+        if fetched > 0 {
+            self.transfer.failure = None;
+        }
         self.change(|update| update.spent.bytes += fetched);
         self.transfer.received = bytes;
         self.event(Event::Progress {
@@ -166,6 +169,14 @@ impl Engine {
         self.save_as(true);
     }
 
+    /// Time no longer counts, until the next attempt.
+    pub(super) fn stop_counting(&mut self) {
+        if self.transfer.since.is_some() {
+            self.count_time();
+        }
+        self.transfer.since = None;
+    }
+
     /// Adds the time since the last count to what the download has used of its budget.
     fn count_time(&mut self) {
         let now = self.now.monotonic;
@@ -183,7 +194,6 @@ impl Engine {
         self.work = None;
         self.count_time();
         match (self.after.take(), ended) {
-            (Some(After::Cancel), _) => self.cancelled(),
             (Some(After::Desired), _) => {
                 // Looked at anew: it may have changed again since.
                 self.consider_desired();
@@ -214,6 +224,7 @@ impl Engine {
         }
         let after = self.next_pause().max(pause.unwrap_or_default());
         self.transfer.retry_at = Some(self.now.monotonic.saturating_add(after));
+        self.transfer.failure = Some(failure.clone());
         self.save_as(true);
         self.event(Event::Retry { failure, after });
     }
@@ -357,11 +368,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn cancelled(&mut self) {
-        let Some(phase) = self.phase() else { return };
-        self.ended_for_good(Outcome::Cancelled(phase));
-    }
-
     /// Ended, and what is there of the new image goes. The record says so first: what a crash leaves
     /// over is removed at the next start.
     pub(super) fn ended_for_good(&mut self, outcome: Outcome) {
@@ -390,6 +396,7 @@ impl Engine {
         self.after = None;
         self.restart_by = None;
         self.transfer.retry_at = None;
+        self.transfer.failure = None;
         self.transfer.since = None;
     }
 

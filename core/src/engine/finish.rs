@@ -15,6 +15,9 @@ const STEP_PAUSE: Duration = Duration::from_secs(5);
 const RESTART_TIME: Duration = Duration::from_secs(600);
 /// A restart that was not possible is tried again after this.
 const RESTART_PAUSE: Duration = Duration::from_secs(60);
+/// A command that restarts is run so often without being known to have been started: each time this
+/// process ended before that was saved.
+pub(super) const RESTART_ATTEMPTS: u32 = 3;
 /// Rolling back is tried so often in one start, and so often followed by a restart.
 pub(super) const ROLLBACK_ATTEMPTS: u32 = 3;
 
@@ -67,6 +70,7 @@ impl Engine {
             update.times.rebooting = now;
             update.boot_id = Some(boot_id);
             update.restart_asked = false;
+            update.restart_attempts = 0;
         });
         self.record.core.attempts = 0;
         self.enter(Phase::Rebooting);
@@ -93,13 +97,22 @@ impl Engine {
             }
             self.restart_asked = true;
             self.restart_by = Some(self.now.monotonic + RESTART_TIME);
-            // A command may restart this process, or another one and leave no trace of it.
+            // A command may restart this process, or another one and leave no trace of it: that it was
+            // started is saved once it was. One that ends this process sooner is run again, but not for ever.
             if matches!(self.config.restart, Restart::Command(_)) {
                 self.restart_by = None;
-                self.change(|update| update.restart_asked = true);
+                self.change(|update| update.restart_attempts += 1);
                 self.save();
             }
             self.output(Output::Restart);
+        }
+    }
+
+    /// The command that restarts has been started.
+    pub(super) fn restarting(&mut self) {
+        if self.restart_asked && matches!(self.config.restart, Restart::Command(_)) {
+            self.change(|update| update.restart_asked = true);
+            self.save();
         }
     }
 
@@ -110,6 +123,11 @@ impl Engine {
         }
         if let Err(failure) = result {
             self.event(Event::Warning(format!("the restart failed: {failure}")));
+            self.change(|update| {
+                update.restart_asked = false;
+                update.restart_attempts = 0;
+            });
+            self.save();
             self.restart_by = Some(self.now.monotonic + RESTART_PAUSE);
             self.restart_wait = true;
             return;
@@ -203,6 +221,7 @@ impl Engine {
             update.reason = Some(failure);
             update.boot_id = boot_id;
             update.restart_asked = false;
+            update.restart_attempts = 0;
         });
         self.enter(Phase::RollingBack);
         self.save();
@@ -273,6 +292,7 @@ impl Engine {
             self.link.read_again = self.link.read_again.map(|_| self.now.monotonic);
         }
         self.save_again = Some(self.now.monotonic + STEP_PAUSE);
+        self.save_failure = Some(failure.clone());
         self.event(Event::Warning(format!(
             "the journal cannot be written: {failure}"
         )));
@@ -281,6 +301,10 @@ impl Engine {
             .filter(|update| update.phase <= Phase::Applying && update.reason.is_none())
             .map(|update| update.phase)
         else {
+            // It has ended, and its bytes go after a download that is being stopped.
+            if self.phase().is_none() && self.has_remains() {
+                self.discard();
+            }
             return;
         };
         if transfer {

@@ -71,6 +71,9 @@ pub enum Input<'a> {
     Done(Step, Result<(), Failure>),
     /// A save was not possible. What was to come after it was not performed.
     SaveFailed(Failure),
+    /// The command that restarts has been started. It may be about to end this process: what comes of
+    /// this input is to be performed at once.
+    Restarting,
     /// The restart that was asked for: done, where the engine outlives it (the command restarted
     /// another program), or not possible.
     Restarted(Result<(), Failure>),
@@ -80,7 +83,7 @@ pub enum Input<'a> {
     Cancel,
     /// The download is to be paused.
     Pause,
-    /// A paused download is to go on.
+    /// A paused download is to go on, or one that waits for its next attempt is to make it.
     Resume,
     /// Time has passed.
     Tick,
@@ -223,4 +226,18 @@ pub struct Status {
     pub running_version: Option<String>,
     /// The download is paused.
     pub paused: bool,
+    /// The last attempt at the download failed, and no byte has come since.
+    pub retry: Option<Retrying>,
+}
+
+/// A download that is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retrying {
+    /// Why the last attempt failed.
+    pub failure: Failure,
+    /// Attempts that have failed.
+    pub attempts: u32,
+    /// The next attempt is made after this; `None` while one is being made, or the download is paused.
+    pub after: Option<Duration>,
 }

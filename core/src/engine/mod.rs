@@ -10,17 +10,19 @@
 //! every crash recoverable: the next start reads the last record and goes on from there.
 
 mod asked;
+mod control;
 mod course;
 mod finish;
 mod io;
 mod start;
 
-pub use io::{Event, Input, Now, Output, Status, Step, Stored, Verified};
+pub use control::{CANCEL_METHOD, STATUS_METHOD};
+pub use io::{Event, Input, Now, Output, Retrying, Status, Step, Stored, Verified};
 pub use start::{Guard, guard};
 
 use crate::contract::{Contract, Moment, View};
 use crate::twin::Reporter;
-use crate::update::{Key, Phase, Policy, Record, Request, Restart, Update};
+use crate::update::{Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Update};
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
@@ -84,6 +86,7 @@ pub struct Engine {
     restart_wait: bool,
     rollback_attempts: u32,
     save_again: Option<Duration>,
+    save_failure: Option<Failure>,
     random: u64,
 }
 
@@ -112,7 +115,6 @@ enum Work {
 
 #[derive(Debug)]
 enum After {
-    Cancel,
     Pause,
     /// Another desired request, or none, has taken the place of the running one.
     Desired,
@@ -130,6 +132,8 @@ struct Transfer {
     total: Option<u64>,
     pause: Duration,
     retry_at: Option<Duration>,
+    /// Why the last attempt failed, until another one has brought bytes.
+    failure: Option<Failure>,
     /// Time of trying is counted from here.
     since: Option<Duration>,
     step_reported: u8,
@@ -182,6 +186,7 @@ impl Engine {
             restart_wait: false,
             rollback_attempts: 0,
             save_again: None,
+            save_failure: None,
         }
     }
 
@@ -198,6 +203,7 @@ impl Engine {
             Input::Transfer(progress) => self.progress(progress),
             Input::TransferEnded(ended) => self.transfer_ended(ended),
             Input::Done(step, result) => self.done(step, result),
+            Input::Restarting => self.restarting(),
             Input::Restarted(result) => self.restarted(result),
             Input::SaveFailed(failure) => self.save_failed(failure),
             Input::Confirm => self.confirming.said = true,
@@ -221,7 +227,9 @@ impl Engine {
         let waiting = self.phase() == Some(Phase::Confirming) && self.work.is_none();
         let may_download = self.may_download();
         [
-            self.reporter.wake_at(),
+            self.reporter
+                .wake_at()
+                .filter(|_| !self.is_unsaved_success()),
             self.answers.iter().map(|answer| answer.by).min(),
             self.transfer.retry_at.filter(|_| may_download),
             self.restart_by,
@@ -234,11 +242,6 @@ impl Engine {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// Whether a direct method of this name is this engine's.
-    pub fn takes_method(&self, name: &str) -> bool {
-        self.config.contract.takes_method(name)
     }
 
     /// The wall time in milliseconds since 1970, where the clock can be believed: where it is past
@@ -260,8 +263,13 @@ impl Engine {
         Some((update.bytes?, sha256.ok()?.try_into().ok()?))
     }
 
-    /// Where everything stands.
+    /// Where everything stood at the last input.
     pub fn status(&self) -> Status {
+        self.status_at(self.now)
+    }
+
+    /// Where everything stands.
+    pub fn status_at(&self, now: Now) -> Status {
         let update = self.record.update.as_ref();
         Status {
             phase: self.phase(),
@@ -277,12 +285,25 @@ impl Engine {
             outcome: update.and_then(|update| update.outcome.clone()),
             running_version: self.running_version.clone(),
             paused: update.is_some_and(|update| update.paused),
+            retry: self.transfer.failure.clone().map(|failure| Retrying {
+                failure,
+                attempts: update.map_or(0, |update| update.spent.attempts),
+                after: (self.transfer.retry_at)
+                    .filter(|_| self.work.is_none())
+                    .map(|at| at.saturating_sub(now.monotonic)),
+            }),
         }
     }
 
     /// Whether the hub has everything there is to report, or cannot be told now.
     pub fn is_reported(&self) -> bool {
         !self.link.connected || self.reporter.is_idle()
+    }
+
+    /// Why the last save failed, until it is made again.
+    pub fn save_failure(&self) -> Option<Failure> {
+        let failure = self.save_failure.clone();
+        failure.filter(|_| self.save_again.is_some())
     }
 
     /// Whether a download or a step of the installation is under way.
@@ -293,11 +314,6 @@ impl Engine {
     /// The SHA-256 the running or last request names.
     pub fn wanted_sha256(&self) -> Option<[u8; 32]> {
         self.request().and_then(Request::sha256)
-    }
-
-    /// Whether the running update can still be cancelled.
-    pub fn can_cancel(&self) -> bool {
-        self.phase().is_some_and(|phase| phase <= Phase::Verifying)
     }
 
     /// The phase of the update that runs.
@@ -407,13 +423,23 @@ impl Engine {
         self.flush();
     }
 
+    /// An update has succeeded and that could not be saved. It is not reported before it is: nobody
+    /// looks again at a success, which a crash would take back. A failure is reported at once: it may
+    /// be the last thing to be heard from a device whose disk can no longer be written, and a
+    /// restart that goes on from an older record reports what comes of that.
+    fn is_unsaved_success(&self) -> bool {
+        let outcome = self.record.update.as_ref().and_then(|u| u.outcome.as_ref());
+        self.save_again.is_some() && outcome.is_some_and(Outcome::is_success)
+    }
+
     /// Hands over the next report, and the answers that waited for one.
     fn flush(&mut self) {
         let contract = &self.config.contract;
-        let report = self
-            .reporter
-            .poll(self.now.monotonic, |wanted| contract.whole_patch(wanted));
-        if let Some(report) = report {
+        if !self.is_unsaved_success()
+            && let Some(report) = self
+                .reporter
+                .poll(self.now.monotonic, |wanted| contract.whole_patch(wanted))
+        {
             self.output(Output::Report(report));
         }
         let (reporter, now) = (&self.reporter, self.now.monotonic);

@@ -1,6 +1,6 @@
 //! The start: what the record says is gone on with.
 
-use super::finish::ROLLBACK_ATTEMPTS;
+use super::finish::{RESTART_ATTEMPTS, ROLLBACK_ATTEMPTS};
 use super::{Engine, Event, Step, Stored};
 use crate::update::{Code, Failure, ImageState, Outcome, Phase, Record, Restart};
 use alloc::{format, string::String};
@@ -56,11 +56,21 @@ impl Engine {
                 update.boot_id.as_deref() == Some(self.config.boot_id.as_str())
             });
         let not_asked = matches!(self.config.restart, Restart::Command(_))
-            && (self.record.update.as_ref()).is_some_and(|update| !update.restart_asked);
+            && (self.record.update.as_ref()).is_some_and(|update| {
+                !update.restart_asked && update.restart_attempts < RESTART_ATTEMPTS
+            });
         match phase {
             Phase::Waiting => {}
             Phase::Downloading | Phase::Verifying => {
                 self.change(|update| update.phase = Phase::Downloading);
+                // For the status: where it is paused, or has still to start.
+                if let Some(update) = &self.record.update
+                    && let Some(checkpoint) = &update.checkpoint
+                {
+                    self.transfer.offset = checkpoint.offset;
+                    self.transfer.received = checkpoint.offset;
+                    self.transfer.total = checkpoint.total;
+                }
             }
             // Activating failed, and the old image is being made sure of.
             Phase::Applying

@@ -6,7 +6,7 @@ use std::{
     fmt,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread::{self, ThreadId},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -222,9 +222,15 @@ impl Client {
     /// Returns within a second, whatever the network does; at once when called by the handler.
     /// Dropping the client does the same.
     pub fn close(&self) {
+        self.close_until(Instant::now() + CLOSE_TIMEOUT);
+    }
+
+    /// As [`close`](Self::close), with its own time limit.
+    pub(crate) fn close_until(&self, deadline: Instant) {
         self.send(Command::Close);
         if thread::current().id() != self.thread {
-            self.done.wait(CLOSE_TIMEOUT);
+            self.done
+                .wait(deadline.saturating_duration_since(Instant::now()));
         }
     }
 

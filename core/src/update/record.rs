@@ -87,9 +87,12 @@ pub struct Update {
     /// The boot in which the restart was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
-    /// The restart was asked for by a command, which may be without effect on this process.
+    /// The command that restarts was started; it may be without effect on this process.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub restart_asked: bool,
+    /// How often the command that restarts was about to be started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restart_attempts: u32,
     /// Why the old image is being brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<super::Failure>,
@@ -216,6 +219,7 @@ impl Update {
             apply_attempts: 0,
             boot_id: None,
             restart_asked: false,
+            restart_attempts: 0,
             reason: None,
             rollbacks: 0,
             starts_allowed: 0,

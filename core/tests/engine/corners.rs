@@ -11,7 +11,7 @@ use twinflash::{
     },
 };
 
-fn config(contract: &str, restart: Restart, boot: u32) -> Config {
+pub(super) fn config(contract: &str, restart: Restart, boot: u32) -> Config {
     Config {
         contract: Contract::built_in(contract).unwrap(),
         policy: Policy::default(),
@@ -23,7 +23,7 @@ fn config(contract: &str, restart: Restart, boot: u32) -> Config {
     }
 }
 
-fn at(seconds: u64) -> Now {
+pub(super) fn at(seconds: u64) -> Now {
     Now {
         monotonic: Duration::from_secs(seconds),
         wall: Some(1_800_000_000_000 + seconds * 1000),
@@ -31,17 +31,17 @@ fn at(seconds: u64) -> Now {
 }
 
 /// Gives an input; the outputs.
-fn give(engine: &mut Engine, input: Input<'_>, seconds: u64) -> Vec<Output> {
+pub(super) fn give(engine: &mut Engine, input: Input<'_>, seconds: u64) -> Vec<Output> {
     engine.handle(input, at(seconds));
     std::iter::from_fn(|| engine.poll()).collect()
 }
 
-fn boot(engine: &mut Engine, record: Option<&Record>, image: ImageState) -> Vec<Output> {
+pub(super) fn boot(engine: &mut Engine, record: Option<&Record>, image: ImageState) -> Vec<Output> {
     let stored = record.map_or(Stored::Empty, |record| Stored::Record(record.to_json()));
     give(engine, Input::Boot { stored, image }, 0)
 }
 
-fn ask(engine: &mut Engine, seconds: u64) -> Vec<Output> {
+pub(super) fn ask(engine: &mut Engine, seconds: u64) -> Vec<Output> {
     let payload = br#"{"fwPackageUri":"https://host/new","fwVersion":"2"}"#;
     let name = "firmwareUpdate";
     give(
@@ -55,11 +55,34 @@ fn ask(engine: &mut Engine, seconds: u64) -> Vec<Output> {
     )
 }
 
-fn last_saved(outputs: &[Output]) -> Option<Record> {
+pub(super) fn last_saved(outputs: &[Output]) -> Option<Record> {
     outputs.iter().rev().find_map(|output| match output {
         Output::Save { record, .. } => Some((**record).clone()),
         _ => None,
     })
+}
+
+pub(super) fn downloads(outputs: &[Output]) -> Vec<&Job> {
+    let mut jobs = Vec::new();
+    for output in outputs {
+        if let Output::Download(job, _) = output {
+            jobs.push(&**job);
+        }
+    }
+    jobs
+}
+
+/// The twin is read, of this version; its configuration asks for this image.
+pub(super) fn twin(engine: &mut Engine, version: u64, image: &str) -> Vec<Output> {
+    let desired = json!({"$version": version, "firmware": {
+        "fwPackageURI": format!("https://host/{image}"), "fwVersion": image, "fwPackageCheckValue": "1234",
+    }});
+    let json = json!({"desired": desired, "reported": {}}).to_string();
+    let read = Input::Twin {
+        complete: true,
+        json: json.as_bytes(),
+    };
+    give(engine, read, version)
 }
 
 #[test]
@@ -126,48 +149,27 @@ fn a_rollback_without_effect_does_not_restart_for_ever() {
     }
 }
 
-/// Cancelled while it stops for another request that is then withdrawn.
+/// Cancelled while it stops for another request: that one is run, and the cancelled one is not.
 #[test]
 fn a_cancel_is_not_forgotten() {
     let mut engine = Engine::new(config("configuration", Restart::None, 0));
     boot(&mut engine, None, ImageState::Old);
-    give(&mut engine, Input::Connected, 1);
-    let twin = |number: u64, uri: &str| {
-        json!({"desired": {"$version": number, "firmware": {
-            "fwPackageURI": uri, "fwVersion": "2", "fwPackageCheckValue": "1234",
-        }}, "reported": {}})
-        .to_string()
-    };
-    let a = twin(1, "https://host/a");
-    let outputs = give(
-        &mut engine,
-        Input::Twin {
-            complete: true,
-            json: a.as_bytes(),
-        },
-        1,
+    let outputs = twin(&mut engine, 1, "a");
+    assert_eq!(downloads(&outputs).len(), 1);
+    let outputs = twin(&mut engine, 2, "b");
+    assert!(outputs.contains(&Output::StopDownload));
+    let outputs = give(&mut engine, Input::Cancel, 2);
+    assert!(!outputs.contains(&Output::StopDownload), "{outputs:?}");
+    assert_eq!(
+        engine.status().outcome,
+        Some(Outcome::Cancelled(Phase::Downloading))
     );
-    assert!(
-        outputs.iter().any(|o| matches!(o, Output::Download(..))),
-        "{outputs:?}"
-    );
-    give(&mut engine, Input::Cancel, 2);
-    for (number, uri) in [(2, "https://host/b"), (3, "https://host/a")] {
-        let json = twin(number, uri);
-        give(
-            &mut engine,
-            Input::Twin {
-                complete: true,
-                json: json.as_bytes(),
-            },
-            3,
-        );
-    }
-    let outputs = give(&mut engine, Input::TransferEnded(Ended::Stopped), 4);
-    assert!(
-        !outputs.iter().any(|o| matches!(o, Output::Download(..))),
-        "{outputs:?}"
-    );
+    // What the cancelled one's download still says is of no matter.
+    let ended = Ended::Failed(Failure::new(Code::Network, "cut"), Retry::Never);
+    give(&mut engine, Input::TransferEnded(ended), 4);
+    let outputs = give(&mut engine, Input::Done(Step::Abort, Ok(())), 4);
+    let jobs = downloads(&outputs);
+    assert_eq!((jobs.len(), jobs[0].uri.as_str()), (1, "https://host/b"));
 }
 
 /// A reboot that is asked for, and does not come.
@@ -188,16 +190,6 @@ fn a_restart_that_does_not_come_is_asked_for_again() {
     assert_eq!(restarts(&give(&mut engine, Input::Tick, 500)), 0);
     assert!(engine.wake_at().is_some());
     assert_eq!(restarts(&give(&mut engine, Input::Tick, 700)), 1);
-}
-
-fn downloads(outputs: &[Output]) -> Vec<&Job> {
-    let mut jobs = Vec::new();
-    for output in outputs {
-        if let Output::Download(job, _) = output {
-            jobs.push(&**job);
-        }
-    }
-    jobs
 }
 
 /// Once a server starts over, the bytes a checkpoint stands for are being overwritten.

@@ -9,6 +9,7 @@
     clippy::print_stdout
 )]
 
+mod control;
 mod corners;
 mod world;
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::LazyLock, time::Duration};
 use twinflash::{
     contract::{Contract, at_path},
-    engine::{Config, Engine, Input, Now, Output, Step, Stored},
+    engine::{CANCEL_METHOD, Config, Engine, Input, Now, Output, Step, Stored},
     twin,
     update::{
         Checkpoint, Checks, Code, Confirm, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
@@ -14,6 +14,8 @@ use twinflash::{
 
 const IMAGE: &[u8] = b"the new image, of which a half is not enough";
 const WALL: u64 = 1_800_000_000_000;
+/// The id of the method that cancels.
+const CANCEL: u64 = 9;
 
 /// What the world does to an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,9 +99,8 @@ pub(super) struct World {
     connected: bool,
     answered: bool,
     cuts: u32,
-    /// A crash came just between the save that a command is about to run, and the command: the one
-    /// moment in which it cannot be told whether it ran.
-    command_lost: bool,
+    /// A cancel was answered: nothing may come of the update any more.
+    cancelled: bool,
     /// Outputs at which a save was performed.
     pub(super) saves: Vec<usize>,
     trace: Option<Vec<String>>,
@@ -114,6 +115,7 @@ enum Owned {
     Ended(Ended),
     Done(Step, Result<(), Failure>),
     SaveFailed,
+    Restarting,
     Restarted,
     Cancel,
 }
@@ -163,7 +165,7 @@ impl World {
             connected: false,
             answered: false,
             cuts: 0,
-            command_lost: false,
+            cancelled: false,
             saves: Vec::new(),
             trace: None,
         }
@@ -312,9 +314,6 @@ impl World {
         self.performed += 1;
         self.note(|| format!("    {number} {output:?}"));
         let blow = self.case.blows.iter().find(|(at, _)| *at == number);
-        if blow.is_some() && output == Output::Restart {
-            self.command_lost = matches!(self.case.restart, Restart::Command(_));
-        }
         match (blow.map(|(_, blow)| *blow), &output) {
             (None, _) => {}
             (Some(Blow::Crash), _) => return self.crash(false),
@@ -338,15 +337,23 @@ impl World {
                 self.saves.push(number);
                 self.record = Some(*record);
             }
-            Output::Answer { status, .. } => {
+            Output::Answer { id, status, .. } => {
                 assert_eq!(status, 200, "{}", self.told());
-                self.answered = true;
+                match id {
+                    CANCEL => self.cancelled = true,
+                    _ => self.answered = true,
+                }
             }
             Output::Report(report) => {
                 twin::merge(
                     &mut self.reported,
                     &serde_json::from_str(&report.patch).unwrap(),
                 );
+                if self.case.contract == "iothub-dm" && self.status() == "applyComplete" {
+                    let update = self.record.as_ref().and_then(|r| r.update.as_ref());
+                    let saved = update.and_then(|update| update.outcome.as_ref());
+                    assert_eq!(saved, Some(&Outcome::Completed), "{}", self.told());
+                }
                 self.inputs.push_back(Owned::ReportDone(report.id));
             }
             Output::ReadTwin => self.inputs.push_back(Owned::Twin),
@@ -363,6 +370,7 @@ impl World {
             Output::Restart => match self.case.restart {
                 Restart::Command(_) => {
                     self.running = self.target;
+                    self.inputs.push_back(Owned::Restarting);
                     self.inputs.push_back(Owned::Restarted);
                 }
                 _ => self.crash(true),
@@ -476,8 +484,13 @@ impl World {
             Owned::SaveFailed => {
                 self.give(Input::SaveFailed(Failure::new(Code::State, "disk full")));
             }
+            Owned::Restarting => self.give(Input::Restarting),
             Owned::Restarted => self.give(Input::Restarted(Ok(()))),
-            Owned::Cancel => self.give(Input::Cancel),
+            Owned::Cancel => self.give(Input::Method {
+                id: CANCEL,
+                name: CANCEL_METHOD,
+                payload: b"null",
+            }),
         }
     }
 
@@ -548,6 +561,8 @@ impl World {
         let told = || self.told();
         let save_failed = self.save_has_failed();
         let expected: &[&str] = match self.case.course {
+            // One that was not answered may be gone.
+            Course::Cancelled if self.cancelled => &["cancelled"],
             _ if save_failed => &["completed", "failed", "rolled-back", "cancelled"],
             Course::Good | Course::Cut => &["completed"],
             Course::WrongImage | Course::NotFound | Course::FinishFails | Course::ActivateFails => {
@@ -555,8 +570,6 @@ impl World {
             }
             Course::NeverConfirmed => &["rolled-back"],
             Course::RollbackFails => &["failed"],
-            // What was not yet saved of a cancel is gone.
-            Course::Cancelled if self.case.blows.is_empty() => &["cancelled"],
             Course::Cancelled => &["cancelled", "completed"],
         };
         assert!(
@@ -575,7 +588,7 @@ impl World {
         match &outcome {
             Outcome::Completed => {
                 assert_eq!(self.target, Image::New, "{}", told());
-                if self.case.restart != Restart::None && !self.command_lost {
+                if self.case.restart != Restart::None {
                     assert_eq!(
                         self.running,
                         Image::New,
@@ -587,7 +600,7 @@ impl World {
             }
             Outcome::RolledBack(_) => {
                 assert_eq!(self.target, Image::Old, "{}", told());
-                if self.case.restart != Restart::None && !self.command_lost {
+                if self.case.restart != Restart::None {
                     assert_eq!(
                         self.running,
                         Image::Old,

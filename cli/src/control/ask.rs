@@ -1,0 +1,146 @@
+//! Asks a running agent.
+
+use super::{CLIENT_TIME, NAME, Order, REPLY, Reply, Request, WORK_TIME, short};
+use crate::{
+    error::Error,
+    screen::{Screen, Tone, size},
+};
+use serde_json::Value;
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+};
+
+/// The width of the longest name of a line.
+const NAMES: usize = 12;
+
+/// Asks the agent whose state directory this is, and shows what it says. `false` where what was asked
+/// for did not happen.
+pub(crate) fn ask(directory: &Path, order: Order, screen: &Screen) -> Result<bool, Error> {
+    let line = exchange(directory, order).map_err(|error| explain(&error, directory))?;
+    let reply: Reply = serde_json::from_slice(&line)
+        .map_err(|error| Error::new(format_args!("the agent's answer is no reply: {error}")))?;
+    if let Some(problem) = reply.error {
+        return Err(Error::new(problem.message));
+    }
+    if order == Order::Status {
+        screen.json_or(&reply.status, || show(&reply.status, screen));
+        return Ok(true);
+    }
+    if !reply.done {
+        return Err(Error::new(match order {
+            Order::Confirm => "no new version waits to be confirmed",
+            Order::Cancel => "no update runs that could be cancelled",
+            _ => "no update is being downloaded",
+        }));
+    }
+    screen.json_or(&reply, || {
+        let text = match order {
+            Order::Confirm => "the new version is confirmed",
+            Order::Cancel => "the update is cancelled",
+            Order::Pause => "the download is paused until it is resumed",
+            _ => "the download goes on",
+        };
+        screen.text(text, Tone::Good);
+    });
+    Ok(true)
+}
+
+fn exchange(directory: &Path, order: Order) -> io::Result<Vec<u8>> {
+    let (path, _held) = short(directory, NAME)?;
+    let mut agent = UnixStream::connect(path)?;
+    agent.set_write_timeout(Some(CLIENT_TIME))?;
+    agent.set_read_timeout(Some(2 * WORK_TIME))?;
+    let mut line = serde_json::to_vec(&Request { command: order })?;
+    line.push(b'\n');
+    agent.write_all(&line)?;
+    let mut reply = Vec::new();
+    BufReader::new(agent.take(REPLY)).read_until(b'\n', &mut reply)?;
+    match reply.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(reply),
+    }
+}
+
+fn explain(error: &io::Error, directory: &Path) -> Error {
+    use io::ErrorKind as Kind;
+    let shown = directory.display();
+    Error::new(match error.kind() {
+        Kind::NotFound | Kind::ConnectionRefused => format!(
+            "no agent runs with the state directory {shown}: start one with twinflash device --config FILE"
+        ),
+        Kind::PermissionDenied => format!(
+            "the agent with the state directory {shown} is another user's: only that user and root may ask it"
+        ),
+        Kind::TimedOut | Kind::WouldBlock => {
+            format!("the agent with the state directory {shown} does not answer")
+        }
+        Kind::UnexpectedEof | Kind::BrokenPipe | Kind::ConnectionReset => {
+            format!("the agent with the state directory {shown} is stopping or busy; try again")
+        }
+        _ => format!("cannot ask the agent with the state directory {shown}: {error}"),
+    })
+}
+
+/// The status, for people.
+fn show(status: &Value, screen: &Screen) {
+    let text = |name: &str| status.get(name).and_then(Value::as_str);
+    let message = |of: &str| status.get(of)?.get("message")?.as_str();
+    let line = |name, value: &str, tone| screen.pair(NAMES, name, value, "", tone);
+    let paused = status.get("paused") == Some(&Value::Bool(true));
+    let phase = text("phase");
+    match phase {
+        Some(phase) if paused => line("phase", &format!("{phase}, paused"), Tone::Warning),
+        Some(phase) => line("phase", phase, Tone::Running),
+        None => line("phase", "idle", Tone::Normal),
+    }
+    if let Some(version) = text("runningVersion") {
+        line("runs", version, Tone::Normal);
+    }
+    if let Some(version) = text("version") {
+        let name = if phase.is_some() {
+            "update to"
+        } else {
+            "last update"
+        };
+        line(name, version, Tone::Normal);
+    }
+    if phase.is_some() {
+        line("image", &progress(status), Tone::Normal);
+    }
+    if let Some(outcome) = text("outcome") {
+        let tone = match message("error") {
+            Some(_) => Tone::Bad,
+            None => Tone::Normal,
+        };
+        let why = message("error").map(|why| format!(": {why}"));
+        let value = format!("{outcome}{}", why.unwrap_or_default());
+        line("last outcome", &value, tone);
+    }
+    if let Some(retry) = status.get("retry").filter(|retry| retry.is_object()) {
+        let attempts = retry.get("attempts").and_then(Value::as_u64);
+        let seconds = retry.get("afterSeconds").and_then(Value::as_f64);
+        let next = match seconds {
+            Some(seconds) => format!("in {seconds:.0} s"),
+            None if paused => "when it is resumed".into(),
+            None => "now".into(),
+        };
+        let next = format!("{next}; {} failed so far", attempts.unwrap_or_default());
+        line("next attempt", &next, Tone::Warning);
+        let why = message("retry").unwrap_or_default();
+        line("last failure", why, Tone::Warning);
+    }
+}
+
+fn progress(status: &Value) -> String {
+    let number = |name: &str| status.get(name).and_then(Value::as_u64);
+    let bytes = number("bytes").unwrap_or_default();
+    match number("size").filter(|size| *size > 0) {
+        Some(whole) => {
+            let percent = u128::from(bytes) * 100 / u128::from(whole);
+            format!("{percent} %, {} of {}", size(bytes), size(whole))
+        }
+        None => size(bytes),
+    }
+}
