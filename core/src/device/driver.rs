@@ -45,6 +45,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         mut installer,
         current_version,
         policy,
+        trust,
         http,
         handlers,
     } = builder;
@@ -75,7 +76,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         _ => Vec::new(),
     };
     let downloader = Downloader::new(http)?;
-    let engine = Engine::new(Config {
+    let mut engine = Engine::new(Config {
         contract,
         policy,
         current_version,
@@ -84,6 +85,9 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
         installer: installer.describe(),
         seed,
     });
+    if let Some(trust) = trust {
+        engine.set_trust(trust);
+    }
     let shared = Arc::new(Shared::new(engine));
     let notes = notes
         .into_iter()
@@ -224,6 +228,11 @@ impl Driver {
                 let stop = Stop::new();
                 self.stop = Some(stop.clone());
                 self.pipeline.run(Task::Download(job, image, stop));
+            }
+            Output::FetchManifest(job) => {
+                let stop = Stop::new();
+                self.stop = Some(stop.clone());
+                self.pipeline.run(Task::Manifest(job, stop));
             }
             Output::StopDownload => {
                 if let Some(stop) = self.stop.take() {

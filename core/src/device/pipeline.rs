@@ -23,6 +23,7 @@ const HEALTH_TIME: Duration = Duration::from_secs(60);
 /// Something to do.
 pub(super) enum Task {
     Download(Box<Job>, ImageInfo, Stop),
+    Manifest(Box<Job>, Stop),
     Step(Step),
 }
 
@@ -31,7 +32,9 @@ impl Task {
     fn broken(&self) -> Input<'static> {
         let failure = Failure::new(Code::InstallFailed, "the installer panicked");
         match self {
-            Self::Download(..) => Input::TransferEnded(Ended::Failed(failure, Retry::Never)),
+            Self::Download(..) | Self::Manifest(..) => {
+                Input::TransferEnded(Ended::Failed(failure, Retry::Never))
+            }
             Self::Step(step) => Input::Done(*step, Err(failure)),
         }
     }
@@ -96,6 +99,9 @@ fn perform(
         Task::Download(job, image, stop) => {
             let mut on = |progress| shared.input(Input::Transfer(progress));
             return Input::TransferEnded(downloader.fetch(&job, installer, image, &stop, &mut on));
+        }
+        Task::Manifest(job, stop) => {
+            return Input::TransferEnded(downloader.fetch_manifest(&job, &stop));
         }
         Task::Step(step) => step,
     };

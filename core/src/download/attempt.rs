@@ -34,7 +34,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 const UNSYNCED: usize = 16;
 
 /// Why an attempt ended before its last byte.
-enum Abort {
+pub(super) enum Abort {
     Failed(Failure, Retry),
     Stopped,
 }
@@ -184,8 +184,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
-                // The network's side has gone when it has read the last byte.
-                let _ = line.empty.send(buffer);
+                line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
@@ -196,12 +195,12 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
 }
 
 /// The line to the network's side. Dropping it ends that side, too.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     job: &'a Job,
     stop: &'a Stop,
     agent: Agent,
     /// Who answers, as it may be shown.
-    shown: String,
+    pub(super) shown: String,
     events: Receiver<Option<Event>>,
     queue: Arc<Queue>,
     empty: Sender<Vec<u8>>,
@@ -212,7 +211,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn open(
+    pub(super) fn open(
         config: &Config,
         job: &'a Job,
         stop: &'a Stop,
@@ -257,8 +256,14 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// A buffer goes round.
+    pub(super) fn give_back(&self, buffer: Vec<u8>) {
+        // The network's side has gone when it has read the last byte.
+        let _ = self.empty.send(buffer);
+    }
+
     /// The next event; `None` if there was none for a moment.
-    fn next(&mut self) -> Result<Option<Event>, Abort> {
+    pub(super) fn next(&mut self) -> Result<Option<Event>, Abort> {
         if self.stop.is_stopped() {
             return Err(Abort::Stopped);
         }

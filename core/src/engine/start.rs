@@ -13,6 +13,7 @@ impl Engine {
             Stored::Record(json) => Record::from_json(&json).unwrap_or_else(|| self.lost()),
             Stored::Lost => self.lost(),
         };
+        self.take_kept_keys();
         self.started = self.wall_time(self.now);
         self.record.installer = self.config.installer.clone();
         let confirmed = self.record.confirmed_version.clone();
@@ -117,6 +118,9 @@ impl Engine {
     }
 
     fn apply_again(&mut self) {
+        if let Err(failure) = self.may_apply() {
+            return self.failed(failure);
+        }
         let attempts = self.record.update.as_ref().map_or(0, |u| u.apply_attempts);
         if attempts < self.config.policy.apply_attempts {
             return self.apply();
