@@ -213,9 +213,8 @@ impl Engine {
 
     /// The manifest beside the image has come.
     pub(super) fn manifest_fetched(&mut self, text: String) {
-        // Kept with the request, so that a restart needs no network to open it again.
+        // Saved with what it says, so that a restart needs no network to open it again.
         self.change(|update| update.request.manifest = Some(text));
-        self.save();
     }
 
     /// Whether an image that was downloaded may be applied by this start.
