@@ -49,12 +49,12 @@ pub(crate) fn run_with<S: AsRef<str>>(
     run_and_tell(command, limit, input, || {})
 }
 
-/// As [`run_with`]; `started` is called once the program has been started.
+/// As [`run_with`]; `running` is called once the program has been started.
 pub(crate) fn run_and_tell<S: AsRef<str>>(
     command: &[S],
     limit: Duration,
     input: Stdio,
-    started: impl FnOnce(),
+    running: impl FnOnce(),
 ) -> Result<String, Failure> {
     let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
     let Some((program, arguments)) = command.split_first() else {
@@ -74,13 +74,13 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let spawned = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
-    let mut child = match spawned {
+    let started = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
+    let mut child = match started {
         Ok(child) => child,
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
     };
     let (printed, errors) = (Tail::of(child.stdout.take()), Tail::of(child.stderr.take()));
-    started();
+    running();
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
     let result = match ended {

@@ -175,7 +175,9 @@ fn paused_over_a_restart() {
     until(|| updater.status().bytes == HALF as u64);
     updater.pause();
     updater.flush(Duration::from_secs(10)).unwrap();
-    assert!(record(dir.path()).update.unwrap().paused);
+    let paused = record(dir.path()).update.unwrap();
+    assert!(paused.paused);
+    assert_eq!(paused.checkpoint.unwrap().offset, HALF as u64);
     drop(updater);
 
     let updater = start(dir.path());

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout)]
 
 mod bench;
+mod c;
+mod header;
 mod test;
 
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ const USAGE: &str = "\
 Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
+cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 ";
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["header"] => report(header::run(&test::root(), false)),
+        ["header", "--check"] => report(header::run(&test::root(), true)),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true
@@ -39,4 +44,11 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn report(result: Result<(), String>) -> bool {
+    if let Err(error) = &result {
+        eprintln!("{error}");
+    }
+    result.is_ok()
 }

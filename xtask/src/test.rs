@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     step("each feature by itself", features),
     step("tests", tests),
     step("sans-I/O library, driven from C", sansio),
+    step("C library, driven from C and C++", c_library),
     slow("documentation", documentation),
     slow("dependencies", dependencies),
     slow("the unmodified Azure SDKs for Python", sdk_python),
@@ -54,12 +55,17 @@ struct Run {
     quick: bool,
 }
 
-/// Runs the steps; says whether all passed.
-pub(crate) fn run(quick: bool) -> bool {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap_or(Path::new("."))
-        .to_path_buf();
+        .to_path_buf()
+}
+
+/// Runs the steps; says whether all passed.
+pub(crate) fn run(quick: bool) -> bool {
+    let root = root();
     let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
     let target = root.join(target);
     let run = Run {
@@ -212,6 +218,10 @@ fn sansio(run: &Run) -> Outcome {
         .arg(&program);
     execute(&mut compile)?;
     execute(&mut run.command(&program, &[]))
+}
+
+fn c_library(run: &Run) -> Outcome {
+    crate::c::run(&run.root, &run.target, &execute)
 }
 
 fn documentation(run: &Run) -> Outcome {

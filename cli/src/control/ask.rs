@@ -122,9 +122,9 @@ fn show(status: &Value, screen: &Screen) {
         let attempts = retry.get("attempts").and_then(Value::as_u64);
         let seconds = retry.get("afterSeconds").and_then(Value::as_f64);
         let next = match seconds {
-            Some(seconds) => format!("in {seconds:.0} s"),
+            Some(seconds) if seconds >= 0.5 => format!("in {seconds:.0} s"),
             None if paused => "when it is resumed".into(),
-            None => "now".into(),
+            _ => "now".into(),
         };
         let next = format!("{next}; {} failed so far", attempts.unwrap_or_default());
         line("next attempt", &next, Tone::Warning);

@@ -1,7 +1,8 @@
 //! The local control of a running agent: a Unix socket in its state directory.
 //!
 //! The socket is `control` in the state directory, mode 0600: for the agent's user and root. One connection is one
-//! request and one reply, each a JSON object on a line of its own; a request has at most 4 KiB.
+//! request and one reply, each a JSON object on a line of its own; who sends more than 4 KiB, or nothing for five
+//! seconds, is not answered.
 //!
 //! | request | done, when |
 //! |---|---|

@@ -84,17 +84,15 @@ fn listen(listener: &UnixListener, device: &Weak<Device>) {
 }
 
 fn talk(mut client: UnixStream, device: &Weak<Device>) -> io::Result<()> {
-    let reply = match read(&mut client, CLIENT_TIME)? {
-        Err(failure) => problem(&failure),
-        Ok(line) => match serde_json::from_slice::<Request>(&line) {
-            Err(error) => {
-                let text = format!("the request cannot be understood: {error}");
-                problem(&Failure::new(Code::InvalidRequest, text))
-            }
-            Ok(request) => match device.upgrade() {
-                Some(device) => obey(device.updater(), request.command),
-                None => return Ok(()),
-            },
+    let line = read(&mut client, CLIENT_TIME)?;
+    let reply = match serde_json::from_slice::<Request>(&line) {
+        Err(error) => {
+            let text = format!("the request cannot be understood: {error}");
+            problem(&Failure::new(Code::InvalidRequest, text))
+        }
+        Ok(request) => match device.upgrade() {
+            Some(device) => obey(device.updater(), request.command),
+            None => return Ok(()),
         },
     };
     let mut line = serde_json::to_vec(&reply)?;
@@ -104,7 +102,7 @@ fn talk(mut client: UnixStream, device: &Weak<Device>) -> io::Result<()> {
 }
 
 /// One line, of limited length and in limited time, however it comes.
-fn read(client: &mut UnixStream, time: Duration) -> io::Result<Result<Vec<u8>, Failure>> {
+fn read(client: &mut UnixStream, time: Duration) -> io::Result<Vec<u8>> {
     let deadline = Instant::now() + time;
     let mut line = Vec::new();
     let mut buffer = [0; 512];
@@ -119,11 +117,10 @@ fn read(client: &mut UnixStream, time: Duration) -> io::Result<Result<Vec<u8>, F
         let end = new.iter().position(|byte| *byte == b'\n');
         line.extend_from_slice(new.get(..end.unwrap_or(read)).unwrap_or_default());
         if line.len() > REQUEST {
-            let text = format!("a request has at most {REQUEST} bytes");
-            return Ok(Err(Failure::new(Code::InvalidRequest, text)));
+            return Err(io::ErrorKind::InvalidData.into());
         }
         if end.is_some() || read == 0 {
-            return Ok(Ok(line));
+            return Ok(line);
         }
     }
 }

@@ -213,6 +213,11 @@ impl World {
         let firmware = Server::https(config, |reply: &mut Reply| {
             match reply.asked.path.split('?').next() {
                 Some("/image") => reply.serve(&image(), Some("\"1\""), usize::MAX),
+                // In ten seconds.
+                Some("/slow") => {
+                    (reply.piece, reply.pause) = (3000, Duration::from_millis(100));
+                    reply.serve(&image(), Some("\"1\""), usize::MAX);
+                }
                 _ => reply.empty("404 Not Found", &[]),
             }
         });

@@ -111,8 +111,11 @@ impl Device {
     ///
     /// # Errors
     /// [`Code::Tls`]: the options or the roots cannot be used.
-    pub fn connect(updater: Updater, mut options: DeviceOptions) -> Result<Self, Failure> {
-        let updater = Arc::new(updater);
+    pub fn connect(
+        updater: impl Into<Arc<Updater>>,
+        mut options: DeviceOptions,
+    ) -> Result<Self, Failure> {
+        let updater = updater.into();
         let clock = Arc::downgrade(&updater);
         options.iothub.clock = Arc::new(move || clock.upgrade()?.wall_time());
         let client = Arc::new(OnceLock::<Arc<Client>>::new());

@@ -83,7 +83,8 @@ impl Updater {
     }
 
     /// A direct method was called. Returns its answer, or `None` where it is not one of the
-    /// contract's: the application's own handlers get it then.
+    /// contract's, nor [`CANCEL_METHOD`](crate::engine::CANCEL_METHOD) or
+    /// [`STATUS_METHOD`](crate::engine::STATUS_METHOD): the application's own handlers get it then.
     ///
     /// Returns at once, but for a method that starts an update: then the hub has the first report
     /// (or two seconds have passed), so that no back end reads the last update's outcome.
@@ -95,8 +96,8 @@ impl Updater {
     }
 
     /// As [`handle_method`](Self::handle_method), without a wait: `then` is called with the answer,
-    /// on this thread or on the updater's own. `false` where the method is not one of the contract's;
-    /// then `then` is not called.
+    /// on this thread or on the updater's own. `false` where the method is not one of the updater's; then
+    /// `then` is not called.
     pub fn handle_method_then(
         &self,
         name: &str,
@@ -203,7 +204,8 @@ impl Updater {
         self.shared.input(Input::Resume);
     }
 
-    /// Waits until everything that was decided so far is durable. Not in a callback: it would wait for
+    /// Waits until everything that was decided so far is done and durable: a download that was paused
+    /// has stopped, and its last bytes are safe. Not in a callback: it would wait for
     /// the very thread it is on.
     ///
     /// # Errors
@@ -211,7 +213,8 @@ impl Updater {
     /// was closed.
     pub fn flush(&self, timeout: Duration) -> Result<(), Failure> {
         let saved = |state: &mut State| {
-            let saved = state.outputs.is_empty() && !state.performing;
+            let saved =
+                state.outputs.is_empty() && !state.performing && !state.engine.is_stopping();
             saved.then(|| state.engine.save_failure())
         };
         match self.shared.wait_for(timeout, saved) {
@@ -230,8 +233,8 @@ impl Updater {
         self.shared.wall_time()
     }
 
-    /// Stops with a checkpoint and gives the state directory back. Returns within a second, whatever
-    /// network and disk do. Everything after it does nothing.
+    /// Stops with a checkpoint and gives the state directory back. Returns within a second of the first
+    /// call, whatever network and disk do. Everything after it does nothing.
     pub fn close(&self) {
         self.shared.close();
     }

@@ -74,6 +74,11 @@ impl Engine {
         self.ended_for_good(Outcome::Cancelled(phase));
     }
 
+    /// Whether a download is being stopped, to be paused or for another request.
+    pub fn is_stopping(&self) -> bool {
+        self.after.is_some()
+    }
+
     /// Whether there is a download that can be paused, or gone on with.
     fn can_pause(&self) -> bool {
         matches!(self.phase(), Some(Phase::Waiting | Phase::Downloading))

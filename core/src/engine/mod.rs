@@ -303,7 +303,7 @@ impl Engine {
                 .or(update.and_then(|update| update.bytes.or(update.request.size))),
             outcome: update.and_then(|update| update.outcome.clone()),
             running_version: self.running_version.clone(),
-            paused: update.is_some_and(|update| update.paused),
+            paused: self.record.running().is_some_and(|update| update.paused),
             retry: self.transfer.failure.clone().map(|failure| Retrying {
                 failure,
                 attempts: update.map_or(0, |update| update.spent.attempts),

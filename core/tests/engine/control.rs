@@ -240,6 +240,9 @@ fn a_pause_survives_a_restart_and_uses_up_no_budget() {
     assert_eq!((status.paused, status.bytes), (true, 400));
     assert_eq!(status.size, Some(1000));
     assert_eq!(downloads(&give(&mut again, Input::Resume, 60)).len(), 1);
+    give(&mut again, Input::Pause, 61);
+    give(&mut again, Input::Cancel, 62);
+    assert!(!again.status().paused, "nothing is left to be paused");
 }
 
 /// What is desired is asked for again by wishing for something else in between. A twin that is only

@@ -1,0 +1,27 @@
+//! twinflash for C and C++. `include/twinflash.h` is made from this crate by cbindgen and is its
+//! documentation: what stands here before a function is what its caller reads there.
+//!
+//! Every function crosses the border in [`boundary`]: panics end there, pointers are checked there.
+
+mod boundary;
+mod builder;
+#[cfg(feature = "mqtt")]
+mod device;
+mod event;
+mod guard;
+mod image;
+mod installer;
+mod outbound;
+mod queue;
+mod state;
+mod status;
+mod updater;
+
+use std::ffi::c_char;
+
+/// The version of the library that is linked, such as "0.1.0"; TWINFLASH_VERSION is the header's.
+/// Never NULL, never freed. Any thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn twinflash_version() -> *const c_char {
+    concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
+}

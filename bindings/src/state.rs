@@ -1,0 +1,143 @@
+//! Where an update stands, and how it ended.
+
+use crate::{
+    boundary::{drop_text, raw_text},
+    status::{of_code, twinflash_status},
+};
+use engine::{
+    engine::Status,
+    update::{Outcome, Phase},
+};
+use std::ffi::c_char;
+
+/// Where a running update stands.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum twinflash_phase {
+    /// None runs.
+    None = 0,
+    /// Accepted; the policy has not let it start yet.
+    Waiting = 1,
+    /// The image is being fetched, checked as it streams, and written.
+    Downloading = 2,
+    /// Every byte is there; the checks are compared.
+    Verifying = 3,
+    /// The image is being installed and activated. From here on it can not be cancelled.
+    Applying = 4,
+    /// Activated; it runs after a restart.
+    Rebooting = 5,
+    /// It runs, and has to prove itself.
+    Confirming = 6,
+    /// It failed after it was activated; the old image is being brought back.
+    RollingBack = 7,
+}
+
+/// How an update ended. However it did, the next one can start.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum twinflash_outcome {
+    /// None has ended yet, or one runs.
+    None = 0,
+    /// The new image runs and has proved itself.
+    Completed = 1,
+    /// The version asked for was running already; nothing was fetched.
+    UpToDate = 2,
+    /// It failed; the old image is what it was.
+    Failed = 3,
+    /// The new image was activated and did not prove itself; the old one is back.
+    RolledBack = 4,
+    /// It was cancelled.
+    Cancelled = 5,
+    /// A newer request took its place.
+    Superseded = 6,
+    /// In a way this version of the interface has no number for.
+    Other = 7,
+}
+
+pub(crate) fn phase_of(phase: Option<Phase>) -> twinflash_phase {
+    match phase {
+        None => twinflash_phase::None,
+        Some(Phase::Waiting) => twinflash_phase::Waiting,
+        Some(Phase::Downloading) => twinflash_phase::Downloading,
+        Some(Phase::Verifying) => twinflash_phase::Verifying,
+        Some(Phase::Applying) => twinflash_phase::Applying,
+        Some(Phase::Rebooting) => twinflash_phase::Rebooting,
+        Some(Phase::Confirming) => twinflash_phase::Confirming,
+        Some(Phase::RollingBack) => twinflash_phase::RollingBack,
+    }
+}
+
+pub(crate) fn outcome_of(outcome: Option<&Outcome>) -> twinflash_outcome {
+    match outcome {
+        None => twinflash_outcome::None,
+        Some(Outcome::Completed) => twinflash_outcome::Completed,
+        Some(Outcome::UpToDate) => twinflash_outcome::UpToDate,
+        Some(Outcome::Failed { .. }) => twinflash_outcome::Failed,
+        Some(Outcome::RolledBack(_)) => twinflash_outcome::RolledBack,
+        Some(Outcome::Cancelled(_)) => twinflash_outcome::Cancelled,
+        Some(Outcome::Superseded) => twinflash_outcome::Superseded,
+        Some(_) => twinflash_outcome::Other,
+    }
+}
+
+/// Where everything stands. Texts are UTF-8 and live as long as the structure. Members may be added at
+/// the end in later versions: do not copy the structure, and do not make one.
+#[repr(C)]
+pub struct twinflash_state {
+    /// The running update's phase.
+    pub phase: twinflash_phase,
+    /// How the last update ended.
+    pub outcome: twinflash_outcome,
+    /// Why it did, where it failed or was rolled back.
+    pub status: twinflash_status,
+    /// The download is paused.
+    pub paused: bool,
+    /// Bytes of the image that are there.
+    pub bytes: u64,
+    /// The image's size in bytes; 0 where it is not known.
+    pub size: u64,
+    /// The failure in words; NULL where there is none.
+    pub message: *const c_char,
+    /// The version the running or last update asked for; NULL where it named none.
+    pub version: *const c_char,
+    /// The version that runs now; NULL where it is not known.
+    pub running_version: *const c_char,
+}
+
+impl From<Status> for twinflash_state {
+    fn from(status: Status) -> Self {
+        let failure = status.outcome.as_ref().and_then(Outcome::failure);
+        Self {
+            phase: phase_of(status.phase),
+            outcome: outcome_of(status.outcome.as_ref()),
+            status: failure.map_or(twinflash_status::Ok, |failure| of_code(failure.code)),
+            paused: status.paused,
+            bytes: status.bytes,
+            size: status.size.unwrap_or_default(),
+            message: raw_text(failure.map(|failure| failure.message.as_str())),
+            version: raw_text(status.version.as_deref()),
+            running_version: raw_text(status.running_version.as_deref()),
+        }
+    }
+}
+
+impl Drop for twinflash_state {
+    fn drop(&mut self) {
+        for text in [self.message, self.version, self.running_version] {
+            // SAFETY: made by `raw_text`, or null.
+            unsafe { drop_text(text.cast_mut()) };
+        }
+    }
+}
+
+/// Frees a state from twinflash_updater_state. NULL is fine. Any thread.
+///
+/// # Safety
+/// `state` is null or from twinflash_updater_state, and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_state_free(state: *mut twinflash_state) {
+    if !state.is_null() {
+        // SAFETY: made by `Box::into_raw`.
+        drop(unsafe { Box::from_raw(state) });
+    }
+}
