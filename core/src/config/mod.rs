@@ -62,7 +62,8 @@ pub struct Config {
     current_version: Option<String>,
     version_from: Option<VersionFrom>,
     install: Option<InstallTable>,
-    trust: Option<TrustTable>,
+    #[serde(default)]
+    trust: TrustTable,
     #[serde(default)]
     policy: PolicyTable,
     #[serde(default)]
@@ -220,8 +221,7 @@ impl Config {
     /// # Errors
     /// [`Code::InvalidConfig`]: a key cannot be read or used, or there are fewer than must sign.
     pub fn trust(&self) -> Result<Option<Trust>, Failure> {
-        let trust = self.trust.as_ref();
-        trust.map(|trust| trust.trust(&self.directory)).transpose()
+        self.trust.trust(&self.directory)
     }
 
     /// How images are fetched.
