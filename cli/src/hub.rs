@@ -11,9 +11,16 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, TrySendError},
+    },
 };
 use twinflash_hub::{Event, Info, Limits, Options};
+
+/// How many events may wait to be shown: standard output may be a pipe that nobody empties.
+const MAX_WAITING: usize = 8192;
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -67,11 +74,13 @@ enum News {
 
 impl Hub {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let (tell, news) = mpsc::channel();
+        let (tell, news) = mpsc::sync_channel(MAX_WAITING);
         let stop = tell.clone();
         signals::on_stop(move |_| {
             let _ = stop.send(News::Stop);
         })?;
+        let not_shown = Arc::new(AtomicU64::new(0));
+        let missed = not_shown.clone();
         let mut devices = self.devices;
         if devices.is_empty() && self.x509_device.is_empty() && self.state.is_none() {
             devices.push("device1".into());
@@ -91,7 +100,10 @@ impl Hub {
             devices,
             state: self.state,
             observer: Some(Arc::new(move |event| {
-                let _ = tell.send(News::Hub(Box::new(without_queries(event))));
+                let news = News::Hub(Box::new(without_queries(event)));
+                if let Err(TrySendError::Full(_)) = tell.try_send(news) {
+                    missed.fetch_add(1, Ordering::Relaxed);
+                }
             })),
             ..Options::default()
         })?;
@@ -100,6 +112,12 @@ impl Hub {
             match news {
                 News::Hub(event) => show(screen, &event),
                 News::Stop => break,
+            }
+            let count = not_shown.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                screen.note(&format!(
+                    "{count} events are not shown: they came faster than they could be"
+                ));
             }
         }
         hub.stop();

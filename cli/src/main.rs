@@ -34,6 +34,7 @@ mod screen;
 mod service;
 mod signals;
 mod table;
+mod telemetry;
 mod twin;
 mod update;
 

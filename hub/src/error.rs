@@ -163,6 +163,10 @@ impl Refusal {
         Self::new(Code::ARGUMENT_INVALID, message)
     }
 
+    pub(crate) fn stopping() -> Self {
+        Self::new(Code::UNAVAILABLE, "The hub is being stopped.")
+    }
+
     pub(crate) fn no_device(id: &str) -> Self {
         Self::new(
             Code::DEVICE_NOT_FOUND,

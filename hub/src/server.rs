@@ -12,11 +12,6 @@ use crate::{
     tls::Authority,
     x509::Authorities,
 };
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -33,14 +28,12 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a peer may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request's head may take, the pause before it included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long what is open may take to end when the hub stops.
-const STOP_TIMEOUT: Duration = Duration::from_millis(700);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A local IoT hub. It runs on threads of its own until it is stopped or dropped; every call may be made from any thread.
 pub struct Hub {
@@ -101,8 +94,8 @@ impl Hub {
         let (alive, all_gone) = mpsc::channel(1);
         let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         for (listener, serves, tls) in [
-            (mqtt, Serves::Mqtt, asking),
-            (https, Serves::Https, tls.clone()),
+            (mqtt, Serves::Mqtt, asking.clone()),
+            (https, Serves::Https, asking),
         ] {
             let port = Port {
                 hub: shared.clone(),
@@ -192,7 +185,7 @@ enum Serves {
 }
 
 /// A connection's place among those served at once; the hub's end waits for it.
-pub(crate) struct Slot {
+struct Slot {
     _permit: OwnedSemaphorePermit,
     _alive: mpsc::Sender<()>,
 }
@@ -265,18 +258,17 @@ async fn serve(
     };
     let refused = match accepted {
         Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificates = certificates.unwrap_or_default().to_vec();
             match serves {
-                Serves::Mqtt => {
-                    let certificates = stream.get_ref().1.peer_certificates();
-                    let certificates = certificates.unwrap_or_default().to_vec();
-                    mqtt::serve(&hub, peer.to_string(), &certificates, stream).await
-                }
+                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), &certificates, stream).await,
                 Serves::Https => {
-                    https(
+                    rest::serve(
                         hub,
                         stream,
                         Peer {
                             address: peer.to_string(),
+                            certificates: certificates.into(),
                             slot: Arc::new(slot),
                         },
                     )
@@ -293,24 +285,6 @@ async fn serve(
         peer: peer.to_string(),
         reason: refused,
     });
-}
-
-async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
-    let stopped = hub.stopped();
-    let service = rest::router(hub.clone()).layer(axum::Extension(peer));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stopped => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(STOP_TIMEOUT, connection).await;
 }
 
 fn listen(

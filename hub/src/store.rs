@@ -204,27 +204,54 @@ impl Store {
         table: Table,
         rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
     ) -> Result<(), String> {
+        self.write(|| Ok([(table, written(rows)?)]))
+    }
+
+    /// Keeps devices, and rows of another table, all or none.
+    pub(crate) fn put_devices_and<'r>(
+        &self,
+        devices: impl Iterator<Item = &'r Device>,
+        table: Table,
+        rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+    ) -> Result<(), String> {
+        let devices = devices.map(|device| (device.identity.device_id.as_str(), device));
+        self.write(|| Ok([(DEVICES, written(devices)?), (table, written(rows)?)]))
+    }
+
+    /// Writes what `tables` gives in one transaction.
+    fn write<'r, const N: usize>(
+        &self,
+        tables: impl FnOnce() -> Result<[(Table, Rows<'r>); N], serde_json::Error>,
+    ) -> Result<(), String> {
         let Self::Disk(database) = self else {
             return Ok(());
         };
-        let rows: Vec<_> = rows
-            .map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
-            .collect::<Result<_, serde_json::Error>>()
-            .map_err(|error| error.to_string())?;
-        if rows.is_empty() {
+        let tables = tables().map_err(|error| error.to_string())?;
+        if tables.iter().all(|(_, rows)| rows.is_empty()) {
             return Ok(());
         }
         let write = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            let mut open = transaction.open_table(table)?;
-            for (key, bytes) in &rows {
-                open.insert(*key, bytes.as_slice())?;
+            for (table, rows) in &tables {
+                let mut open = transaction.open_table(*table)?;
+                for (key, bytes) in rows {
+                    open.insert(*key, bytes.as_slice())?;
+                }
             }
-            drop(open);
             Ok(transaction.commit()?)
         };
         blocking(write).map_err(|error| error.to_string())
     }
+}
+
+/// Rows as they are written.
+type Rows<'r> = Vec<(&'r str, Vec<u8>)>;
+
+fn written<'r>(
+    rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+) -> Result<Rows<'r>, serde_json::Error> {
+    rows.map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
+        .collect()
 }
 
 fn unreadable(error: &dyn Display) -> Error {

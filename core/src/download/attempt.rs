@@ -378,6 +378,7 @@ impl Sink<'_> {
                 Err(failure(Code::SizeMismatch, shown, &why).into())
             }
             Some(size) if received < size => Err(too_short(shown, received, size).into()),
+            _ if received == 0 => Err(failure(Code::SizeMismatch, shown, "it is empty").into()),
             _ => Ok(()),
         }
     }

@@ -122,8 +122,6 @@ impl Engine {
                 self.transfer.received = offset;
                 let update = self.record.update.as_ref();
                 let checkpoint = update.and_then(|update| update.checkpoint.as_ref());
-                let validated = checkpoint.is_some_and(|from| from.validator.is_some());
-                self.transfer.blind = offset > 0 && !validated;
                 if offset == 0 && checkpoint.is_some() {
                     // Its bytes are being overwritten.
                     self.change(|update| update.checkpoint = None);
@@ -280,7 +278,12 @@ impl Engine {
         }
         let doubled = self.transfer.pause.saturating_mul(2);
         self.transfer.pause = doubled.max(retry.first).min(retry.longest);
-        let half = self.transfer.pause / 2;
+        self.jittered(self.transfer.pause)
+    }
+
+    /// Half of the pause, and of the other half a random part.
+    pub(super) fn jittered(&mut self, pause: Duration) -> Duration {
+        let half = pause / 2;
         let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
         half.saturating_add(Duration::from_millis(
             self.random() % millis.saturating_add(1),
@@ -298,8 +301,9 @@ impl Engine {
             update.sha256 = Some(sha256.clone());
         });
         let mismatch = self.mismatch(bytes, digests);
-        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.blind) {
-            // No validator said that the rest belongs to the beginning: from zero it may be right.
+        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.offset > 0) {
+            // The rest may not belong to the beginning, whatever a validator said: from zero it may be
+            // right.
             return self.attempt_failed(failure, Retry::FromZero);
         }
         self.report(Moment::Downloaded);

@@ -47,6 +47,8 @@ pub enum Input<'a> {
         /// The document.
         json: &'a [u8],
     },
+    /// [`Output::ReadTwin`] was refused.
+    TwinFailed,
     /// A direct method was called. [`Output::Answer`] follows, with its id.
     Method {
         /// Any number; it comes back with the answer.

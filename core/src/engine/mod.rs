@@ -115,6 +115,8 @@ struct Link {
     /// The twin is asked for again at this time, if it has not come.
     read_again: Option<Duration>,
     read_pause: Duration,
+    /// Times it could not be read, one after another.
+    refused: u32,
 }
 
 /// What the pipeline is busy with.
@@ -136,8 +138,6 @@ enum After {
 struct Transfer {
     /// Where this attempt began.
     offset: u64,
-    /// This attempt resumed with no validator to say that the rest belongs to the beginning.
-    blind: bool,
     /// Bytes that are there.
     received: u64,
     total: Option<u64>,
@@ -214,6 +214,7 @@ impl Engine {
             Input::Connected => self.connected(),
             Input::Disconnected => self.disconnected(),
             Input::Twin { complete, json } => self.twin(complete, json),
+            Input::TwinFailed => self.twin_failed(),
             Input::Method { id, name, payload } => self.method(id, name, payload),
             Input::ReportDone { id, status } => self.report_done(id, status),
             Input::Transfer(progress) => self.progress(progress),

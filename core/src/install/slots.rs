@@ -326,10 +326,17 @@ impl Installer for SlotsInstall {
         let runs = self.runs(Some(&memory)).unwrap_or(new);
         memory.stage = Stage::RollingBack;
         memory.boot = self.runs_now(runs);
-        self.save(&memory)?;
+        let begun = self.save(&memory);
+        // Until the device restarts, nothing else says which slot runs. Where it does not restart, the
+        // switch does, and no full disk keeps the old slot from coming back.
+        let needed = self.options.restart.is_of_system();
+        if needed {
+            begun?;
+        }
         self.keep(old, new)?;
         memory.stage = Stage::RolledBack;
-        self.save(&memory)
+        let done = self.save(&memory);
+        if needed { done } else { Ok(()) }
     }
 
     /// The slot keeps what was written to it, and is not started.

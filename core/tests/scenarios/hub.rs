@@ -1,6 +1,7 @@
 //! The hub and the back end, as far as an updater sees them: a twin by Azure's rules, and reports that
 //! are acknowledged, or not, as a scenario says.
 
+use super::dialect::status;
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
@@ -12,7 +13,6 @@ use std::{
     time::Duration,
 };
 use twinflash::{
-    contract::{Follow, at_path},
     device::{Outbound, Updater},
     twin,
 };
@@ -41,8 +41,10 @@ pub(super) struct Twin {
     pub(super) held: Vec<u64>,
     /// Twins that were read, and are kept back.
     twins: Option<Vec<String>>,
-    /// Every status that was reported, in order.
+    /// Every status that was reported, in order; forgotten once they were looked at.
     pub(super) statuses: Vec<String>,
+    /// The last one.
+    status: String,
     /// Everything that was reported, as it came.
     pub(super) patches: Vec<String>,
     /// How often the twin was read.
@@ -63,8 +65,7 @@ impl Twin {
 #[derive(Clone)]
 pub(super) struct Hub {
     twin: Arc<Mutex<Twin>>,
-    status: String,
-    detail: Option<String>,
+    follow: Value,
 }
 
 /// Serves one updater until it is dropped.
@@ -74,7 +75,7 @@ pub(super) struct Line {
 }
 
 impl Hub {
-    pub(super) fn new(follow: &Follow) -> Self {
+    pub(super) fn new(follow: &Value) -> Self {
         let twin = Twin {
             desired: json!({}),
             reported: json!({}),
@@ -83,8 +84,7 @@ impl Hub {
         };
         Self {
             twin: Arc::new(Mutex::new(twin)),
-            status: follow.status.clone(),
-            detail: follow.detail.clone(),
+            follow: follow.clone(),
         }
     }
 
@@ -174,15 +174,11 @@ impl Hub {
         let patch: Value = serde_json::from_str(patch).unwrap();
         twin::limits::check_patch(twin::limits::Section::Reported, &patch).unwrap();
         twin::merge(&mut twin.reported, &patch);
-        let at = |path: &str| at_path(&twin.reported, path).and_then(Value::as_str);
-        let status = at(&self.status).unwrap_or_default();
-        let status = match self.detail.as_deref().and_then(at) {
-            Some(detail) if !detail.is_empty() => format!("{status}: {detail}"),
-            _ => status.to_owned(),
-        };
-        if twin.statuses.last() != Some(&status) {
-            twin.statuses.push(status);
+        let status = status(&self.follow, &twin.reported);
+        if twin.status != status && !status.is_empty() {
+            twin.statuses.push(status.clone());
         }
+        twin.status = status;
     }
 }
 

@@ -1,6 +1,8 @@
-//! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary.
+//! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary; those
+//! of every contract once for each.
 //!
-//! `TWINFLASH_SCENARIO=text` plays only those whose file or name holds the text.
+//! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
+//! `TWINFLASH_SCENARIOS_INTO=file` plays none, but writes them all, each in its contract's words.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +11,7 @@
     clippy::print_stdout
 )]
 
+mod dialect;
 mod expectations;
 mod hub;
 mod stage;
@@ -16,17 +19,19 @@ mod stage;
 mod support;
 mod values;
 
+use dialect::Dialects;
 use serde_json::Value;
 use std::{
-    fs,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
+use twinflash::contract::Contract;
 
 /// Scenarios mostly wait.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 24;
 
 struct Scenario {
     name: String,
@@ -36,38 +41,100 @@ struct Scenario {
 #[test]
 fn tables() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios");
-    let mut files: Vec<_> = fs::read_dir(directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "json")
-        })
-        .collect();
-    files.sort();
-    let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
+    let dialects: Dialects = dialect::tables(&directory.join("dialects"));
+    let mut known: Vec<&str> = Contract::names().collect();
+    known.sort_unstable();
+    assert!(dialects.keys().eq(&known), "one dialect for each contract");
     let mut scenarios = Vec::new();
-    for path in &files {
-        let file: Value = serde_json::from_slice(&fs::read(path).unwrap())
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let stem = path.file_stem().unwrap().to_string_lossy();
-        for scenario in file["scenarios"].as_array().unwrap() {
-            // What the file says holds for each of its scenarios that does not say otherwise.
-            let mut table = file.clone();
-            table["scenarios"] = Value::Null;
-            for (name, value) in scenario.as_object().unwrap() {
-                table[name] = value.clone();
+    let mut faults = Vec::new();
+    for (file, table) in dialect::tables(&directory) {
+        for mut scenario in scenarios_of(&file, &table) {
+            let contract = scenario.table["contract"].as_str().unwrap();
+            scenario.table["follow"] = dialects[contract]["follow"].clone();
+            scenarios.push(scenario);
+        }
+    }
+    let of_one = scenarios.len();
+    let mut left_out: BTreeMap<String, usize> = BTreeMap::new();
+    let mut useless: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for (contract, dialect) in &dialects {
+        let cannot = dialect["cannot"].as_object().unwrap();
+        useless.extend(cannot.keys().map(|need| (contract.as_str(), need.as_str())));
+    }
+    let mut common = 0;
+    for (file, table) in dialect::tables(&directory.join("common")) {
+        for scenario in scenarios_of(&format!("common/{file}"), &table) {
+            common += 1;
+            for need in scenario.table["needs"].as_array().into_iter().flatten() {
+                let need = need.as_str().unwrap();
+                let before = useless.len();
+                useless.retain(|(_, known)| *known != need);
+                let known = before > useless.len()
+                    || dialects.values().any(|d| d["cannot"].get(need).is_some());
+                assert!(known, "{}: every contract has {need:?}", scenario.name);
             }
-            let name = format!("{stem}: {}", scenario["name"].as_str().unwrap());
-            if name.contains(&only) {
-                scenarios.push(Scenario { name, table });
+            for (contract, dialect) in &dialects {
+                let name = format!("{contract} × {}", scenario.name);
+                if let Some(why) = dialect::lacks(&scenario.table, dialect) {
+                    *left_out.entry(format!("{contract}: {why}")).or_default() += 1;
+                    continue;
+                }
+                match dialect::translate(&scenario.table, dialect) {
+                    Ok(mut table) => {
+                        table["follow"] = dialect["follow"].clone();
+                        scenarios.push(Scenario { name, table });
+                    }
+                    Err(why) => faults.push(format!("{name}\n  {why}")),
+                }
             }
         }
     }
+    assert!(useless.is_empty(), "no scenario needs this: {useless:?}");
+    println!(
+        "{of_one} scenarios of one contract; {common} of every contract, {} times {}, are {}",
+        common,
+        dialects.len(),
+        scenarios.len() - of_one,
+    );
+    for (why, count) in left_out {
+        println!("  {count:2} left out for {why}");
+    }
+    if let Some(path) = std::env::var_os("TWINFLASH_SCENARIOS_INTO") {
+        let tables = scenarios.into_iter().map(|mut scenario| {
+            scenario.table["name"] = scenario.name.into();
+            scenario.table
+        });
+        let tables = Value::from_iter(tables).to_string();
+        return std::fs::write(path, tables).unwrap();
+    }
+    let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
+    scenarios.retain(|scenario| scenario.name.contains(&only));
+    play(scenarios, faults);
+}
+
+/// The scenarios of a file, each with what the file says for all of them.
+fn scenarios_of(file: &str, table: &Value) -> Vec<Scenario> {
+    let scenarios = table["scenarios"].as_array().unwrap().iter();
+    let merged = scenarios.map(|scenario| {
+        let mut merged = table.clone();
+        merged["scenarios"] = Value::Null;
+        for (name, value) in scenario.as_object().unwrap() {
+            merged[name] = value.clone();
+        }
+        let name = format!("{file}: {}", scenario["name"].as_str().unwrap());
+        Scenario {
+            name,
+            table: merged,
+        }
+    });
+    merged.collect()
+}
+
+fn play(scenarios: Vec<Scenario>, faults: Vec<String>) {
     let count = scenarios.len();
     assert!(count > 0, "no scenario");
     let queue = Mutex::new(scenarios.into_iter());
-    let failed = Mutex::new(Vec::new());
+    let failed = Mutex::new(faults);
     let slow = Mutex::new((Duration::ZERO, String::new()));
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -90,10 +157,7 @@ fn tables() {
         }
     });
     let (time, name) = slow.into_inner().unwrap();
-    println!(
-        "{count} scenarios in {} tables; the slowest took {time:.1?}: {name}",
-        files.len()
-    );
+    println!("{count} scenarios played; the slowest took {time:.1?}: {name}");
     let failed = failed.into_inner().unwrap();
     assert!(
         failed.is_empty(),

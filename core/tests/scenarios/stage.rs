@@ -68,7 +68,10 @@ pub(super) fn play(scenario: &Value) -> Checked {
     for (number, step) in steps.iter().enumerate() {
         let step = stage.names.fill(step);
         let done = stage.step(&step);
-        done.map_err(|why| format!("step {}: {step}\n    {why}", number + 1))?;
+        done.map_err(|why| match step["of"].as_str() {
+            Some(of) => format!("step {of}\n    here {step}\n    {why}"),
+            None => format!("step {}: {step}\n    {why}", number + 1),
+        })?;
     }
     stage.stop();
     stage.no_secrets()
@@ -100,8 +103,7 @@ impl Stage {
             .replace("://", &format!("://user:{SECRET}user@"));
         names.set("user_server", with_user);
         names.set("secret", SECRET);
-        let contract = Contract::built_in(scenario["contract"].as_str().unwrap()).unwrap();
-        let hub = Hub::new(contract.follow());
+        let hub = Hub::new(&scenario["follow"]);
         if let Some(reported) = scenario.get("reported") {
             hub.twin().reported = reported.clone();
         }
@@ -183,6 +185,7 @@ impl Stage {
             "kill" => self.kill(),
             "start" => return self.start(what),
             "journal" => self.break_journal(what == "broken"),
+            "target" => self.take_target(what == "taken"),
             "corrupt" => self.corrupt(what),
             "expect" => return self.hold(what, within),
             other => return Err(format!("{other} is no step")),
@@ -400,6 +403,21 @@ impl Stage {
         }
     }
 
+    /// A directory in the target's place, or the target again.
+    fn take_target(&self, taken: bool) {
+        let (target, away) = (
+            self.directory.join("app.bin"),
+            self.root.path().join("away"),
+        );
+        if taken {
+            fs::rename(&target, away).unwrap();
+            fs::create_dir(target).unwrap();
+        } else {
+            fs::remove_dir(&target).unwrap();
+            fs::rename(away, target).unwrap();
+        }
+    }
+
     fn no_secrets(&self) -> Checked {
         let twin = self.hub.twin();
         let said = self.said.lock().unwrap();
@@ -412,9 +430,9 @@ impl Stage {
 }
 
 const VERBS: &[&str] = &[
-    "journal", "guard", "twins", "connect", "method", "desired", "notify", "twin", "server",
-    "reports", "release", "call", "wait", "until", "pause", "stop", "kill", "start", "corrupt",
-    "expect",
+    "journal", "target", "guard", "twins", "connect", "method", "desired", "notify", "twin",
+    "server", "reports", "release", "call", "wait", "until", "pause", "stop", "kill", "start",
+    "corrupt", "expect",
 ];
 
 /// The server's answer to one request: the next of its path's plan; the last one stays.
@@ -435,12 +453,12 @@ fn answer(reply: &mut Reply, plans: &Plans, images: &BTreeMap<String, Vec<u8>>) 
         }
     };
     let plan = plan.unwrap_or(json!({"status": 404}));
+    let others = plan["headers"].as_object().into_iter().flatten();
+    let others = others.map(|(name, text)| (name.as_str(), text.as_str().unwrap()));
     if let Some(status) = plan["status"].as_u64() {
         let retry_after = plan["retryAfter"].as_u64().map(|s| s.to_string());
-        let headers: Vec<_> = retry_after
-            .iter()
-            .map(|s| ("Retry-After", s.as_str()))
-            .collect();
+        let retry_after = retry_after.iter().map(|s| ("Retry-After", s.as_str()));
+        let headers: Vec<_> = retry_after.chain(others).collect();
         return reply.empty(&format!("{status} As Told"), &headers);
     }
     let Some(image) = plan["image"].as_str().and_then(|name| images.get(name)) else {
@@ -457,6 +475,12 @@ fn answer(reply: &mut Reply, plans: &Plans, images: &BTreeMap<String, Vec<u8>>) 
         reply.pause_before_last = Duration::from_millis(300);
     }
     let most = number("cut").or(number("hang")).unwrap_or(usize::MAX);
+    if let Some(length) = plan["announced"].as_u64() {
+        let length = length.to_string();
+        let length = [("Content-Length", length.as_str())].into_iter();
+        reply.head("200 OK", &length.chain(others).collect::<Vec<_>>());
+        return;
+    }
     reply.serve(image, etag.as_str(), most);
     if number("hang").is_some() {
         reply.hang();

@@ -86,13 +86,15 @@ pub(super) fn named(value: &Value, name: &str) -> Value {
     }
 }
 
-/// The same document with every leaf the same.
+/// The same document with every leaf the same, without empty objects: a hub may keep one where members
+/// were taken away.
 pub(super) fn shape(value: &Value) -> Value {
     match value {
         Value::Object(members) => members
             .iter()
             .filter(|(_, value)| !value.is_null())
             .map(|(name, value)| (name.clone(), shape(value)))
+            .filter(|(_, value)| *value != json!({}))
             .collect::<serde_json::Map<_, _>>()
             .into(),
         _ => json!(0),

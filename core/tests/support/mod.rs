@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod pattern;
+pub mod process;
 pub mod server;
 pub mod signer;
 pub mod staging;

@@ -92,14 +92,19 @@ pub fn expect(expected: &Value, found: &Value, path: &str) -> Result<(), String>
     }
 }
 
-/// `{time}` is a time as the twin has it, `{any}` any text.
+/// `{time}` and `{ticks}` are a time as the twin has it, `{any}` any text.
 fn text_matches(pattern: &str, text: &str) -> bool {
-    if pattern == "{time}" {
+    if pattern == "{time}" || pattern == "{ticks}" {
         let shape: String = text
             .chars()
             .map(|c| if c.is_ascii_digit() { '0' } else { c })
             .collect();
-        return shape == "0000-00-00T00:00:00.000Z";
+        let digits = if pattern == "{time}" {
+            "000"
+        } else {
+            "0000000"
+        };
+        return shape == format!("0000-00-00T00:00:00.{digits}Z");
     }
     let mut rest = text;
     for (index, piece) in pattern.split("{any}").enumerate() {
@@ -124,6 +129,8 @@ fn texts() {
         ("b{any}", "abcd", false),
         ("{time}", "2026-11-20T22:00:00.123Z", true),
         ("{time}", "2026-11-20T22:00:00Z", false),
+        ("{time}", "2026-11-20T22:00:00.1234567Z", false),
+        ("{ticks}", "2026-11-20T22:00:00.1234567Z", true),
     ] {
         assert_eq!(text_matches(pattern, text), fits, "{pattern} {text}");
     }

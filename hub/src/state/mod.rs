@@ -17,6 +17,7 @@ use crate::{
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{self, Device, Policies, Store},
+    telemetry::Telemetry,
     throttle::Throttle,
     twin::Twin,
     x509::Authorities,
@@ -58,6 +59,7 @@ pub(crate) struct Shared {
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
     pub(crate) calls: Calls,
+    pub(crate) telemetry: Telemetry,
     /// As many permits as devices that jobs may be busy with.
     pub(crate) busy_with_jobs: Arc<Semaphore>,
     /// Rings when a device became able to take direct methods.
@@ -127,6 +129,7 @@ impl Shared {
             throttle,
             state: Mutex::new(state),
             calls: Calls::default(),
+            telemetry: Telemetry::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -143,6 +146,15 @@ impl Shared {
         let mut stopping = self.stopping.subscribe();
         async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+
+    /// Lets others go on between two parts of what takes long, and ends it when the hub stops.
+    pub(crate) async fn give_way(&self) -> Result<(), Refusal> {
+        tokio::task::yield_now().await;
+        match *self.stopping.borrow() {
+            true => Err(Refusal::stopping()),
+            false => Ok(()),
         }
     }
 
@@ -272,13 +284,9 @@ impl Shared {
         if_match: &IfMatch,
     ) -> Result<Value, Refusal> {
         let mut state = self.lock();
-        let entry = state.entry(id)?;
-        if_match.check(&entry.device.twin.etag())?;
-        let mut device = entry.device.clone();
-        let told = device.twin.update(body, replace)?;
-        let configured = state.configure(&mut device);
+        if_match.check(&state.entry(id)?.device.twin.etag())?;
+        let (device, told) = state.updated(id, body, replace)?;
         let entry = state.save(device)?;
-        let told: Vec<Value> = told.into_iter().chain(configured).collect();
         told.iter().for_each(|patch| entry.send_desired(patch));
         let shown = entry.shown_twin();
         drop(state);
@@ -342,6 +350,19 @@ impl State {
         self.entries
             .get_mut(id)
             .ok_or_else(|| Refusal::no_device(id))
+    }
+
+    /// A device as a back end's PATCH or PUT makes it, to be saved, and the patches it is to be told.
+    fn updated(
+        &self,
+        id: &str,
+        body: &Value,
+        replace: bool,
+    ) -> Result<(Device, Vec<Value>), Refusal> {
+        let mut device = self.entry(id)?.device.clone();
+        let told = device.twin.update(body, replace)?;
+        let configured = self.configure(&mut device);
+        Ok((device, told.into_iter().chain(configured).collect()))
     }
 
     /// Keeps a changed or new device, in the store first.

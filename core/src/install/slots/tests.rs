@@ -280,6 +280,32 @@ fn rolled_back_by_the_new_version() {
     }
 }
 
+/// Where the device does not restart, a state directory that cannot be written does not keep the old
+/// slot from coming back; where it does, nothing is switched that could not be remembered.
+#[test]
+fn rolled_back_with_a_state_directory_that_cannot_be_written() {
+    for (restart, slot) in [(Restart::None, "A"), (Restart::System, "B")] {
+        let device = Device::new("link");
+        let mut options = device.options();
+        options.restart = restart.clone();
+        let mut it = device.with(options.clone());
+        stage(&mut it);
+        it.activate().unwrap();
+        assert_eq!(device.next(false), "B");
+        let beside = it.memory_path().with_extension("json.new");
+        fs::create_dir(&beside).unwrap();
+        assert_eq!(it.rollback().is_ok(), slot == "A");
+        assert_eq!(device.next(false), slot);
+        if restart == Restart::None {
+            let mut it = device.with(options);
+            assert_eq!(it.inspect().unwrap(), ImageState::Old);
+            fs::remove_dir(&beside).unwrap();
+            it.begin(&info(13), 0).unwrap();
+            assert_eq!(device.slot("A"), OLD);
+        }
+    }
+}
+
 #[test]
 fn the_boot_loader_goes_back() {
     for switch in ["uboot", "variable", "tryboot", "commands"] {
