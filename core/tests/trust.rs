@@ -1001,6 +1001,23 @@ fn what_is_applied_after_a_restart_is_what_is_vouched_for_now() {
     let late = Stored::Record(record.to_json());
     assert!(Bare::started(keys(), late, Some(now() + 7200)).applies());
 
+    // Its key is replaced while it is downloaded.
+    let mut bare = Bare::started(keys(), Stored::Empty, Some(now()));
+    bare.ask(&manifest, Some(now()));
+    let next = key_set(2, 1, &[&Signer::ed25519(2)]).to_json();
+    let payload =
+        json!({"fwPackageUri": "https://h/j", "fwKeys": signed(Kind::Keys, &[&signer], &next)});
+    let payload = payload.to_string();
+    let method = Input::Method {
+        id: 2,
+        name: "firmwareUpdate",
+        payload: payload.as_bytes(),
+    };
+    bare.input(method, 6, Some(now()));
+    let replaced = bare.cut_while_applying(&image);
+    let outcome = replaced.update.unwrap().outcome.unwrap();
+    assert_eq!(outcome.failure().unwrap().code.as_str(), "untrusted");
+
     let refused = |trust: Option<Trust>, record: &Record, code: &str| {
         let bare = start(trust, record);
         assert!(!bare.applies());

@@ -358,6 +358,9 @@ impl Engine {
 
     /// Starts applying; after a crash, starts it again.
     pub(super) fn apply(&mut self) {
+        if let Err(failure) = self.may_apply() {
+            return self.failed(failure);
+        }
         let now = self.wall_time(self.now);
         let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {

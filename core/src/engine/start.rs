@@ -118,9 +118,6 @@ impl Engine {
     }
 
     fn apply_again(&mut self) {
-        if let Err(failure) = self.may_apply() {
-            return self.failed(failure);
-        }
         let attempts = self.record.update.as_ref().map_or(0, |u| u.apply_attempts);
         if attempts < self.config.policy.apply_attempts {
             return self.apply();

@@ -93,6 +93,8 @@ impl Engine {
                 let version = trust.keys.version();
                 self.record.key_set = serde_json::to_value(&trust.keys).ok();
                 self.record.rotated_by = Some(digest);
+                // What is under way is looked at anew, before it goes on or is applied.
+                self.vouched = None;
                 self.save();
                 self.event(Event::KeysRotated { version });
             }
@@ -217,7 +219,7 @@ impl Engine {
         self.change(|update| update.request.manifest = Some(text));
     }
 
-    /// Whether an image that was downloaded may be applied by this start.
+    /// Whether an image that was downloaded may be applied.
     pub(super) fn may_apply(&self) -> Result<(), Failure> {
         let Some(update) = &self.record.update else {
             return Ok(());
