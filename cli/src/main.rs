@@ -26,6 +26,7 @@ mod guard;
 mod hub;
 mod image;
 mod job;
+mod key;
 mod log;
 mod query;
 mod rollout;
@@ -101,6 +102,8 @@ enum Command {
     /// Firmware images
     #[command(subcommand)]
     Image(image::Image),
+    #[command(subcommand)]
+    Key(key::Key),
     /// Ask the hub in its query language
     Query(query::Query),
     #[command(subcommand)]
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Command::Update(update) => update.run(&common, &screen),
         Command::Watch(watch) => watch.run(&common, &screen),
         Command::Image(image) => image.run(&screen),
+        Command::Key(key) => key.run(&screen),
         Command::Query(query) => query.run(&common, &screen),
         Command::Devices(devices) => devices.run(&common, &screen),
         Command::Twin(twin) => twin.run(&common, &screen),

@@ -166,6 +166,7 @@ fn features(run: &Run) -> Outcome {
         &["--features=std"],
         &["--features=http"],
         &["--features=mqtt"],
+        &["--features=rustcrypto"],
     ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);
         execute(

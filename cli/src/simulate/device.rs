@@ -7,7 +7,9 @@ use twinflash::{
     engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
     install::{ImageState, Restart},
     iothub::{Client, ConnectionString, MethodRequest},
-    update::{Code, Ended, Failure, ImageInfo, Job, Outcome, Phase, Policy, Progress, Record},
+    update::{
+        Code, Ended, Failure, ImageInfo, Job, Outcome, Phase, Policy, Progress, Record, Retry,
+    },
 };
 
 /// What all devices have in common.
@@ -219,6 +221,13 @@ impl Device {
                 self.next += 1;
                 self.download = Some(self.next);
                 return Some(Done::Wish(Wish::Download(self.next, job, image)));
+            }
+            // It asks for one only where it trusts keys, and these devices have none.
+            Output::FetchManifest(_) => {
+                let failure =
+                    Failure::new(Code::ManifestRequired, "a simulated device has no keys");
+                let ended = Ended::Failed(failure, Retry::Never);
+                return Some(Done::Input(Input::TransferEnded(ended)));
             }
             Output::StopDownload => {
                 self.download = None;

@@ -75,6 +75,7 @@ impl Driver {
             mut installer,
             current_version,
             policy,
+            trust,
             http,
             handlers,
         } = builder;
@@ -104,7 +105,7 @@ impl Driver {
             _ => Vec::new(),
         };
         let downloader = Downloader::new(http)?;
-        let engine = Engine::new(Config {
+        let mut engine = Engine::new(Config {
             contract,
             policy,
             current_version,
@@ -113,6 +114,9 @@ impl Driver {
             installer: installer.describe(),
             seed,
         });
+        if let Some(trust) = trust {
+            engine.set_trust(trust);
+        }
         let shared = Arc::new(Shared::new(engine));
         let notes = notes
             .into_iter()
@@ -242,6 +246,11 @@ impl Driver {
                 let stop = Stop::new();
                 self.stop = Some(stop.clone());
                 self.pipeline.run(Task::Download(job, image, stop));
+            }
+            Output::FetchManifest(job) => {
+                let stop = Stop::new();
+                self.stop = Some(stop.clone());
+                self.pipeline.run(Task::Manifest(job, stop));
             }
             Output::StopDownload => {
                 if let Some(stop) = self.stop.take() {

@@ -23,6 +23,7 @@ const HEALTH_TIME: Duration = Duration::from_secs(60);
 /// Something to do.
 pub(super) enum Task {
     Download(Box<Job>, ImageInfo, Stop),
+    Manifest(Box<Job>, Stop),
     Step(Step),
 }
 
@@ -31,7 +32,9 @@ impl Task {
     fn broken(&self) -> Input<'static> {
         let failure = Failure::new(Code::InstallFailed, "the installer panicked");
         match self {
-            Self::Download(..) => Input::TransferEnded(Ended::Failed(failure, Retry::Never)),
+            Self::Download(..) | Self::Manifest(..) => {
+                Input::TransferEnded(Ended::Failed(failure, Retry::Never))
+            }
             Self::Step(step) => Input::Done(*step, Err(failure)),
         }
     }
@@ -130,6 +133,9 @@ impl Worker {
                     .downloader
                     .fetch(&job, installer, image, &stop, &mut on);
                 return Input::TransferEnded(ended);
+            }
+            Task::Manifest(job, stop) => {
+                return Input::TransferEnded(self.downloader.fetch_manifest(&job, &stop));
             }
             Task::Step(step) => step,
         };

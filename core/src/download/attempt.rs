@@ -28,7 +28,7 @@ const PROGRESS: Duration = Duration::from_millis(100);
 const UNSYNCED: usize = 16;
 
 /// Why an attempt ended before its last byte.
-enum Abort {
+pub(super) enum Abort {
     Failed(Failure, Retry),
     Stopped,
 }
@@ -178,7 +178,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
-                line.wire.give_back(buffer);
+                line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
@@ -193,11 +193,11 @@ fn passed_since(moment: Instant) -> Duration {
 }
 
 /// The line to the network's side. Dropping it ends that side, too.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     job: &'a Job,
     stop: &'a Stop,
     /// Who answers, as it may be shown.
-    shown: String,
+    pub(super) shown: String,
     wire: Box<dyn Wire>,
     /// How long it has waited for the network…
     waited: Duration,
@@ -206,7 +206,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn open(
+    pub(super) fn open(
         config: &Config,
         job: &'a Job,
         stop: &'a Stop,
@@ -232,8 +232,13 @@ impl<'a> Line<'a> {
         })
     }
 
+    /// A buffer goes round.
+    pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
+        self.wire.give_back(buffer);
+    }
+
     /// The next event; `None` if there was none for a moment.
-    fn next(&mut self) -> Result<Option<Event>, Abort> {
+    pub(super) fn next(&mut self) -> Result<Option<Event>, Abort> {
         if self.stop.is_stopped() {
             return Err(Abort::Stopped);
         }

@@ -26,6 +26,7 @@
 mod answer;
 mod attempt;
 mod failure;
+mod manifest;
 mod network;
 mod wire;
 
@@ -189,6 +190,14 @@ impl Downloader {
         on: &mut dyn FnMut(Progress),
     ) -> Ended {
         attempt::run(&self.config, job, installer, image, stop, on)
+    }
+}
+
+impl Downloader {
+    /// Makes one attempt at fetching a manifest: a text of at most [`Job::max_size`] bytes, with no
+    /// resume. Blocks; ends with [`Ended::Manifest`], or as [`fetch`](Self::fetch) does.
+    pub fn fetch_manifest(&self, job: &Job, stop: &Stop) -> Ended {
+        manifest::run(&self.config, job, stop)
     }
 }
 

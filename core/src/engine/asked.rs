@@ -108,6 +108,7 @@ impl Engine {
             .config
             .contract
             .judge(&members, Origin::Method, running, policy);
+        let verdict = self.vouched_for(verdict);
         let failure = match verdict {
             Verdict::Start(request) | Verdict::UpToDate(request) => match self.busy() {
                 Some(busy) => return self.refuse_method(id, 409, &busy),
@@ -204,6 +205,11 @@ impl Engine {
         self.transfer = Default::default();
         self.restart_asked = false;
         self.rollback_attempts = 0;
+        self.vouched = self
+            .examined
+            .take()
+            .filter(|key| *key == update.request.key);
+        self.clock_awaited = false;
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());
         self.record.core.attempts = 0;
@@ -316,6 +322,7 @@ impl Engine {
             self.config
                 .contract
                 .judge(&members, Origin::Desired, running, &self.config.policy);
+        let verdict = self.vouched_for(verdict);
         if verdict == Verdict::Ignore {
             return;
         }

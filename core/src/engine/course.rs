@@ -1,5 +1,6 @@
 //! The course of an update up to its activation.
 
+use super::vouch::not_fetched;
 use super::{After, Engine, Event, Output, Step, Verified, Work};
 use crate::contract::Moment;
 use crate::update::{
@@ -38,6 +39,9 @@ impl Engine {
             return;
         }
         self.transfer.retry_at = None;
+        if !self.is_vouched_for() {
+            return;
+        }
         if self.phase() == Some(Phase::Waiting) && !self.begin_download() {
             return;
         }
@@ -196,12 +200,24 @@ impl Engine {
                 // Looked at anew: it may have changed again since.
                 self.consider_desired();
             }
+            (after, Ended::Manifest(text)) => {
+                if after.is_some() {
+                    self.transfer.since = None;
+                }
+                self.manifest_fetched(text);
+            }
             (Some(After::Pause), Ended::Stopped | Ended::Failed(..)) => {
                 self.transfer.since = None;
             }
             // A pause that came with the last byte is none.
             (_, Ended::Complete { bytes, digests }) => self.downloaded(bytes, &digests),
-            (None, Ended::Failed(failure, retry)) => self.attempt_failed(failure, retry),
+            (None, Ended::Failed(failure, retry)) => {
+                let (failure, retry) = match self.is_fetching_manifest() {
+                    true => not_fetched(failure, retry),
+                    false => (failure, retry),
+                };
+                self.attempt_failed(failure, retry);
+            }
             // The driver is closing.
             (None, Ended::Stopped) => {}
         }
@@ -299,7 +315,9 @@ impl Engine {
         let unchecked = self
             .request()
             .is_none_or(|request| request.checks.is_empty());
-        let by = if unchecked {
+        let by = if self.config.policy.require_manifest {
+            Verified::Signature
+        } else if unchecked {
             self.event(Event::Warning(String::from(
                 "only its transport (https) vouches for the image: the request carried no check value",
             )));
@@ -340,6 +358,9 @@ impl Engine {
 
     /// Starts applying; after a crash, starts it again.
     pub(super) fn apply(&mut self) {
+        if let Err(failure) = self.may_apply() {
+            return self.failed(failure);
+        }
         let now = self.wall_time(self.now);
         let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {

@@ -210,6 +210,7 @@ impl Engine {
             self.record.confirmed_version = Some(version.clone());
             self.running_version = Some(version.clone());
         }
+        self.signed_is_confirmed();
         self.record.core.attempts = 0;
         self.ended(Outcome::Completed);
         self.consider_desired();

@@ -13,6 +13,7 @@ impl Engine {
             Stored::Record(json) => Record::from_json(&json).unwrap_or_else(|| self.lost()),
             Stored::Lost => self.lost(),
         };
+        self.take_kept_keys();
         self.started = self.wall_time(self.now);
         self.record.installer = self.config.installer.clone();
         let confirmed = self.record.confirmed_version.clone();
