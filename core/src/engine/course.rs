@@ -359,7 +359,7 @@ impl Engine {
     /// Starts applying; after a crash, starts it again.
     pub(super) fn apply(&mut self) {
         if let Err(failure) = self.may_apply() {
-            return self.failed(failure);
+            return self.not_applied(failure);
         }
         let now = self.wall_time(self.now);
         let allowed = self.config.policy.confirm_attempts;
@@ -373,6 +373,21 @@ impl Engine {
         self.save();
         self.report(Moment::Applying);
         self.start_step(Step::Finish);
+    }
+
+    /// Failed while it was being applied, with nothing activated as far as is known.
+    pub(super) fn not_applied(&mut self, failure: Failure) {
+        match self.unsure {
+            true => self.make_sure_of_the_old(failure),
+            false => self.failed(failure),
+        }
+    }
+
+    /// The new image may have got half-way to being active: the update fails once the old one is.
+    pub(super) fn make_sure_of_the_old(&mut self, failure: Failure) {
+        self.change(|update| update.reason = Some(failure));
+        self.save();
+        self.start_step(Step::Rollback);
     }
 
     /// Failed before anything was activated.
@@ -419,6 +434,7 @@ impl Engine {
         self.record.core.last_outcome = Some(outcome.as_str().to_string());
         self.change(|update| update.outcome = Some(outcome));
         self.after = None;
+        self.unsure = false;
         self.restart_by = None;
         self.transfer.retry_at = None;
         self.transfer.failure = None;

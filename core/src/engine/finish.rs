@@ -30,14 +30,9 @@ impl Engine {
         self.work = None;
         match (step, result) {
             (Step::Finish, Ok(())) => self.start_step(Step::Activate),
-            (Step::Finish, Err(failure)) => self.failed(failure),
+            (Step::Finish, Err(failure)) => self.not_applied(failure),
             (Step::Activate, Ok(())) => self.activated(),
-            (Step::Activate, Err(failure)) => {
-                // It may have got half-way: make sure that the old image is the active one.
-                self.change(|update| update.reason = Some(failure));
-                self.save();
-                self.start_step(Step::Rollback);
-            }
+            (Step::Activate, Err(failure)) => self.make_sure_of_the_old(failure),
             (Step::Confirm, Ok(())) => self.completed(),
             (Step::CheckHealth, Ok(())) => self.confirming.said = true,
             (Step::Confirm | Step::CheckHealth, Err(failure)) => {
@@ -310,6 +305,10 @@ impl Engine {
             }
             return;
         };
+        if self.unsure {
+            // Saved again in a while, and then the old image is made sure of.
+            return self.change(|update| update.reason = Some(failure));
+        }
         if transfer {
             self.output(Output::StopDownload);
         }

@@ -75,6 +75,9 @@ pub struct Engine {
     started: Option<u64>,
     link: Link,
     work: Option<Work>,
+    /// The installer could not tell at the start which image is active, of an update that was being
+    /// applied: before that update fails, the old image is made sure of.
+    unsure: bool,
     /// The request whose image is compared with the installed one.
     compared: Option<Key>,
     /// What is done once the running download has stopped.
@@ -187,6 +190,7 @@ impl Engine {
             started: None,
             link: Link::default(),
             work: None,
+            unsure: false,
             compared: None,
             after: None,
             transfer: Transfer::default(),

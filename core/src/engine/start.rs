@@ -85,7 +85,11 @@ impl Engine {
             }
             Phase::Applying => match image {
                 ImageState::New => self.activated(),
-                _ => self.apply_again(),
+                ImageState::Old | ImageState::Partial => self.apply_again(),
+                ImageState::Unknown => {
+                    self.unsure = true;
+                    self.apply_again();
+                }
             },
             // The process restarted, not the device; or the command was not run yet.
             Phase::Rebooting if same_boot || not_asked => self.restart_soon(),
@@ -123,7 +127,7 @@ impl Engine {
             return self.apply();
         }
         let text = format!("applying the image was started {attempts} times and never ended");
-        self.failed(Failure::new(Code::InstallFailed, text));
+        self.not_applied(Failure::new(Code::InstallFailed, text));
     }
 
     /// How often rolling back was done and followed by a restart.

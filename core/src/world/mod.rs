@@ -158,9 +158,9 @@ fn single_faults(case: &Case, every: usize, offset: usize, count: &mut Count) {
     }
 }
 
-/// Whether the full share is to be run.
+/// Whether every place is to be tried: long, and longer where nothing is optimised.
 fn full() -> bool {
-    std::env::var_os("TWINFLASH_FULL").is_some()
+    std::env::var_os("TWINFLASH_WORLD_FULL").is_some()
 }
 
 /// Does something with each number, on all processors.

@@ -13,6 +13,9 @@ pub(super) struct Records {
     saved: Option<Record>,
     /// What was tried to be saved since.
     tried: Vec<Record>,
+    /// What was tried before that and not saved. What is left of it in a torn copy can be made whole by
+    /// a later try that has the same bytes where it was torn, and is torn itself.
+    abandoned: Vec<Record>,
     /// Who writes it now does not tell.
     untold: bool,
     /// Both copies could not be read.
@@ -30,6 +33,7 @@ impl Records {
             disk,
             saved: None,
             tried: Vec::new(),
+            abandoned: Vec::new(),
             untold: false,
             lost: false,
             newer: false,
@@ -56,7 +60,7 @@ impl Records {
     /// The last one tried is saved.
     pub(super) fn saved(&mut self) {
         if let Some(record) = self.tried.pop() {
-            self.tried.clear();
+            self.abandoned.append(&mut self.tried);
             self.look_at(&record);
             self.saved = Some(record);
         }
@@ -70,7 +74,7 @@ impl Records {
     /// What was found is durable now.
     pub(super) fn settle(&mut self, found: Option<Record>) {
         self.untold = false;
-        self.tried.clear();
+        self.abandoned.append(&mut self.tried);
         if let Some(record) = &found {
             self.look_at(record);
         }
@@ -97,7 +101,8 @@ impl Records {
                 record
             }
         };
-        let fits = self.saved == found || self.tried.iter().any(|r| Some(r) == found.as_ref());
+        let mut tried = self.tried.iter().chain(&self.abandoned);
+        let fits = self.saved == found || tried.any(|record| Some(record) == found.as_ref());
         if !fits && !self.untold && !errors && !self.lost {
             self.complain(
                 "the journal holds neither what was saved last nor what was tried".into(),
