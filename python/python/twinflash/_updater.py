@@ -21,6 +21,8 @@ from ._errors import StateError, TwinflashError
 from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
 
 logger = logging.getLogger("twinflash")
+# Without logging set up by the application, nothing is printed.
+logger.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
