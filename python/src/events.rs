@@ -128,6 +128,7 @@ fn tuple<'py>(py: Python<'py>, happening: &Happening) -> PyResult<Bound<'py, PyT
             }
             Event::Ended(ended) => ("Ended", outcome(ended)).into_bound_py_any(py),
             Event::Refused(failure) => ("Refused", pair(failure)).into_bound_py_any(py),
+            Event::KeysRotated { version } => ("KeysRotated", version).into_bound_py_any(py),
             Event::Warning(message) => ("Warned", message).into_bound_py_any(py),
             other => ("Warned", format!("{other:?}")).into_bound_py_any(py),
         },

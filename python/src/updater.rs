@@ -124,6 +124,12 @@ impl Updater {
         Ok(())
     }
 
+    fn twin_failed(&self, py: Python<'_>) -> PyResult<()> {
+        let inner = self.inner(py)?;
+        py.detach(|| inner.updater.twin_failed());
+        Ok(())
+    }
+
     fn connected(&self, py: Python<'_>, connected: bool) -> PyResult<()> {
         let inner = self.inner(py)?;
         py.detach(|| inner.updater.connected(connected));

@@ -82,6 +82,10 @@ FILE = twinflash.FileInstall("app.bin")
         ({"policy": twinflash.Policy(progress_step=999)}, ValueError, "policy.progress_step"),
         ({"http": twinflash.Http(proxy=3)}, TypeError, "http.proxy"),
         ({"http": twinflash.Http(ca="no-such.pem")}, ValueError, "no-such.pem"),
+        ({"trust": "key.pem"}, TypeError, "trust"),
+        ({"trust": twinflash.Trust("key.pem")}, TypeError, "trust.keys"),
+        ({"trust": twinflash.Trust(["no-such.pem"])}, ValueError, "no-such.pem"),
+        ({"trust": twinflash.Trust(["-----BEGIN nonsense"])}, ValueError, "trust.keys"),
         ({"on_event": 3}, TypeError, "on_event"),
         ({"on_restart": "exit"}, TypeError, "on_restart"),
         ({"retries": 3}, TypeError, "retries"),
@@ -99,12 +103,16 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
         allow_http=True, max_size=1 << 30, require_check=False, retry_first=0.1, retry_longest=datetime.timedelta(minutes=1),
         retry_time=3600, retry_sizes=3, checkpoint_interval=1, checkpoint_bytes=1 << 20, stall_time=30, stall_bytes=1024,
         max_redirects=3, progress_step=10, progress_interval=30, answer_wait=0.5, apply_attempts=2, confirm=["true"],
-        confirm_attempts=3, confirm_time=60,
+        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0",
     )  # fmt: skip
     assert None not in dataclasses.astuple(policy)
     http = twinflash.Http(ca="system", proxy="none", user_agent="test/1", connect_timeout=5)
     assert None not in dataclasses.astuple(http)
-    make(policy=policy, http=http).close()
+    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
+    (tmp_path / "key.pem").write_text(pem)
+    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a")
+    assert None not in dataclasses.astuple(trust)
+    make(policy=policy, http=http, trust=trust).close()
     seconds = datetime.timedelta(seconds=9)
     command = twinflash.CommandInstall(["true", "{image}"], ["true"], ["true"], ["true"], 9, seconds, "none")
     make(install=command).close()
@@ -178,6 +186,17 @@ def test_a_failure_says_what_can_be_done(make, server, tmp_path):
     with pytest.raises(twinflash.TransferError) as caught:
         outcome.raise_for_failure()
     assert caught.value.code == "http-status"
+    assert not (tmp_path / "app.bin").exists()
+
+
+def test_unsigned_is_refused_where_keys_are_trusted(make, server, tmp_path):
+    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
+    updater = make(trust=twinflash.Trust([pem]))
+    serve(updater)
+    assert ask(updater, server.url("image")).status == 200, "a manifest may lie beside the image"
+    with pytest.raises(twinflash.TrustError) as caught:
+        updater.wait(20).raise_for_failure()
+    assert caught.value.code == "manifest-required"
     assert not (tmp_path / "app.bin").exists()
 
 

@@ -18,7 +18,7 @@ What happens is logged under ``twinflash``.
 """
 
 from ._attach import Attachment, attach
-from ._config import CommandInstall, FileInstall, Http, Image, Installer, Policy, SlotsInstall
+from ._config import CommandInstall, FileInstall, Http, Image, Installer, Policy, SlotsInstall, Trust
 from ._device import Device
 from ._errors import (
     BusyError,
@@ -29,6 +29,7 @@ from ._errors import (
     RequestError,
     StateError,
     TransferError,
+    TrustError,
     TwinflashError,
     VerificationError,
 )
@@ -40,6 +41,7 @@ from ._events import (
     Event,
     Failure,
     HubRefused,
+    KeysRotated,
     Outcome,
     Phase,
     PhaseChanged,
@@ -58,7 +60,7 @@ from ._updater import Answer, Events, Outbound, ReadTwin, Report, Updater
 __all__ = [
     "Accepted", "Answer", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
     "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Http", "HubRefused", "Image", "InstallError",
-    "Installer", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
-    "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "TwinflashError",
-    "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach",
+    "Installer", "KeysRotated", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
+    "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "Trust", "TrustError",
+    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach",
 ]  # fmt: skip

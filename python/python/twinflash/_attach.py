@@ -113,8 +113,8 @@ class Attachment:
         try:
             twin = self._client.get_twin()
         except Exception as error:
-            # Asked for again after the next connect.
             logger.warning("the twin could not be read: %s", _shown(error))
+            self._updater.twin_failed()
             return
         self._updater.handle_twin(twin, complete=True)
 

@@ -148,6 +148,10 @@ class Policy:
     """The largest image, in bytes."""
     require_check: Optional[bool] = None
     """A request without a check value is refused."""
+    require_manifest: Optional[bool] = None
+    """A signed manifest must vouch for every image."""
+    floor: Optional[str] = None
+    """The lowest version a manifest may be of."""
     retry_first: Optional[Seconds] = None
     retry_longest: Optional[Seconds] = None
     retry_time: Optional[Seconds] = None
@@ -174,6 +178,34 @@ class Policy:
     def _document(self) -> Dict[str, Any]:
         return {
             field.name: _POLICY[str(field.type)](f"policy.{field.name}", getattr(self, field.name)) for field in fields(self)
+        }
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signature an image needs, and what the device is. Nothing is installed but what a signed manifest vouches for."""
+
+    keys: Sequence[Path]
+    """Public keys: PEM files, or PEM texts."""
+    threshold: Optional[int] = None
+    """So many of them must sign; by default one."""
+    version: Optional[int] = None
+    """The key set's, which a newer one replaces."""
+    revoked: Optional[Sequence[str]] = None
+    """Key ids that are no longer trusted."""
+    manufacturer: Optional[str] = None
+    model: Optional[str] = None
+    hardware_revision: Optional[str] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {
+            "keys": _command("trust.keys", self.keys, "a list of paths or PEM texts"),
+            "threshold": _number("trust.threshold", self.threshold),
+            "version": _number("trust.version", self.version),
+            "revoked": None if self.revoked is None else _command("trust.revoked", self.revoked, "a list of str"),
+            "manufacturer": _text("trust.manufacturer", self.manufacturer),
+            "model": _text("trust.model", self.model),
+            "hardware_revision": _text("trust.hardware_revision", self.hardware_revision),
         }
 
 
@@ -205,6 +237,7 @@ def document(
     version_from: Optional[Mapping[str, Any]],
     install: object,
     policy: Optional[Policy],
+    trust: Optional[Trust],
     http: Optional[Http],
 ) -> Tuple[bytes, Optional[Installer]]:
     """The document, and the installer where it is the application's own."""
@@ -227,6 +260,8 @@ def document(
         )
     if policy is not None:
         made["policy"] = _instance("policy", policy, Policy)._document()
+    if trust is not None:
+        made["trust"] = _instance("trust", trust, Trust)._document()
     if http is not None:
         made["http"] = _instance("http", http, Http)._document()
     return _encoded(made), own
@@ -346,12 +381,14 @@ def _seconds(name: str, value: Optional[Seconds]) -> Optional[float]:
     return None if value is None else seconds(name, value)
 
 
-def _command(name: str, value: Command) -> "list[str]":
+def _command(
+    name: str, value: Sequence[Path], wanted: str = "a list of str: a program and its arguments"
+) -> "list[str]":
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise _wrong(name, value, "a list of str: a program and its arguments")
+        raise _wrong(name, value, wanted)
     for part in value:
         if not isinstance(part, (str, os.PathLike)):
-            raise _wrong(name, part, "a list of str")
+            raise _wrong(name, part, wanted)
     return [os.fspath(part) for part in value]
 
 
@@ -371,6 +408,7 @@ def _restart(value: Optional[Restart]) -> Any:
 _POLICY: Dict[str, Callable[[str, Any], Any]] = {
     "Optional[bool]": _flag,
     "Optional[int]": _number,
+    "Optional[str]": _text,
     "Optional[Seconds]": _seconds,
     "Optional[Union[str, Command]]": _word,
 }

@@ -47,6 +47,10 @@ class VerificationError(TwinflashError):
     """The image is not the one that was announced: look at what was published, and by whom."""
 
 
+class TrustError(TwinflashError):
+    """Nothing that is trusted vouches for the image: look at its manifest, who signed it, and the device's keys."""
+
+
 class InstallError(TwinflashError):
     """The device has to be looked at: its storage, its installer, its boot loader, or the new version itself."""
 
@@ -77,6 +81,12 @@ CLASSES: Dict[str, Type[TwinflashError]] = {
     "check-required": RequestError,
     "version-refused": RequestError,
     "busy": BusyError,
+    "manifest-required": TrustError,
+    "manifest-invalid": TrustError,
+    "untrusted": TrustError,
+    "expired": TrustError,
+    "incompatible": TrustError,
+    "invalid-key": TrustError,
     "http-status": TransferError,
     "http-protocol": TransferError,
     "redirect": TransferError,

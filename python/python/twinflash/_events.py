@@ -161,7 +161,8 @@ class Retry:
 
 @dataclass(frozen=True)
 class Verified:
-    """The image is there and passed what it is checked by: ``checks``, the request's, or only its ``transport``."""
+    """The image is there and passed what it is checked by: a ``signature``, the request's ``checks``,
+    or only its ``transport``."""
 
     by: str
     bytes: int
@@ -200,6 +201,16 @@ class Warned:
 
     def __str__(self) -> str:
         return self.message
+
+
+@dataclass(frozen=True)
+class KeysRotated:
+    """Other keys are trusted from now on: the key set of this version."""
+
+    version: int
+
+    def __str__(self) -> str:
+        return f"the key set of version {self.version} is trusted from now on"
 
 
 @dataclass(frozen=True)
@@ -242,7 +253,7 @@ class HubRefused:
 
 
 Event = Union[
-    Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned,
+    Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
     Connected, Disconnected, WaitingForClock, HubRefused,
 ]  # fmt: skip
 
@@ -264,7 +275,7 @@ def outcome_of(raw: RawOutcome) -> Outcome:
 
 _CLASSES: Dict[str, Type[Any]] = {
     of.__name__: of
-    for of in (Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned,
+    for of in (Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
                Connected, Disconnected, WaitingForClock, HubRefused)
 }  # fmt: skip
 

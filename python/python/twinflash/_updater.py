@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, AsyncIterator, Callable, Iterator, Mapping, Optional, Type, Union
 
 from . import _config, _native
-from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall
+from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
 from ._errors import StateError, TwinflashError
 from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
 
@@ -136,6 +136,7 @@ class Updater:
         current_version: Optional[str] = None,
         version_from: Optional[Mapping[str, Any]] = None,
         policy: Optional[Policy] = None,
+        trust: Optional[Trust] = None,
         http: Optional[Http] = None,
         on_event: Optional[Callable[[Event], object]] = None,
         on_restart: Optional[Callable[[Union[str, "list[str]"]], object]] = None,
@@ -158,7 +159,7 @@ class Updater:
                 raise TypeError(f"{name} must be callable, not {type(handler).__name__}")
         document, own = _config.document(
             state_dir=state_dir, contract=contract, current_version=current_version, version_from=version_from,
-            install=install, policy=policy, http=http,
+            install=install, policy=policy, trust=trust, http=http,
         )  # fmt: skip
         restart = getattr(install, "restart", None)
         if on_restart is None and restart == "exit":
@@ -191,6 +192,10 @@ class Updater:
     def handle_twin(self, twin: Union[Mapping[str, Any], bytes], *, complete: bool) -> None:
         """A twin was read (``complete``: ``{"desired": …, "reported": …}``), or its desired properties were patched."""
         self._native.handle_twin(complete, _json("twin", twin))
+
+    def twin_failed(self) -> None:
+        """The twin that was to be read could not be: it is asked for again."""
+        self._native.twin_failed()
 
     def connected(self, connected: bool = True) -> None:
         """The hub is connected, or no longer."""
