@@ -13,6 +13,9 @@ from conftest import ROOT, ask, eventually, serve
 
 # A program that has an updater, and one that runs a slow update.
 PROGRAM = """
+import atexit
+after = []  # Called after what twinflash does at the end.
+atexit.register(lambda: [call() for call in after])
 import os, signal, sys, threading, time
 sys.path.insert(0, {tests!r})
 import conftest, twinflash
@@ -109,6 +112,14 @@ time.sleep(0.3)
 print("end")
 """
     assert ended(program(code)) == (0, "end\n", "")
+
+
+def test_the_end_closes_what_runs(program):
+    code = """
+downloading()
+after.append(lambda: print("closed", updater.closed))
+"""
+    assert ended(program(code)) == (0, "closed True\n", "")
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3])
