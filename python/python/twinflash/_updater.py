@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import errno
 import json
@@ -13,12 +12,15 @@ import threading
 import weakref
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, AsyncIterator, Callable, Iterator, Mapping, Optional, Type, Union
+from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterator, Mapping, Optional, Type, Union
 
 from . import _config, _native
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
 from ._errors import StateError, TwinflashError
 from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger("twinflash")
 # Without logging set up by the application, nothing is printed.
@@ -75,6 +77,9 @@ class Events:
         return self
 
     async def __anext__(self) -> Event:
+        # Here: it would be much of the time it takes to import twinflash, for those who do not use it.
+        import asyncio
+
         if self._queue is None:
             self._queue = asyncio.Queue()
             bring = (weakref.ref(self), self._reader, asyncio.get_running_loop(), self._queue)
