@@ -8,6 +8,7 @@
 mod bench;
 mod c;
 mod header;
+mod python;
 mod soak;
 mod test;
 

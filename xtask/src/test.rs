@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     slow("the unmodified Azure SDKs for Python", sdk_python),
     slow("the unmodified Azure SDKs for Node", sdk_node),
     slow("the tutorials' back ends", tutorials),
+    slow("the Python package", python_package),
 ];
 
 const fn step(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
@@ -300,33 +301,20 @@ fn pytest(run: &Run, tests: &str) -> Outcome {
 
 /// A Python that has what the tests in Python need.
 fn python(run: &Run) -> Result<PathBuf, String> {
-    let tests = run.root.join("tests/sdk/python");
-    let wanted = fs::read(tests.join("requirements.txt"))
-        .map_err(|error| format!("tests/sdk/python/requirements.txt: {error}"))?;
-    let venv = run.target.join("sdk-python");
-    let installed = venv.join("installed.txt");
-    let python = venv.join("bin/python");
-    if fs::read(&installed).ok().as_ref() != Some(&wanted) {
-        let system = env::var_os("PYTHON").unwrap_or("python3".into());
-        execute(run.command(&system, &["-m", "venv", "--clear"]).arg(&venv))?;
-        execute(
-            run.command(
-                &python,
-                &[
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--disable-pip-version-check",
-                    "-r",
-                ],
-            )
-            .arg(tests.join("requirements.txt")),
-        )?;
-        fs::write(&installed, &wanted)
-            .map_err(|error| format!("{}: {error}", installed.display()))?;
-    }
-    Ok(python)
+    let wanted = run.root.join("tests/sdk/python/requirements.txt");
+    crate::python::environment(&run.target.join("sdk-python"), &wanted, &execute)
+}
+
+/// The Python package as a wheel, installed where nothing else of ours is.
+fn python_package(run: &Run) -> Outcome {
+    let hub = hub(run)?;
+    let package = crate::python::Package {
+        root: &run.root,
+        target: &run.target,
+        execute: &execute,
+    };
+    let python = package.install()?;
+    package.test(own_network(run, &python.to_string_lossy()), &hub)
 }
 
 /// The same for Node, whose service SDK knows no port but 443.

@@ -166,18 +166,17 @@ impl Updater {
     /// With [`Confirm::Connected`](crate::update::Confirm::Connected) an update ends by what comes
     /// over the connection: it must not be served by the thread that waits here.
     pub fn wait(&self, timeout: Duration) -> Option<Outcome> {
-        let ended = |state: &mut State| {
-            let status = state.engine.status();
-            status
-                .outcome
-                .filter(|_| status.phase.is_none() && state.is_settled())
-        };
-        self.shared
-            .wait_for(timeout, |state| {
-                let told = state.engine.is_reported() && state.engine.save_failure().is_none();
-                ended(state).filter(|_| told)
-            })
+        self.wait_told(timeout)
             .or_else(|| self.shared.wait_for(Duration::ZERO, ended))
+    }
+
+    /// As [`wait`](Self::wait), but `None` also where the hub could not be told within `timeout`: for
+    /// who must wait in slices, to look at signals in between.
+    pub fn wait_told(&self, timeout: Duration) -> Option<Outcome> {
+        self.shared.wait_for(timeout, |state| {
+            let told = state.engine.is_reported() && state.engine.save_failure().is_none();
+            ended(state).filter(|_| told)
+        })
     }
 
     /// The application says that the new version is good (needed for
@@ -250,6 +249,14 @@ impl Updater {
     pub(super) fn begin_close(&self) -> std::time::Instant {
         self.shared.begin_close()
     }
+}
+
+/// The outcome of an update that has ended, once everything it left to do is done.
+fn ended(state: &mut State) -> Option<Outcome> {
+    let status = state.engine.status();
+    status
+        .outcome
+        .filter(|_| status.phase.is_none() && state.is_settled())
 }
 
 impl Drop for Updater {

@@ -80,6 +80,8 @@ def hub():
     finally:
         process.terminate()
         process.wait(10)
+        process.stdin.close()
+        process.stdout.close()
 
 
 def eventually(condition, what, seconds=15):

@@ -1,0 +1,414 @@
+"""How an updater is set up: keyword arguments and small classes, turned into the one document all languages share."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
+
+#: A time: seconds, or a timedelta.
+Seconds = Union[int, float, timedelta]
+#: A path.
+Path = Union[str, "os.PathLike[str]"]
+#: A program and its arguments; never a shell's line.
+Command = Sequence[str]
+#: What makes an activated image run: ``"none"``, ``"exit"`` (this process ends, its supervisor starts it again), ``"system"``
+#: (the device reboots), or a command.
+Restart = Union[str, Command]
+
+
+@dataclass(frozen=True)
+class FileInstall:
+    """Replaces a file, in one step that no power cut can halve, and keeps the old one until the new one has proved itself."""
+
+    path: Path
+    restart: Optional[Restart] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {"file": _path("install.path", self.path), "restart": _restart(self.restart)}
+
+
+@dataclass(frozen=True)
+class SlotsInstall:
+    """Writes straight into whichever of two slots does not run, and switches."""
+
+    slots: Mapping[str, Path]
+    """The two slots, by name: files, directories' files or block devices."""
+    switch: Mapping[str, Any]
+    """How is switched: ``{"link": "/boot/current"}``, ``{"uboot": {…}}``, ``{"tryboot": {…}}`` or ``{"commands": {…}}``."""
+    running: Optional[Mapping[str, Any]] = None
+    """What tells the slot that runs, where ``switch`` does not."""
+    verify: Optional[str] = None
+    """``"read-back"``: the slot is read and compared before it is switched to."""
+    command_time: Optional[Seconds] = None
+    """The longest a command may take."""
+    restart: Optional[Restart] = None
+
+    def _document(self) -> Dict[str, Any]:
+        slots = _mapping("install.slots", self.slots)
+        return {
+            "slots": {name: _path(f"install.slots[{name!r}]", path) for name, path in slots.items()},
+            "switch": _paths("install.switch", _mapping("install.switch", self.switch)),
+            "running": None if self.running is None else _paths("install.running", _mapping("install.running", self.running)),
+            "verify": _text("install.verify", self.verify),
+            "command_time": _seconds("install.command_time", self.command_time),
+            "restart": _restart(self.restart),
+        }
+
+
+@dataclass(frozen=True)
+class CommandInstall:
+    """Hands the image to a program: ``rauc``, ``swupdate``, a script. ``{image}`` in the command stands for the image's file."""
+
+    command: Command
+    inspect: Optional[Command] = None
+    confirm: Optional[Command] = None
+    rollback: Optional[Command] = None
+    install_time: Optional[Seconds] = None
+    """The longest ``command`` may take."""
+    command_time: Optional[Seconds] = None
+    """The longest each of the others may take."""
+    restart: Optional[Restart] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {
+            "command": _command("install.command", self.command),
+            "inspect": _optional_command("install.inspect", self.inspect),
+            "confirm": _optional_command("install.confirm", self.confirm),
+            "rollback": _optional_command("install.rollback", self.rollback),
+            "install_time": _seconds("install.install_time", self.install_time),
+            "command_time": _seconds("install.command_time", self.command_time),
+            "restart": _restart(self.restart),
+        }
+
+
+@dataclass(frozen=True)
+class Image:
+    """What is to be installed, as far as it is known before its bytes come."""
+
+    size: Optional[int]
+    """In bytes, if announced by request or server."""
+    version: Optional[str]
+    """The version asked for, if the request names one."""
+
+
+@runtime_checkable
+class Installer(Protocol):
+    """How an application installs by itself.
+
+    All methods are called on one thread of the updater's, one at a time, and may block. Every one but ``write`` may be called
+    again after a crash in the middle of it, and must then end in the same state. What they raise fails the update: a
+    :class:`TwinflashError` with its code, ``OSError`` as ``no-space``, ``no-permission`` or ``storage``, anything else as
+    ``install-failed``. None of them may call ``handle_method``, ``wait`` or ``close`` of the updater.
+
+    The order is: ``inspect`` at every start; for an update ``begin``, many ``write`` and ``sync``, ``finish``, ``activate``, a
+    restart if the attribute ``restart`` says so (``"none"``, ``"exit"`` or ``"system"``), then ``confirm`` or ``rollback``.
+    ``abort`` ends an update before ``activate``. There may also be ``holds(sha256: bytes) -> bool``: whether the active image is
+    one of this digest, so that it need not be fetched again; and ``read_back(size: int, sha256: bytes)``.
+    """
+
+    def inspect(self) -> str:
+        """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``."""
+
+    def begin(self, image: Image, resume_at: int) -> int:
+        """Makes ready to write. The answer is where writing really starts: ``resume_at`` where the bytes before it are still
+        there, else 0."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Writes bytes. Offsets follow one another without gaps from where ``begin`` said."""
+
+    def sync(self) -> int:
+        """Makes durable what was written; the answer is up to which offset."""
+
+    def finish(self) -> None:
+        """All bytes are written, synced and verified: make the image ready to be activated."""
+
+    def activate(self) -> None:
+        """Switches to the new image, in one step that no power cut can halve."""
+
+    def confirm(self) -> None:
+        """The new image has proved itself: it stays."""
+
+    def rollback(self) -> None:
+        """Switches back to the old image."""
+
+    def abort(self) -> None:
+        """Ends an update that was not activated: what was written goes."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the device's owner allows. What is not given stays as it is by default; times are seconds or timedeltas."""
+
+    allow_http: Optional[bool] = None
+    """Also images over plain http."""
+    max_size: Optional[int] = None
+    """The largest image, in bytes."""
+    require_check: Optional[bool] = None
+    """A request without a check value is refused."""
+    require_manifest: Optional[bool] = None
+    """A signed manifest must vouch for every image."""
+    floor: Optional[str] = None
+    """The lowest version a manifest may be of."""
+    retry_first: Optional[Seconds] = None
+    retry_longest: Optional[Seconds] = None
+    retry_time: Optional[Seconds] = None
+    """So long a download is tried again."""
+    retry_sizes: Optional[int] = None
+    """So many times the image's size is fetched at most."""
+    checkpoint_interval: Optional[Seconds] = None
+    checkpoint_bytes: Optional[int] = None
+    stall_time: Optional[Seconds] = None
+    stall_bytes: Optional[int] = None
+    """Fewer bytes than this in ``stall_time`` are a stall."""
+    max_redirects: Optional[int] = None
+    progress_step: Optional[int] = None
+    """Progress is reported in such steps, in percent; 0: never."""
+    progress_interval: Optional[Seconds] = None
+    answer_wait: Optional[Seconds] = None
+    """The longest a method's answer waits for the hub to have the first report."""
+    apply_attempts: Optional[int] = None
+    confirm: Optional[Union[str, Command]] = None
+    """What proves a new version: ``"connected"``, ``"call"`` (:meth:`Updater.confirm`), ``"none"``, or a health command."""
+    confirm_attempts: Optional[int] = None
+    confirm_time: Optional[Seconds] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {
+            field.name: _POLICY[str(field.type)](f"policy.{field.name}", getattr(self, field.name)) for field in fields(self)
+        }
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose signature an image needs, and what the device is. Nothing is installed but what a signed manifest vouches for."""
+
+    keys: Sequence[Path]
+    """Public keys: PEM files, or PEM texts."""
+    threshold: Optional[int] = None
+    """So many of them must sign; by default one."""
+    version: Optional[int] = None
+    """The key set's, which a newer one replaces."""
+    revoked: Optional[Sequence[str]] = None
+    """Key ids that are no longer trusted."""
+    manufacturer: Optional[str] = None
+    model: Optional[str] = None
+    hardware_revision: Optional[str] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {
+            "keys": _command("trust.keys", self.keys, "a list of paths or PEM texts"),
+            "threshold": _number("trust.threshold", self.threshold),
+            "version": _number("trust.version", self.version),
+            "revoked": None if self.revoked is None else _command("trust.revoked", self.revoked, "a list of str"),
+            "manufacturer": _text("trust.manufacturer", self.manufacturer),
+            "model": _text("trust.model", self.model),
+            "hardware_revision": _text("trust.hardware_revision", self.hardware_revision),
+        }
+
+
+@dataclass(frozen=True)
+class Http:
+    """How images are fetched."""
+
+    ca: Optional[Path] = None
+    """The authorities servers' certificates must come from: ``"system"``, a PEM text, or a PEM file. By default the web's."""
+    proxy: Optional[str] = None
+    """``"environment"`` (default), ``"none"`` or a URL."""
+    user_agent: Optional[str] = None
+    connect_timeout: Optional[Seconds] = None
+
+    def _document(self) -> Dict[str, Any]:
+        return {
+            "ca": None if self.ca is None else _path("http.ca", self.ca),
+            "proxy": _text("http.proxy", self.proxy),
+            "user_agent": _text("http.user_agent", self.user_agent),
+            "connect_timeout": _seconds("http.connect_timeout", self.connect_timeout),
+        }
+
+
+def document(
+    *,
+    state_dir: Path,
+    contract: Union[Path, Mapping[str, Any]],
+    current_version: Optional[str],
+    version_from: Optional[Mapping[str, Any]],
+    install: object,
+    policy: Optional[Policy],
+    trust: Optional[Trust],
+    http: Optional[Http],
+) -> Tuple[bytes, Optional[Installer]]:
+    """The document, and the installer where it is the application's own."""
+    made: Dict[str, Any] = {
+        "state_dir": _path("state_dir", state_dir),
+        "contract": _contract(contract),
+        "current_version": _text("current_version", current_version),
+        "version_from": None if version_from is None else _paths("version_from", _mapping("version_from", version_from)),
+    }
+    own = None
+    if isinstance(install, (FileInstall, SlotsInstall, CommandInstall)):
+        made["install"] = install._document()
+    elif isinstance(install, Installer):
+        own = install
+    else:
+        missing = [name for name in _METHODS if not callable(getattr(install, name, None))]
+        raise TypeError(
+            "install must be a FileInstall, SlotsInstall, CommandInstall or an object with the methods of twinflash.Installer;"
+            f" {type(install).__name__} lacks {', '.join(missing)}"
+        )
+    if policy is not None:
+        made["policy"] = _instance("policy", policy, Policy)._document()
+    if trust is not None:
+        made["trust"] = _instance("trust", trust, Trust)._document()
+    if http is not None:
+        made["http"] = _instance("http", http, Http)._document()
+    return _encoded(made), own
+
+
+def connection(connection_string: str, ca: Optional[Path]) -> bytes:
+    """The same document, for a connection only."""
+    if not isinstance(connection_string, str):
+        raise _wrong("connection_string", connection_string, "a str")
+    made = {"state_dir": os.curdir, "connection_string": connection_string, "ca": None if ca is None else _path("ca", ca)}
+    return _encoded(made)
+
+
+def _encoded(document: Dict[str, Any]) -> bytes:
+    try:
+        return json.dumps(_given(document), ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a path or text holds what is not UTF-8, and the configuration is UTF-8") from None
+
+
+_METHODS = ("inspect", "begin", "write", "sync", "finish", "activate", "confirm", "rollback", "abort")
+
+
+def _given(value: Any) -> Any:
+    """Without what was not given."""
+    if isinstance(value, dict):
+        return {key: _given(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _wrong(name: str, value: object, wanted: str) -> TypeError:
+    return TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def _instance(name: str, value: Any, of: type) -> Any:
+    if not isinstance(value, of):
+        raise _wrong(name, value, f"a twinflash.{of.__name__}")
+    return value
+
+
+def _text(name: str, value: Optional[str]) -> Optional[str]:
+    if value is not None and not isinstance(value, str):
+        raise _wrong(name, value, "a str")
+    return value
+
+
+def _path(name: str, value: Path) -> str:
+    if not isinstance(value, (str, os.PathLike)):
+        raise _wrong(name, value, "a str or os.PathLike")
+    path = os.fspath(value)
+    if not isinstance(path, str):
+        raise _wrong(name, path, "a path of str")
+    if not path:
+        raise ValueError(f"{name} is empty")
+    return path
+
+
+def _mapping(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _wrong(name, value, "a mapping")
+    return value
+
+
+def _paths(name: str, value: Any) -> Any:
+    """Mappings and sequences as JSON, and the paths in them as texts."""
+    if isinstance(value, os.PathLike):
+        return _path(name, value)
+    if isinstance(value, Mapping):
+        return {key: _paths(f"{name}.{key}", item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_paths(name, item) for item in value]
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value
+
+
+def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, (str, os.PathLike)):
+        raise _wrong("contract", value, "a name, a path or a dict")
+    path = _path("contract", value)
+    # A path object is a file whatever it is called; a text may be a name.
+    if isinstance(value, os.PathLike) and os.sep not in path and not path.endswith(".json"):
+        path = os.path.join(os.curdir, path)
+    return path
+
+
+def _flag(name: str, value: Optional[bool]) -> Optional[bool]:
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(name, value, "a bool")
+    return value
+
+
+def _number(name: str, value: Optional[int]) -> Optional[int]:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _wrong(name, value, "an int")
+    if value < 0:
+        raise ValueError(f"{name} is {value}; it must not be negative")
+    return value
+
+
+def seconds(name: str, value: Seconds) -> float:
+    """Seconds as a number."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong(name, value, "seconds as a number or a timedelta")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} is {value}; it must be a time of 0 s or more")
+    return float(value)
+
+
+def _seconds(name: str, value: Optional[Seconds]) -> Optional[float]:
+    return None if value is None else seconds(name, value)
+
+
+def _command(
+    name: str, value: Sequence[Path], wanted: str = "a list of str: a program and its arguments"
+) -> "list[str]":
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise _wrong(name, value, wanted)
+    for part in value:
+        if not isinstance(part, (str, os.PathLike)):
+            raise _wrong(name, part, wanted)
+    return [os.fspath(part) for part in value]
+
+
+def _optional_command(name: str, value: Optional[Command]) -> "Optional[list[str]]":
+    return None if value is None else _command(name, value)
+
+
+def _word(name: str, value: Optional[Union[str, Command]]) -> Any:
+    return value if value is None or isinstance(value, str) else _command(name, value)
+
+
+def _restart(value: Optional[Restart]) -> Any:
+    return _word("install.restart", value)
+
+
+#: What a policy's member is checked by, by its type as it is written there.
+_POLICY: Dict[str, Callable[[str, Any], Any]] = {
+    "Optional[bool]": _flag,
+    "Optional[int]": _number,
+    "Optional[str]": _text,
+    "Optional[Seconds]": _seconds,
+    "Optional[Union[str, Command]]": _word,
+}

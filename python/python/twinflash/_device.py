@@ -1,0 +1,73 @@
+"""A connection of the library's own."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import TracebackType
+from typing import Any, Callable, Optional, Tuple, Type, Union
+
+from . import _config, _native
+from ._config import Path, Seconds
+from ._events import Outcome
+from ._updater import Answer, Updater
+
+logger = logging.getLogger("twinflash")
+
+#: Answers the application's own methods: an answer, or (status, payload), or ``None`` for 404.
+OnMethod = Callable[[str, Any], Union[Answer, Tuple[int, Any], None]]
+
+
+class Device:
+    """An updater's own connection to its hub, without an SDK. It starts to connect at once, and stays connected, with a renewed
+    token and after every failure, until it is closed, which closes the updater, too. What happens to it comes with the updater's
+    events.
+
+    ``connection_string`` may be ``@FILE``: what that file holds. ``ca`` is what the hub's certificate must come from:
+    ``"system"``, a PEM text or a PEM file; by default the web's authorities. ``on_method`` answers the methods that are not the
+    updater's, on the connection's thread: it must not wait.
+    """
+
+    def __init__(
+        self, connection_string: str, updater: Updater, *, ca: Optional[Path] = None, on_method: Optional[OnMethod] = None
+    ) -> None:
+        if not isinstance(updater, Updater):
+            raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
+        if on_method is not None and not callable(on_method):
+            raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
+        self.updater = updater
+        document = _config.connection(connection_string, ca)
+        answer = None if on_method is None else _answerer(on_method)
+        self._native = _native.Device.connect(updater._native, document, answer)
+
+    def wait(self, timeout: Optional[Seconds] = None) -> Optional[Outcome]:
+        """As :meth:`Updater.wait`."""
+        return self.updater.wait(timeout)
+
+    def close(self) -> None:
+        """Ends the connection and closes the updater, with a checkpoint."""
+        self._native.close()
+        self.updater.close()
+
+    def __enter__(self) -> "Device":
+        return self
+
+    def __exit__(
+        self, type: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.close()
+
+
+def _answerer(on_method: OnMethod) -> Callable[[str, bytes], Optional[Tuple[int, str]]]:
+    def answer(name: str, payload: bytes) -> Optional[Tuple[int, str]]:
+        try:
+            given = on_method(name, json.loads(payload) if payload else None)
+            if given is None:
+                return None
+            status, body = (given.status, given.payload) if isinstance(given, Answer) else given
+            return status, json.dumps(body)
+        except Exception:
+            logger.exception("on_method failed at %s", name)
+            return 500, json.dumps("The device could not answer.")
+
+    return answer

@@ -1,0 +1,319 @@
+"""What happens, as values: they print well, compare, and can be matched by ``match``."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from dataclasses import dataclass
+from typing import Any, Dict, Optional, Tuple, Type, Union
+
+from ._errors import TwinflashError, error_of
+
+
+class Phase(str, enum.Enum):
+    """Where a running update stands."""
+
+    WAITING = "waiting"
+    """Accepted; the policy has not let it start yet."""
+    DOWNLOADING = "downloading"
+    """The image is being fetched, checked as it streams, and written."""
+    VERIFYING = "verifying"
+    """Every byte is there; the checks are compared."""
+    APPLYING = "applying"
+    """The image is being installed and activated. From here on it can not be cancelled."""
+    REBOOTING = "rebooting"
+    """Activated; it runs after a restart."""
+    CONFIRMING = "confirming"
+    """It runs, and has to prove itself."""
+    ROLLING_BACK = "rolling-back"
+    """It failed after it was activated; the old image is being brought back."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why something failed: a code for programs and a line for people."""
+
+    code: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.code})"
+
+    def error(self) -> TwinflashError:
+        """The exception this failure would be.
+
+        >>> type(Failure("http-status", "404 Not Found").error()).__name__
+        'TransferError'
+        """
+        return error_of(self.code, self.message)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an update ended. However it did, the next one can start."""
+
+    kind: str
+    """``completed``, ``up-to-date``, ``failed``, ``rolled-back``, ``cancelled`` or ``superseded``."""
+    failure: Optional[Failure] = None
+    """Why, where it failed or was rolled back."""
+    phase: Optional[Phase] = None
+    """Where it failed or was cancelled."""
+
+    @property
+    def is_success(self) -> bool:
+        """The device runs what was asked for."""
+        return self.kind in ("completed", "up-to-date")
+
+    def raise_for_failure(self) -> None:
+        """Raises what went wrong, if something did.
+
+        >>> Outcome("completed").raise_for_failure()
+        """
+        if self.failure is not None:
+            raise self.failure.error()
+
+    def __str__(self) -> str:
+        if self.failure is None:
+            return self.kind
+        return f"{self.kind}: {self.failure}" if self.phase is None else f"{self.kind} while {self.phase}: {self.failure}"
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """A download whose last attempt failed."""
+
+    failure: Failure
+    attempts: int
+    """Attempts that have failed."""
+    after: Optional[float]
+    """Seconds until the next one; ``None`` while one is being made, or the download is paused."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where everything stands."""
+
+    phase: Optional[Phase]
+    """The running update's phase; ``None`` when none runs."""
+    version: Optional[str]
+    """The version the running or last update asked for."""
+    bytes: int
+    """Bytes of the image that are there."""
+    size: Optional[int]
+    """The image's size, if it is known."""
+    outcome: Optional[Outcome]
+    """How the last update ended; ``None`` while one runs, and before the first."""
+    running_version: Optional[str]
+    """The version that runs now."""
+    paused: bool
+    """The download is paused."""
+    retry: Optional[Retrying]
+    """The last attempt at the download failed, and no byte has come since."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A request was accepted."""
+
+    uri: str
+    """The image's address, without user name and query."""
+    version: Optional[str]
+
+    def __str__(self) -> str:
+        return f"accepted: {self.uri}" + (f", version {self.version}" if self.version else "")
+
+
+@dataclass(frozen=True)
+class PhaseChanged:
+    """The update has come to a phase."""
+
+    phase: Phase
+
+    def __str__(self) -> str:
+        return str(self.phase)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So much of the image is there. At most ten a second."""
+
+    bytes: int
+    total: Optional[int]
+    """The image's size, if it is known."""
+
+    def __str__(self) -> str:
+        return f"{self.bytes} bytes" if self.total is None else f"{self.bytes} of {self.total} bytes"
+
+
+@dataclass(frozen=True)
+class Retry:
+    """An attempt failed and is repeated after so many seconds."""
+
+    failure: Failure
+    after: float
+
+    def __str__(self) -> str:
+        return f"trying again in {self.after:.1f} s: {self.failure}"
+
+
+@dataclass(frozen=True)
+class Verified:
+    """The image is there and passed what it is checked by: a ``signature``, the request's ``checks``,
+    or only its ``transport``."""
+
+    by: str
+    bytes: int
+    sha256: str
+    """In hexadecimal."""
+
+    def __str__(self) -> str:
+        return f"verified by {self.by}: {self.bytes} bytes, sha256 {self.sha256}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The update ended."""
+
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return str(self.outcome)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A request was refused."""
+
+    failure: Failure
+
+    def __str__(self) -> str:
+        return f"refused: {self.failure}"
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something a person should look at."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True)
+class KeysRotated:
+    """Other keys are trusted from now on: the key set of this version."""
+
+    version: int
+
+    def __str__(self) -> str:
+        return f"the key set of version {self.version} is trusted from now on"
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A :class:`Device` is connected to its hub."""
+
+    server: str
+
+    def __str__(self) -> str:
+        return f"connected to {self.server}"
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """A :class:`Device` is not connected; the next attempt is made after so many seconds."""
+
+    reason: str
+    retry_in: float
+
+    def __str__(self) -> str:
+        return f"disconnected: {self.reason}; next attempt in {self.retry_in:.1f} s"
+
+
+@dataclass(frozen=True)
+class WaitingForClock:
+    """The wall time is not known yet; connecting waits for it."""
+
+    def __str__(self) -> str:
+        return "the wall time is not known yet; connecting waits for it"
+
+
+@dataclass(frozen=True)
+class HubRefused:
+    """The hub did not do what a :class:`Device` asked it for."""
+
+    message: str
+
+    def __str__(self) -> str:
+        return f"refused by the hub: {self.message}"
+
+
+Event = Union[
+    Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
+    Connected, Disconnected, WaitingForClock, HubRefused,
+]  # fmt: skip
+
+RawOutcome = Tuple[str, Optional[Tuple[str, str]], Optional[str]]
+
+
+def failure_of(raw: "Tuple[str, str]") -> Failure:
+    return Failure(*raw)
+
+
+def phase_of(raw: Optional[str]) -> Optional[Phase]:
+    return None if raw is None else Phase(raw)
+
+
+def outcome_of(raw: RawOutcome) -> Outcome:
+    kind, failure, phase = raw
+    return Outcome(kind, None if failure is None else failure_of(failure), phase_of(phase))
+
+
+_CLASSES: Dict[str, Type[Any]] = {
+    of.__name__: of
+    for of in (Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
+               Connected, Disconnected, WaitingForClock, HubRefused)
+}  # fmt: skip
+
+
+def event_of(raw: "Tuple[Any, ...]") -> Event:
+    """The event a tuple of the native module stands for."""
+    name, *fields = raw
+    if name in ("Retry", "Refused"):
+        fields[0] = failure_of(fields[0])
+    elif name == "Ended":
+        fields[0] = outcome_of(fields[0])
+    elif name == "PhaseChanged":
+        fields[0] = Phase(fields[0])
+    event: Event = _CLASSES[name](*fields)
+    return event
+
+
+def status_of(raw: Dict[str, Any]) -> Status:
+    retry = raw["retry"]
+    if retry is not None:
+        failure, attempts, after = retry
+        retry = Retrying(failure_of(failure), attempts, after)
+    outcome = raw["outcome"]
+    values = {
+        **raw,
+        "phase": phase_of(raw["phase"]),
+        "outcome": None if outcome is None else outcome_of(outcome),
+        "retry": retry,
+    }
+    return Status(**values)
+
+
+def level_of(event: Event) -> int:
+    """How loud the log says it."""
+    if isinstance(event, Progress):
+        return logging.DEBUG
+    if isinstance(event, Ended) and not event.outcome.is_success:
+        return logging.ERROR
+    if isinstance(event, (Retry, Refused, Warned, Disconnected, WaitingForClock, HubRefused)):
+        return logging.WARNING
+    return logging.INFO

@@ -1,0 +1,340 @@
+"""The updater as an application uses it."""
+
+import asyncio
+import dataclasses
+import datetime
+import doctest
+import hashlib
+import logging
+import pathlib
+import pickle
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import twinflash
+from conftest import IMAGE, ROOT, ask, eventually, serve
+from twinflash import _errors, _events, _native, _updater
+
+
+def test_what_is_tested_is_what_is_installed():
+    assert "site-packages" in pathlib.Path(twinflash.__file__).parts
+    assert (pathlib.Path(twinflash.__file__).parent / "py.typed").exists()
+    assert twinflash.__version__ == _native.__version__
+
+
+@pytest.mark.parametrize("module", [_updater, _errors, _events], ids=lambda module: module.__name__)
+def test_documented_examples(module):
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_every_failure_code_has_its_class():
+    assert list(_errors.CLASSES) == list(_native.CODES), "the core's table, in its order"
+    for code, of in _errors.CLASSES.items():
+        error = _errors.error_of(code, "what failed")
+        assert type(error) is of and isinstance(error, twinflash.TwinflashError)
+        assert (error.code, error.message, str(error)) == (code, "what failed", "what failed")
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), again.code, again.message) == (of, code, "what failed")
+    exported = {of for of in vars(twinflash).values() if isinstance(of, type) and issubclass(of, twinflash.TwinflashError)}
+    assert exported == {twinflash.TwinflashError, *_errors.CLASSES.values()}
+
+
+FILE = twinflash.FileInstall("app.bin")
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "named"),
+    [
+        ({"state_dir": 3}, TypeError, "state_dir"),
+        ({"state_dir": b"bytes"}, TypeError, "state_dir"),
+        ({"state_dir": ""}, ValueError, "state_dir"),
+        ({"state_dir": "\udcff"}, ValueError, "UTF-8"),
+        ({"contract": 3}, TypeError, "contract"),
+        ({"contract": "no-such"}, ValueError, "no-such"),
+        ({"contract": pathlib.Path("no-such")}, ValueError, "no-such"),
+        ({"contract": {"contract": 3}}, ValueError, "contract"),
+        ({"current_version": 1.0}, TypeError, "current_version"),
+        ({"version_from": "file"}, TypeError, "version_from"),
+        ({"version_from": {"file": pathlib.Path("none")}, "current_version": None}, ValueError, "version_from"),
+        ({"install": None}, TypeError, "install"),
+        ({"install": "app.bin"}, TypeError, "install"),
+        ({"install": twinflash.FileInstall(3)}, TypeError, "install.path"),
+        ({"install": twinflash.FileInstall("a", restart="never")}, ValueError, "install.restart"),
+        ({"install": twinflash.FileInstall("a", restart=3)}, TypeError, "install.restart"),
+        ({"install": twinflash.CommandInstall("rauc install")}, TypeError, "install.command"),
+        ({"install": twinflash.CommandInstall([])}, ValueError, "install"),
+        ({"install": twinflash.CommandInstall(["a", 3])}, TypeError, "install.command"),
+        ({"install": twinflash.SlotsInstall({"a": "a"}, {"link": "l"})}, ValueError, "install.slots"),
+        ({"install": twinflash.SlotsInstall({"a": "a", "b": 3}, {"link": "l"})}, TypeError, "install.slots['b']"),
+        ({"policy": {"allow_http": True}}, TypeError, "policy"),
+        ({"policy": twinflash.Policy(allow_http=1)}, TypeError, "policy.allow_http"),
+        ({"policy": twinflash.Policy(max_size=True)}, TypeError, "policy.max_size"),
+        ({"policy": twinflash.Policy(max_size=-1)}, ValueError, "policy.max_size"),
+        ({"policy": twinflash.Policy(retry_time="1h")}, TypeError, "policy.retry_time"),
+        ({"policy": twinflash.Policy(retry_time=float("nan"))}, ValueError, "policy.retry_time"),
+        ({"policy": twinflash.Policy(retry_time=1e12)}, ValueError, "policy.retry_time"),
+        ({"policy": twinflash.Policy(confirm="perhaps")}, ValueError, "policy.confirm"),
+        ({"policy": twinflash.Policy(progress_step=999)}, ValueError, "policy.progress_step"),
+        ({"http": twinflash.Http(proxy=3)}, TypeError, "http.proxy"),
+        ({"http": twinflash.Http(ca="no-such.pem")}, ValueError, "no-such.pem"),
+        ({"trust": "key.pem"}, TypeError, "trust"),
+        ({"trust": twinflash.Trust("key.pem")}, TypeError, "trust.keys"),
+        ({"trust": twinflash.Trust(["no-such.pem"])}, ValueError, "no-such.pem"),
+        ({"trust": twinflash.Trust(["-----BEGIN nonsense"])}, ValueError, "trust.keys"),
+        ({"on_event": 3}, TypeError, "on_event"),
+        ({"on_restart": "exit"}, TypeError, "on_restart"),
+        ({"retries": 3}, TypeError, "retries"),
+    ],
+)
+def test_wrong_arguments_are_named(make, given, error, named):
+    with pytest.raises(error) as caught:
+        make(**given)
+    assert named in str(caught.value)
+
+
+def test_every_key_of_the_configuration_is_known(make, tmp_path):
+    """What the classes make of their members is what the core reads: it refuses a key it does not know."""
+    policy = twinflash.Policy(
+        allow_http=True, max_size=1 << 30, require_check=False, retry_first=0.1, retry_longest=datetime.timedelta(minutes=1),
+        retry_time=3600, retry_sizes=3, checkpoint_interval=1, checkpoint_bytes=1 << 20, stall_time=30, stall_bytes=1024,
+        max_redirects=3, progress_step=10, progress_interval=30, answer_wait=0.5, apply_attempts=2, confirm=["true"],
+        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0",
+    )  # fmt: skip
+    assert None not in dataclasses.astuple(policy)
+    http = twinflash.Http(ca="system", proxy="none", user_agent="test/1", connect_timeout=5)
+    assert None not in dataclasses.astuple(http)
+    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
+    (tmp_path / "key.pem").write_text(pem)
+    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a")
+    assert None not in dataclasses.astuple(trust)
+    make(policy=policy, http=http, trust=trust).close()
+    seconds = datetime.timedelta(seconds=9)
+    command = twinflash.CommandInstall(["true", "{image}"], ["true"], ["true"], ["true"], 9, seconds, "none")
+    make(install=command).close()
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "link").symlink_to("a")
+    slots = twinflash.SlotsInstall(
+        {"a": tmp_path / "a", "b": tmp_path / "b"}, {"link": tmp_path / "link"}, {"link": tmp_path / "link"}, "read-back", 9,
+        ["true"],
+    )  # fmt: skip
+    make(install=slots).close()
+    (tmp_path / "version").write_text("2.0.0\n")
+    updater = make(current_version=None, version_from={"file": tmp_path / "version"}, contract=ROOT / "core/contracts/devkit.json")
+    assert updater.status().running_version == "2.0.0"
+
+
+def test_an_update_and_what_is_heard_of_it(make, server, tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, "twinflash")
+    heard = []
+    updater = make(on_event=heard.append)
+    events = updater.events()
+    sent = serve(updater)
+    answer = ask(updater, server.url("image"))
+    assert answer == twinflash.Answer(200, "FirmwareUpdate started.")
+    outcome = updater.wait(20)
+    assert outcome == twinflash.Outcome("completed") and outcome.is_success and str(outcome) == "completed"
+    outcome.raise_for_failure()
+    assert (tmp_path / "app.bin").read_bytes() == IMAGE
+    assert sent[-1]["iothubDM"]["firmwareUpdate"]["status"] == "applyComplete"
+    status = updater.status()
+    assert (status.phase, status.outcome, status.paused, status.retry) == (None, outcome, False, None)
+    updater.close()
+
+    seen = list(events)
+    assert seen == heard, "callback and iterator get the same"
+    assert seen[0] == twinflash.Accepted(server.url("image"), None)
+    phases = [event.phase for event in seen if isinstance(event, twinflash.PhaseChanged)]
+    assert phases[0] is twinflash.Phase.WAITING or phases[0] is twinflash.Phase.DOWNLOADING
+    assert phases[-1] in (twinflash.Phase.APPLYING, twinflash.Phase.CONFIRMING)
+    (verified,) = [event for event in seen if isinstance(event, twinflash.Verified)]
+    assert verified == twinflash.Verified("checks", len(IMAGE), hashlib.sha256(IMAGE).hexdigest())
+    assert seen[-1] == twinflash.Ended(outcome)
+    logged = [(record.name, record.getMessage()) for record in caplog.records]
+    assert [("twinflash", str(event)) for event in seen] == logged
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        verified.bytes = 3
+
+
+def test_events_are_matched():
+    code = """if True:
+        from twinflash import Ended, Failure, Outcome, Phase, PhaseChanged
+        match Ended(Outcome("failed", Failure("http-status", "404"), Phase.DOWNLOADING)):
+            case Ended(Outcome(kind="failed", failure=Failure(code=code))):
+                print(code)
+        match PhaseChanged(Phase.APPLYING):
+            case PhaseChanged(Phase.APPLYING):
+                print("applying")
+    """
+    if sys.version_info < (3, 10):
+        pytest.skip("match came with Python 3.10")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "http-status\napplying\n"
+
+
+def test_a_failure_says_what_can_be_done(make, server, tmp_path):
+    updater = make()
+    serve(updater)
+    assert ask(updater, server.url("none")).status == 200
+    outcome = updater.wait(20)
+    assert (outcome.kind, outcome.phase) == ("failed", twinflash.Phase.DOWNLOADING)
+    assert "404" in str(outcome) and "while downloading" in str(outcome)
+    with pytest.raises(twinflash.TransferError) as caught:
+        outcome.raise_for_failure()
+    assert caught.value.code == "http-status"
+    assert not (tmp_path / "app.bin").exists()
+
+
+def test_unsigned_is_refused_where_keys_are_trusted(make, server, tmp_path):
+    pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
+    updater = make(trust=twinflash.Trust([pem]))
+    serve(updater)
+    assert ask(updater, server.url("image")).status == 200, "a manifest may lie beside the image"
+    with pytest.raises(twinflash.TrustError) as caught:
+        updater.wait(20).raise_for_failure()
+    assert caught.value.code == "manifest-required"
+    assert not (tmp_path / "app.bin").exists()
+
+
+def test_methods_and_payloads(make):
+    updater = make()
+    assert updater.handle_method("reboot", {}) is None
+    assert updater.handle_method("firmwareUpdate", {"fwPackageUri": "test.com"}).status == 400
+    assert updater.handle_method("firmwareUpdate", b'{"fwPackageUri":"test.com"}').status == 400
+    assert updater.handle_method("firmwareUpdate").status == 400
+    with pytest.raises(TypeError, match="payload"):
+        updater.handle_method("firmwareUpdate", object())
+    with pytest.raises(ValueError, match="payload"):
+        updater.handle_method("firmwareUpdate", {"a": float("nan")})
+    with pytest.raises(TypeError, match="name"):
+        updater.handle_method(3, {})
+    with pytest.raises(TypeError, match="twin"):
+        updater.handle_twin(object(), complete=True)
+    with pytest.raises(ValueError, match="status is 999"):
+        updater.report_done(1, 999)
+    for wrong, error in [("1", TypeError), (True, TypeError), (-1, ValueError), (float("nan"), ValueError)]:
+        for call in (updater.wait, updater.next_outbound, updater.events().next):
+            with pytest.raises(error, match="timeout"):
+                call(wrong)
+
+
+def test_a_desired_update_and_its_cancelling(make, server, tmp_path):
+    updater = make(contract="configuration")
+    desired = {"fwVersion": "2.0.0", "fwPackageURI": server.url("slow"), "fwPackageCheckValue": "0000", "fwSize": len(IMAGE)}
+    assert updater.next_outbound(0) in (None, twinflash.ReadTwin())
+    updater.connected()
+    eventually(lambda: updater.next_outbound(1) == twinflash.ReadTwin(), "the twin is asked for")
+    updater.handle_twin({"desired": {"firmware": desired, "$version": 2}, "reported": {"$version": 1}}, complete=True)
+    report = eventually(lambda: updater.next_outbound(1), "a report")
+    assert isinstance(report, twinflash.Report) and "firmware" in report.patch
+    eventually(lambda: updater.status().phase is twinflash.Phase.DOWNLOADING, "downloading")
+    updater.pause()
+    assert updater.status().paused
+    updater.resume()
+    assert not updater.status().paused
+    assert updater.cancel() is True
+    assert updater.wait(0.3).kind == "cancelled", "it is told even where the hub was not"
+    assert updater.cancel() is False
+    assert not (tmp_path / "app.bin").exists()
+
+
+def test_waiting_in_slices_waits_for_the_hub_to_be_told(make, server):
+    updater = make(policy=twinflash.Policy(allow_http=True, answer_wait=0, confirm="none"))
+    updater.connected()
+    updater.handle_twin({"desired": {"$version": 1}, "reported": {"$version": 1}}, complete=True)
+    assert ask(updater, server.url("image")).status == 200
+    eventually(lambda: updater.status().outcome, "the end")
+    assert updater.wait(0.35).kind == "completed", "after the time has passed"
+    told = threading.Timer(0.25, serve, [updater])
+    told.start()
+    assert updater.wait(20).kind == "completed"
+    assert told.finished.is_set(), "not before the hub was told"
+    told.join()
+
+
+def test_a_callback_may_call_everything(make, server):
+    done = threading.Event()
+    results = []
+
+    def on_event(event):
+        if isinstance(event, twinflash.Accepted):
+            results.append(updater.handle_method("firmwareUpdate", {"fwPackageUri": "test.com"}).status)
+            results.append(updater.wait(20).kind)
+            updater.close()
+            done.set()
+        elif isinstance(event, twinflash.Refused):
+            raise RuntimeError("an application's mistake stays its own")
+
+    updater = make(on_event=on_event)
+    serve(updater)
+    ask(updater, server.url("image"))
+    assert done.wait(25)
+    assert results == [400, "completed"] and updater.closed
+
+
+def test_events_in_asyncio(make, server):
+    updater = make()
+    serve(updater)
+
+    async def main():
+        events = updater.events()
+        answer = await asyncio.to_thread(ask, updater, server.url("image"))
+        assert answer.status == 200
+        seen = []
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, twinflash.Ended):
+                break
+        assert seen[0] == twinflash.Accepted(server.url("image"), None) and seen[-1].outcome.is_success
+        # A wait for an event that does not come is cancelled like any other, and ends with the updater.
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(events.__anext__(), 0.05)
+        asyncio.get_running_loop().call_later(0.1, updater.close)
+        assert [event async for event in events] == []
+
+    asyncio.run(main())
+    names = [thread.name for thread in threading.enumerate()]
+    eventually(lambda: "twinflash events" not in [thread.name for thread in threading.enumerate()], f"threads end: {names}")
+
+
+def test_one_directory_has_one_updater(make):
+    first = make()
+    with pytest.raises(twinflash.LockedError) as caught:
+        make()
+    assert caught.value.code == "locked" and isinstance(caught.value, RuntimeError)
+    first.close()
+    make()
+
+
+def test_closed(make):
+    with make() as updater:
+        threading.Timer(0.1, updater.close).start()
+        assert updater.wait() is None
+        assert updater.next_outbound() is None
+        assert list(updater.events()) == [] and list(updater.reports()) == []
+    assert updater.closed and repr(updater) == "<twinflash.Updater closed>"
+    updater.close()
+    updater.connected()
+    assert updater.handle_method("firmwareUpdate", {}).status == 503
+    with pytest.raises(twinflash.StateError, match="closed"):
+        updater.cancel()
+
+
+def test_others_run_while_one_waits(make):
+    updater = make()
+    turns = []
+
+    def count():
+        while not turns or turns[-1] < 1000:
+            turns.append(len(turns))
+            time.sleep(0)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    assert updater.wait(0.5) is None
+    thread.join(20)
+    assert turns[-1] == 1000
