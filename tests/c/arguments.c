@@ -60,7 +60,7 @@ static void null_is_named(void)
     CHECK_ERROR(twinflash_updater_handle_twin(NULL, true, "{}", 2, &error), null, error, "updater");
     CHECK_ERROR(twinflash_updater_connected(NULL, true, &error), null, error, "updater");
     CHECK_ERROR(twinflash_updater_wait(NULL, 0, NULL, &error), null, error, "updater");
-    CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, &d, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, NULL, &d, &error), null, error, "updater");
     CHECK_ERROR(twinflash_image_info(NULL, &digests, &error), null, error, "path");
     CHECK_ERROR(twinflash_image_info("x", NULL, &error), null, error, "info");
     CHECK_ERROR(twinflash_guard(NULL, NULL, &error), null, error, "state_dir");
@@ -227,10 +227,10 @@ static void updaters(void)
     CHECK_OK(twinflash_updater_cancel(u, &cancelled, &error), error);
     CHECK(!cancelled);
     CHECK(twinflash_updater_wait(u, 0, &outcome, &error) == TWINFLASH_STATUS_TIMEOUT);
-    CHECK_ERROR(twinflash_device_connect(u, NULL, NULL, NULL, &d, &error),
+    CHECK_ERROR(twinflash_device_connect(u, NULL, NULL, NULL, NULL, &d, &error),
         TWINFLASH_STATUS_INVALID_CONFIG, error, "connection string");
     CHECK(twinflash_device_connect(u, "HostName=h;DeviceId=d;SharedAccessKey=secret!", NULL, NULL,
-        &d, &error) != TWINFLASH_STATUS_OK);
+        NULL, &d, &error) != TWINFLASH_STATUS_OK);
     CHECK(d == NULL && strstr(error.message, "secret") == NULL);
 
     CHECK_OK(twinflash_updater_next_event(u, 5000, &event, &error), error);
