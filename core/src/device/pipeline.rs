@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -39,8 +39,22 @@ impl Task {
 
 /// The driver's end of the pipeline.
 pub(super) struct Pipeline {
-    tasks: mpsc::Sender<Task>,
+    /// `None` while it is dropped.
+    tasks: Option<mpsc::Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
     pending: Arc<AtomicUsize>,
+}
+
+impl Drop for Pipeline {
+    /// Who closed an updater finds its installer gone, too.
+    fn drop(&mut self) {
+        drop(self.tasks.take());
+        if self.is_idle()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Pipeline {
@@ -53,7 +67,7 @@ impl Pipeline {
         let (tasks, receiver) = mpsc::channel::<Task>();
         let pending = Arc::new(AtomicUsize::new(0));
         let left = Arc::clone(&pending);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("twinflash-image".into())
             .spawn(move || {
                 for task in receiver {
@@ -70,12 +84,20 @@ impl Pipeline {
             .map_err(|error| {
                 Failure::new(Code::State, format!("cannot start a thread: {error}"))
             })?;
-        Ok(Self { tasks, pending })
+        Ok(Self {
+            tasks: Some(tasks),
+            thread: Some(thread),
+            pending,
+        })
     }
 
     pub(super) fn run(&self, task: Task) {
         self.pending.fetch_add(1, Ordering::AcqRel);
-        if self.tasks.send(task).is_err() {
+        if self
+            .tasks
+            .as_ref()
+            .is_none_or(|tasks| tasks.send(task).is_err())
+        {
             self.pending.fetch_sub(1, Ordering::AcqRel);
         }
     }
