@@ -1,6 +1,9 @@
 //! The C library, driven by programs in C and C++.
 
+mod servers;
+
 use crate::header;
+use servers::Servers;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -10,16 +13,60 @@ use std::{
 type Outcome = Result<(), String>;
 
 /// What warns, stops: our header must not warn in anybody's program.
-const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"];
-
-/// A compiler, the languages it is asked for, and whether the library is linked statically.
-const COMPILERS: &[(&str, &[&str], bool)] = &[
-    ("gcc", &["-std=c99", "-D_POSIX_C_SOURCE=200809L"], false),
-    ("clang", &["-std=c11", "-D_POSIX_C_SOURCE=200809L"], true),
-    ("g++", &["-std=c++17", "-x", "c++"], true),
+const STRICT: &[&str] = &[
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+    "-g",
+    "-D_POSIX_C_SOURCE=200809L",
+    "-pthread",
 ];
 
-/// Every program of `tests/c`, by every compiler, under valgrind with the first.
+/// How the programs are made and run.
+struct Way {
+    compiler: &'static str,
+    arguments: &'static [&'static str],
+    /// Whether the library is linked statically.
+    linked_in: bool,
+    /// What runs the program.
+    under: &'static [&'static str],
+}
+
+const WAYS: &[Way] = &[
+    Way {
+        compiler: "gcc",
+        arguments: &["-std=c99"],
+        linked_in: false,
+        under: &[
+            "valgrind",
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--suppressions=tests/c/valgrind.supp",
+            "--show-leak-kinds=definite",
+            "--errors-for-leak-kinds=definite",
+        ],
+    },
+    Way {
+        compiler: "clang",
+        arguments: &[
+            "-std=c11",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+        ],
+        linked_in: true,
+        under: &[],
+    },
+    Way {
+        compiler: "g++",
+        arguments: &["-std=c++17", "-x", "c++"],
+        linked_in: true,
+        under: &[],
+    },
+];
+
+/// Every program of `tests/c`, in every way.
 pub(crate) fn run(
     root: &Path,
     target: &Path,
@@ -32,19 +79,30 @@ pub(crate) fn run(
         command.current_dir(root);
         command
     };
-    execute(in_root(cargo.as_ref()).args(["build", "--quiet", "-p", "twinflash-c"]))?;
+    let built = [
+        "build",
+        "--quiet",
+        "-p",
+        "twinflash-c",
+        "-p",
+        "twinflash-cli",
+    ];
+    execute(in_root(cargo.as_ref()).args(built))?;
     let built = target.join("debug");
     only_ours(&built.join("libtwinflash.so"))?;
-    for (place, (compiler, language, linked_in)) in COMPILERS.iter().enumerate() {
+    let programs = target.join("c");
+    fs::create_dir_all(&programs)
+        .map_err(|error| format!("cannot make {}: {error}", programs.display()))?;
+    for way in WAYS {
+        // A hub that has seen nothing yet.
+        let servers = Servers::start(&built.join("twinflash"))?;
         for source in sources(root)? {
             let name = source.file_stem().unwrap_or_default().to_string_lossy();
-            let program = target.join(format!("c/{name}-{compiler}"));
-            let made = fs::create_dir_all(target.join("c"));
-            made.map_err(|error| format!("cannot make a directory for programs: {error}"))?;
-            let mut compile = in_root(compiler.as_ref());
-            compile.args(STRICT).args(*language).arg("-Iinclude");
+            let program = programs.join(format!("{name}-{}", way.compiler));
+            let mut compile = in_root(way.compiler.as_ref());
+            compile.args(STRICT).args(way.arguments).arg("-Iinclude");
             compile.arg(&source).args(["-x", "none"]);
-            if *linked_in {
+            if way.linked_in {
                 compile.arg(built.join("libtwinflash.a"));
                 compile.args(["-lpthread", "-ldl", "-lm"]);
             } else {
@@ -52,20 +110,16 @@ pub(crate) fn run(
                 compile.arg(format!("-Wl,-rpath,{}", built.display()));
             }
             execute(compile.arg("-o").arg(&program))?;
-            let directory = tempfile::tempdir()
-                .map_err(|error| format!("cannot make a directory for {name}: {error}"))?;
-            let mut run = match place {
-                0 => {
-                    let mut valgrind = in_root("valgrind".as_ref());
-                    valgrind.args(["--quiet", "--error-exitcode=9", "--leak-check=full"]);
-                    valgrind
-                        .arg("--errors-for-leak-kinds=definite")
-                        .arg(&program);
-                    valgrind
+            let mut run = match way.under {
+                [] => in_root(&program),
+                [runner, options @ ..] => {
+                    let mut run = in_root(runner.as_ref());
+                    run.args(options).arg(&program);
+                    run
                 }
-                _ => in_root(&program),
             };
-            execute(run.arg(directory.path()))?;
+            run.envs(servers.environment());
+            execute(run.arg(servers.directory(&name)?))?;
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
+cargo xtask c                 only the C library's tests and examples
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 ";
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
+        ["c"] => report(test::c()),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true
