@@ -649,8 +649,6 @@ extern "C" {
  */
 const char *twinflash_version(void);
 
-extern void *malloc(size_t size);
-
 /**
  * A builder with nothing set. Never NULL; given back by twinflash_builder_free, also after a start.
  * Any thread.
@@ -761,8 +759,6 @@ twinflash_status twinflash_builder_start(struct twinflash_builder *builder,
                                          struct twinflash_updater **updater,
                                          struct twinflash_error *error);
 
-extern void free(void *block);
-
 /**
  * Starts to connect an updater to its hub; returns at once. It stays connected, with a renewed token
  * and after every failure, until twinflash_device_free. Events of the connection come with the
@@ -827,8 +823,6 @@ void twinflash_state_free(struct twinflash_state *state);
  * for a number that is none. Never NULL, never freed. Any thread.
  */
 const char *twinflash_status_name(int32_t status);
-
-extern void free(void *block);
 
 /**
  * A direct method was called. TWINFLASH_STATUS_NOT_MINE where it is not one of the updater's: it is the

@@ -63,6 +63,13 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
+/// Installs the C library.
+pub(crate) fn install(options: &[&str]) -> Outcome {
+    let run = Run::new(false);
+    let options = crate::install::Options::parse(options)?;
+    crate::install::run(&run.root, &run.target, &options)
+}
+
 /// The step of the C library alone.
 pub(crate) fn c() -> Outcome {
     c_library(&Run::new(false))
