@@ -1,8 +1,9 @@
 //! The C library, driven by programs in C and C++.
 
+mod examples;
 mod servers;
 
-use crate::header;
+use crate::{header, install};
 use servers::Servers;
 use std::{
     env, fs,
@@ -31,6 +32,8 @@ struct Way {
     linked_in: bool,
     /// What runs the program.
     under: &'static [&'static str],
+    /// The one program that is run; all are where this is `None`.
+    only: Option<&'static str>,
 }
 
 const WAYS: &[Way] = &[
@@ -47,6 +50,7 @@ const WAYS: &[Way] = &[
             "--show-leak-kinds=definite",
             "--errors-for-leak-kinds=definite",
         ],
+        only: None,
     },
     Way {
         compiler: "clang",
@@ -57,12 +61,14 @@ const WAYS: &[Way] = &[
         ],
         linked_in: true,
         under: &[],
+        only: None,
     },
     Way {
         compiler: "g++",
         arguments: &["-std=c++17", "-x", "c++"],
         linked_in: true,
         under: &[],
+        only: Some("arguments"),
     },
 ];
 
@@ -79,28 +85,30 @@ pub(crate) fn run(
         command.current_dir(root);
         command
     };
-    let built = [
-        "build",
-        "--quiet",
-        "-p",
-        "twinflash-c",
-        "-p",
-        "twinflash-cli",
-    ];
-    execute(in_root(cargo.as_ref()).args(built))?;
-    let built = target.join("debug");
-    only_ours(&built.join("libtwinflash.so"))?;
+    let cli = ["build", "--quiet", "-p", "twinflash-cli"];
+    execute(in_root(cargo.as_ref()).args(cli))?;
+    let twinflash = target.join("debug/twinflash");
     let programs = target.join("c");
-    fs::create_dir_all(&programs)
-        .map_err(|error| format!("cannot make {}: {error}", programs.display()))?;
+    // The tests take what a user would have, and so prove the installation.
+    let options = install::Options {
+        prefix: &programs,
+        profile: "dev",
+    };
+    install::run(root, target, &options)?;
+    let built = programs.join("lib");
+    only_ours(&built.join("libtwinflash.so"))?;
+    let servers = Servers::start(&twinflash)?;
+    examples::run(root, &programs, &servers, execute)?;
+    drop(servers);
     for way in WAYS {
         // A hub that has seen nothing yet.
-        let servers = Servers::start(&built.join("twinflash"))?;
+        let servers = Servers::start(&twinflash)?;
         for source in sources(root)? {
             let name = source.file_stem().unwrap_or_default().to_string_lossy();
             let program = programs.join(format!("{name}-{}", way.compiler));
             let mut compile = in_root(way.compiler.as_ref());
-            compile.args(STRICT).args(way.arguments).arg("-Iinclude");
+            compile.args(STRICT).args(way.arguments);
+            compile.arg("-I").arg(programs.join("include"));
             compile.arg(&source).args(["-x", "none"]);
             if way.linked_in {
                 compile.arg(built.join("libtwinflash.a"));
@@ -110,6 +118,9 @@ pub(crate) fn run(
                 compile.arg(format!("-Wl,-rpath,{}", built.display()));
             }
             execute(compile.arg("-o").arg(&program))?;
+            if way.only.is_some_and(|only| only != name) {
+                continue;
+            }
             let mut run = match way.under {
                 [] => in_root(&program),
                 [runner, options @ ..] => {
