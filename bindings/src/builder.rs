@@ -134,8 +134,10 @@ impl Inner {
         for (key, value) in object {
             let key = format!("{before}{key}");
             match value {
-                // The two tables are merged; anything deeper is one value.
-                Value::Object(table) if ["policy", "http", "install"].contains(&key.as_str()) => {
+                // The tables are merged; anything deeper is one value.
+                Value::Object(table)
+                    if ["policy", "http", "install", "trust"].contains(&key.as_str()) =>
+                {
                     self.merge(&format!("{key}."), table)?;
                 }
                 value => self.set(&key, value)?,

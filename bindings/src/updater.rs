@@ -237,6 +237,25 @@ pub unsafe extern "C" fn twinflash_updater_handle_twin(
     }
 }
 
+/// The twin could not be read: the hub refused what TWINFLASH_OUTBOUND_KIND_READ_TWIN asked for. It is
+/// asked for again after a pause; without this, after a minute. Never waits.
+///
+/// # Safety
+/// As twinflash_updater_connected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_twin_failed(
+    updater: *const twinflash_updater,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            handle(updater, "updater")?.updater.twin_failed();
+            Ok(Status::Ok)
+        })
+    }
+}
+
 /// The hub is connected, or no longer. Never waits.
 ///
 /// # Safety

@@ -9,6 +9,7 @@ mod bench;
 mod c;
 mod header;
 mod install;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -23,6 +24,13 @@ cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
+                              a hub and a simulated fleet: devices a second, memory, queries
+cargo xtask soak [--minutes N] [--seed N] [--only WORD]
+                              what only chance and time find, for so long (10 minutes): the engine's
+                              blows, the simulated world, a killed process, hub and agents through
+                              update after update, the fuzz targets; figures at the end. --only runs
+                              the parts with this word in their names
 ";
 
 fn main() -> ExitCode {
@@ -32,6 +40,8 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["soak", ref options @ ..] => soak::run(options),
+        ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
