@@ -84,6 +84,7 @@ int main(int argc, char **argv)
     twinflash_digests image, installed;
     twinflash_outcome outcome;
     pthread_t polling;
+    alarm(300); /* What waits for ever fails, too. */
     CHECK(argc == 2 && connection && getenv("TEST_CA") && getenv("TEST_TWINFLASH"));
     CHECK_OK(twinflash_image_info(getenv("TEST_IMAGE"), &image, &error), error);
 

@@ -546,6 +546,7 @@ static void hammered_by_threads(void)
 
 int main(int argc, char **argv)
 {
+    alarm(300); /* What waits for ever fails, too. */
     CHECK(argc == 2 && getenv("TEST_SERVER") && getenv("TEST_IMAGE"));
     directory = argv[1];
     server = getenv("TEST_SERVER");
