@@ -13,7 +13,7 @@
  *     twinflash_builder_set_string(builder, "current_version", "1.0.0", NULL);
  *     twinflash_builder_set_string(builder, "install.file", "/opt/app/app.bin", NULL);
  *     if (twinflash_builder_start(builder, &updater, &error) != TWINFLASH_STATUS_OK
- *         || twinflash_device_connect(updater, connection_string, NULL, NULL, &device, &error)
+ *         || twinflash_device_connect(updater, connection_string, NULL, NULL, NULL, &device, &error)
  *             != TWINFLASH_STATUS_OK)
  *         fprintf(stderr, "%s\n", error.message);
  *     twinflash_builder_free(builder);
@@ -22,13 +22,14 @@
  *
  * - Every function that can fail returns a twinflash_status, 0 for success, and takes as its last
  *   argument a twinflash_error to fill in, which may be NULL.
- * - What a function ending in _new, _start, _connect, _state or _next_... gives is the caller's, to be
+ * - What a function ending in _new, _start, _connect or _state, or with _next_ in it, gives is the caller's, to be
  *   given to the _free of its type, once. _free(NULL) does nothing. What is handed in stays the
  *   caller's, and is copied where it is needed longer than the call.
  * - Texts are UTF-8 and end with a zero, but where a length is given. Lengths are in bytes.
  * - NULL where it may not be, text that is not UTF-8 and the like are an error, not a crash. A pointer
  *   to something freed is not noticed.
- * - Functions may be called from any thread. Callbacks come on threads of the library, one at a time
- *   for each updater, with no lock held. There is no global state, and no signal handler is set.
+ * - Functions may be called from any thread. Callbacks come on threads of the library, each
+ *   of them one at a time, with no lock held that a call could wait for. A callback returns: no C++
+ *   exception and no longjmp() leaves it. There is no global state, and no signal handler is set.
  * - A child of fork() must not use what it inherited; fork() and then exec() is fine.
  */

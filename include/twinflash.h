@@ -21,7 +21,7 @@
  *     twinflash_builder_set_string(builder, "current_version", "1.0.0", NULL);
  *     twinflash_builder_set_string(builder, "install.file", "/opt/app/app.bin", NULL);
  *     if (twinflash_builder_start(builder, &updater, &error) != TWINFLASH_STATUS_OK
- *         || twinflash_device_connect(updater, connection_string, NULL, NULL, &device, &error)
+ *         || twinflash_device_connect(updater, connection_string, NULL, NULL, NULL, &device, &error)
  *             != TWINFLASH_STATUS_OK)
  *         fprintf(stderr, "%s\n", error.message);
  *     twinflash_builder_free(builder);
@@ -30,14 +30,15 @@
  *
  * - Every function that can fail returns a twinflash_status, 0 for success, and takes as its last
  *   argument a twinflash_error to fill in, which may be NULL.
- * - What a function ending in _new, _start, _connect, _state or _next_... gives is the caller's, to be
+ * - What a function ending in _new, _start, _connect or _state, or with _next_ in it, gives is the caller's, to be
  *   given to the _free of its type, once. _free(NULL) does nothing. What is handed in stays the
  *   caller's, and is copied where it is needed longer than the call.
  * - Texts are UTF-8 and end with a zero, but where a length is given. Lengths are in bytes.
  * - NULL where it may not be, text that is not UTF-8 and the like are an error, not a crash. A pointer
  *   to something freed is not noticed.
- * - Functions may be called from any thread. Callbacks come on threads of the library, one at a time
- *   for each updater, with no lock held. There is no global state, and no signal handler is set.
+ * - Functions may be called from any thread. Callbacks come on threads of the library, each
+ *   of them one at a time, with no lock held that a call could wait for. A callback returns: no C++
+ *   exception and no longjmp() leaves it. There is no global state, and no signal handler is set.
  * - A child of fork() must not use what it inherited; fork() and then exec() is fine.
  */
 
@@ -406,7 +407,7 @@ typedef struct twinflash_error {
 
 /**
  * Called once, when a callback is not called any more, to free its `user_data`. May be NULL. On any
- * thread.
+ * thread; what may not be called in a callback may not be called here, of no updater.
  */
 typedef void (*twinflash_destroy_callback)(void *user_data);
 
@@ -425,12 +426,14 @@ typedef int32_t (*twinflash_installer_step)(void *user_data, struct twinflash_er
 
 /**
  * How the application installs. Set `size` to sizeof(twinflash_installer) and what is not there to
- * NULL: the structure grows in later versions.
+ * NULL: the structure may grow in later versions, which take this one, too.
  *
  * Each function returns 0, or the number of a status from 100 on (such as
  * TWINFLASH_STATUS_NO_SPACE) and writes what failed, and with what, to `error->message` (never NULL).
- * All are called on one thread of the updater, one at a time; they may block. What may not be called
- * in twinflash_event_callback may not be called in these.
+ * One is called at a time; they may block. `inspect` is called in twinflash_builder_start on its thread,
+ * before there is a handle, the others on a thread of the updater that has only them, so that they may
+ * run while another callback does. What may not be called in twinflash_event_callback may not be called
+ * in these.
  *
  * Every function but `write` may be called again after a crash in the middle of it, and must then end
  * in the same state. The order is: `inspect` at every start; for an update `begin`, many `write` and
@@ -531,8 +534,9 @@ typedef struct twinflash_event {
 /**
  * Gets each event, on the updater's own thread, one at a time. `event` lives until it returns.
  * Within it every function may be called but twinflash_updater_handle_method,
- * twinflash_updater_wait, twinflash_updater_close and the updater's and the device's free: these
- * return TWINFLASH_STATUS_IN_CALLBACK.
+ * twinflash_updater_wait, twinflash_updater_flush, twinflash_updater_close and the updater's and the
+ * device's free: these return TWINFLASH_STATUS_IN_CALLBACK. That is so in every callback, and in what
+ * one calls. None comes before twinflash_builder_start has set `*updater`.
  */
 typedef void (*twinflash_event_callback)(const struct twinflash_event *event, void *user_data);
 
@@ -625,6 +629,20 @@ typedef struct twinflash_state {
     const char *version;
     /** The version that runs now; NULL where it is not known. */
     const char *running_version;
+    /**
+     * Why the last attempt at the download failed; TWINFLASH_STATUS_OK where none did, or bytes have
+     * come since.
+     */
+    twinflash_status retry_status;
+    /** Attempts that have failed. */
+    uint32_t retry_attempts;
+    /**
+     * The next attempt is made after so many seconds; negative while one is being made, and while the
+     * download is paused.
+     */
+    double retry_after_seconds;
+    /** That failure in words; NULL where there is none. */
+    const char *retry_message;
 } twinflash_state;
 
 /**
@@ -642,8 +660,6 @@ extern "C" {
  * Never NULL, never freed. Any thread.
  */
 const char *twinflash_version(void);
-
-extern void *malloc(size_t size);
 
 /**
  * A builder with nothing set. Never NULL; given back by twinflash_builder_free, also after a start.
@@ -694,7 +710,7 @@ twinflash_status twinflash_builder_set_json(struct twinflash_builder *builder,
 
 /**
  * Installs by the application's own functions, in place of the key "install". The table is copied.
- * Its `destroy` is called in every case, at the latest when the updater is freed.
+ * Its `destroy` is called in every case where its `size` is right.
  */
 twinflash_status twinflash_builder_set_installer(struct twinflash_builder *builder,
                                                  const struct twinflash_installer *installer,
@@ -702,7 +718,7 @@ twinflash_status twinflash_builder_set_installer(struct twinflash_builder *build
 
 /**
  * `callback` gets each event; without one they are polled by twinflash_updater_next_event.
- * `destroy` is called in every case, at the latest when the updater is freed.
+ * `destroy` is called in every case.
  */
 twinflash_status twinflash_builder_on_event(struct twinflash_builder *builder,
                                             twinflash_event_callback callback,
@@ -755,8 +771,6 @@ twinflash_status twinflash_builder_start(struct twinflash_builder *builder,
                                          struct twinflash_updater **updater,
                                          struct twinflash_error *error);
 
-extern void free(void *block);
-
 /**
  * Starts to connect an updater to its hub; returns at once. It stays connected, with a renewed token
  * and after every failure, until twinflash_device_free. Events of the connection come with the
@@ -764,12 +778,14 @@ extern void free(void *block);
  *
  * `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
  * what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
- * may be NULL.
+ * may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
+ * An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET.
  */
 twinflash_status twinflash_device_connect(const struct twinflash_updater *updater,
                                           const char *connection_string,
                                           twinflash_method_callback on_method,
                                           void *user_data,
+                                          twinflash_destroy_callback destroy,
                                           struct twinflash_device **device,
                                           struct twinflash_error *error);
 
@@ -820,8 +836,6 @@ void twinflash_state_free(struct twinflash_state *state);
  */
 const char *twinflash_status_name(int32_t status);
 
-extern void free(void *block);
-
 /**
  * A direct method was called. TWINFLASH_STATUS_NOT_MINE where it is not one of the updater's: it is the
  * application's to answer then, and `*answer` says status 404. Otherwise `*answer` is to be sent.
@@ -864,6 +878,13 @@ twinflash_status twinflash_updater_handle_twin(const struct twinflash_updater *u
                                                bool complete,
                                                const void *json,
                                                size_t length,
+                                               struct twinflash_error *error);
+
+/**
+ * The twin could not be read: the hub refused what TWINFLASH_OUTBOUND_KIND_READ_TWIN asked for. It is
+ * asked for again after a pause; without this, after a minute. Never waits.
+ */
+twinflash_status twinflash_updater_twin_failed(const struct twinflash_updater *updater,
                                                struct twinflash_error *error);
 
 /** The hub is connected, or no longer. Never waits. */
@@ -932,20 +953,35 @@ twinflash_status twinflash_updater_confirm(const struct twinflash_updater *updat
 
 /**
  * Cancels the update that runs; `*cancelled` (may be NULL) is false where none does. It has ended when
- * its outcome says so. TWINFLASH_STATUS_BUSY: the image is being applied, which can no longer be
- * cancelled. Never waits.
+ * this returns, and that is durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is
+ * being applied, which can no longer be cancelled. Never waits.
  */
 twinflash_status twinflash_updater_cancel(const struct twinflash_updater *updater,
                                           bool *cancelled,
                                           struct twinflash_error *error);
 
-/** Pauses the download; what is there stays. Survives a restart. Never waits. */
+/**
+ * Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where
+ * none runs, nothing happens: the next update is not paused. It stays paused over a restart, until
+ * twinflash_updater_resume, a cancel or another request. Never waits; durable after
+ * twinflash_updater_flush.
+ */
 twinflash_status twinflash_updater_pause(const struct twinflash_updater *updater,
                                          struct twinflash_error *error);
 
-/** Goes on with a paused download. Never waits. */
+/** Goes on with a paused download; at once also with one that waits for its next attempt. Never waits. */
 twinflash_status twinflash_updater_resume(const struct twinflash_updater *updater,
                                           struct twinflash_error *error);
+
+/**
+ * Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
+ * download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
+ * is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
+ * closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+ */
+twinflash_status twinflash_updater_flush(const struct twinflash_updater *updater,
+                                         int64_t timeout_ms,
+                                         struct twinflash_error *error);
 
 /**
  * Stops with a checkpoint and gives the state directory back, within a second, whatever network and
@@ -958,6 +994,9 @@ twinflash_status twinflash_updater_close(const struct twinflash_updater *updater
  * Closes an updater and frees it. NULL is fine. In a callback: TWINFLASH_STATUS_IN_CALLBACK, and it is
  * not freed. A twinflash_device on it is to be freed before it; otherwise the updater goes on until
  * that is.
+ *
+ * Returns within a second, though a callback or a function of the installer may take longer: it still
+ * runs then. Its `destroy` is called when it has ended, and is where to free what it uses.
  */
 twinflash_status twinflash_updater_free(struct twinflash_updater *updater);
 

@@ -6,7 +6,10 @@ use std::{
     cell::Cell,
     ffi::{CStr, CString, c_char, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
+    ptr::{self, NonNull},
     slice,
+    sync::{Arc, OnceLock},
+    thread::{self, ThreadId},
 };
 
 /// A function of the interface: runs it, catches its panic, fills in the error.
@@ -93,11 +96,30 @@ pub(crate) unsafe fn handle<'a, T>(pointer: *const T, name: &str) -> Result<&'a 
     unsafe { pointer.as_ref() }.ok_or_else(|| null(name))
 }
 
+/// Where the caller wants a result. What is there before is never read: it may be anything.
+pub(crate) struct Place<T>(NonNull<T>);
+
+impl<T> Place<T> {
+    pub(crate) fn set(&self, value: T) {
+        // SAFETY: as the caller of `place` vouches.
+        unsafe { self.0.as_ptr().write(value) }
+    }
+}
+
 /// # Safety
 /// `pointer` is null, or can be written to; nobody else uses what it points to meanwhile.
-pub(crate) unsafe fn place<'a, T>(pointer: *mut T, name: &str) -> Result<&'a mut T, Error> {
-    // SAFETY: as the caller vouches.
-    unsafe { pointer.as_mut() }.ok_or_else(|| null(name))
+pub(crate) unsafe fn place<T>(pointer: *mut T, name: &str) -> Result<Place<T>, Error> {
+    NonNull::new(pointer).map(Place).ok_or_else(|| null(name))
+}
+
+/// A result that the caller need not take.
+///
+/// # Safety
+/// As [`place`].
+pub(crate) unsafe fn give<T>(pointer: *mut T, value: T) {
+    if let Some(pointer) = NonNull::new(pointer) {
+        Place(pointer).set(value);
+    }
 }
 
 pub(crate) fn null(name: &str) -> Error {
@@ -152,7 +174,7 @@ pub(crate) fn c_text(text: &str) -> CString {
 /// As [`c_text`], to be kept in a structure as a raw pointer; null for `None`. Given back by
 /// [`drop_text`].
 pub(crate) fn raw_text(text: Option<&str>) -> *mut c_char {
-    text.map_or(std::ptr::null_mut(), |text| c_text(text).into_raw())
+    text.map_or(ptr::null_mut(), |text| c_text(text).into_raw())
 }
 
 /// # Safety
@@ -207,35 +229,86 @@ impl Drop for UserData {
     fn drop(&mut self) {
         if let Some(destroy) = self.destroy {
             // SAFETY: the application gave the function for this pointer; it is called once.
-            unsafe { destroy(self.pointer) }
+            inside(ANY, || unsafe { destroy(self.pointer) });
         }
     }
+}
+
+/// What the callbacks of an updater know of it: which one it is, and whether its start has ended.
+pub(crate) struct Identity {
+    starter: ThreadId,
+    started: OnceLock<()>,
+}
+
+impl Identity {
+    /// Of an updater that this thread is about to start.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            starter: thread::current().id(),
+            started: OnceLock::new(),
+        })
+    }
+
+    /// The application has its handle now, or never gets one.
+    pub(crate) fn started(&self) {
+        self.started.get_or_init(|| ());
+    }
+
+    fn number(&self) -> usize {
+        ptr::from_ref(self) as usize
+    }
+}
+
+/// In a function that must call nothing that waits, of any updater.
+const ANY: usize = 0;
+
+/// A callback this thread is in, on its stack.
+struct Frame {
+    updater: usize,
+    outer: *const Frame,
 }
 
 thread_local! {
-    /// The updater of whose callback this thread is in; 0 for none.
-    static IN_CALLBACK: Cell<usize> = const { Cell::new(0) };
+    static INNERMOST: Cell<*const Frame> = const { Cell::new(ptr::null()) };
 }
 
-/// Runs a callback of an updater.
-pub(crate) fn callback<T>(updater: usize, call: impl FnOnce() -> T) -> T {
-    struct Back(usize);
+fn inside<T>(updater: usize, call: impl FnOnce() -> T) -> T {
+    struct Back(*const Frame);
     impl Drop for Back {
         fn drop(&mut self) {
-            IN_CALLBACK.set(self.0);
+            INNERMOST.set(self.0);
         }
     }
-    let _back = Back(IN_CALLBACK.replace(updater));
+    let outer = INNERMOST.get();
+    let frame = Frame { updater, outer };
+    let _back = Back(outer);
+    INNERMOST.set(&raw const frame);
     call()
 }
 
-/// Refuses what would wait for the callback it is called in.
-pub(crate) fn not_in_callback(updater: usize, function: &str) -> Result<(), Error> {
-    if IN_CALLBACK.get() != updater {
-        return Ok(());
+/// Runs a callback of an updater; not before the application can have the updater's handle.
+pub(crate) fn callback<T>(updater: &Identity, call: impl FnOnce() -> T) -> T {
+    // What the start itself calls cannot wait for its end.
+    if thread::current().id() != updater.starter {
+        updater.started.wait();
     }
-    Err(Error::new(
-        Status::InCallback,
-        format_args!("{function} would wait for the callback it is called in: call it elsewhere"),
-    ))
+    inside(updater.number(), call)
+}
+
+/// Refuses what would wait for a callback it is called in.
+pub(crate) fn not_in_callback(updater: &Identity, function: &str) -> Result<(), Error> {
+    let mut frame = INNERMOST.get();
+    // SAFETY: the frames of this thread's callbacks, which have not returned.
+    while let Some(callback) = unsafe { frame.as_ref() } {
+        if callback.updater == updater.number() || callback.updater == ANY {
+            return Err(Error::new(
+                Status::InCallback,
+                format_args!(
+                    "{function} would wait for the callback it is called in: call it elsewhere"
+                ),
+            ));
+        }
+        frame = callback.outer;
+    }
+    Ok(())
 }

@@ -2,7 +2,9 @@
 
 use crate::status::twinflash_status as Status;
 use crate::{
-    boundary::{UserData, callback, enter, handle, message_of, no_error, null, place, text},
+    boundary::{
+        Identity, UserData, callback, enter, handle, message_of, no_error, null, place, text,
+    },
     event::{twinflash_event, twinflash_level},
     installer::{TableInstaller, twinflash_installer},
     outbound::twinflash_outbound,
@@ -18,7 +20,7 @@ use engine::{
 use serde_json::{Map, Value};
 use std::{
     ffi::{c_char, c_void},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
 };
 
 /// An updater being set up. May be used from any thread, one at a time.
@@ -29,8 +31,6 @@ pub struct twinflash_builder {
 struct Inner {
     options: Map<String, Value>,
     used: bool,
-    /// What the callbacks of this updater are told apart by; its address.
-    identity: Arc<u8>,
     installer: Option<TableInstaller>,
     on_event: Option<(EventCallback, UserData)>,
     on_outbound: Option<(OutboundCallback, UserData)>,
@@ -46,8 +46,9 @@ type LogCallback = unsafe extern "C" fn(twinflash_level, *const c_char, *mut c_v
 
 /// Gets each event, on the updater's own thread, one at a time. `event` lives until it returns.
 /// Within it every function may be called but twinflash_updater_handle_method,
-/// twinflash_updater_wait, twinflash_updater_close and the updater's and the device's free: these
-/// return TWINFLASH_STATUS_IN_CALLBACK.
+/// twinflash_updater_wait, twinflash_updater_flush, twinflash_updater_close and the updater's and the
+/// device's free: these return TWINFLASH_STATUS_IN_CALLBACK. That is so in every callback, and in what
+/// one calls. None comes before twinflash_builder_start has set `*updater`.
 pub type twinflash_event_callback =
     Option<unsafe extern "C" fn(event: *const twinflash_event, user_data: *mut c_void)>;
 
@@ -72,7 +73,7 @@ pub type twinflash_log_callback = Option<
 >;
 
 /// Called once, when a callback is not called any more, to free its `user_data`. May be NULL. On any
-/// thread.
+/// thread; what may not be called in a callback may not be called here, of no updater.
 pub type twinflash_destroy_callback = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// What makes an activated image run.
@@ -89,9 +90,18 @@ pub enum twinflash_restart {
     System = 3,
 }
 
+/// Parts a key may have; no key has so many.
+const DEEPEST: usize = 8;
+
 impl Inner {
     fn set(&mut self, key: &str, value: Value) -> Result<(), Error> {
         self.fresh()?;
+        if key.split('.').count() > DEEPEST {
+            return Err(Error::new(
+                Status::InvalidArgument,
+                format_args!("a key of {} bytes has more than {DEEPEST} parts", key.len()),
+            ));
+        }
         let mut at = &mut self.options;
         let mut parts = key.split('.').peekable();
         while let Some(part) = parts.next() {
@@ -124,8 +134,10 @@ impl Inner {
         for (key, value) in object {
             let key = format!("{before}{key}");
             match value {
-                // The two tables are merged; anything deeper is one value.
-                Value::Object(table) if ["policy", "http", "install"].contains(&key.as_str()) => {
+                // The tables are merged; anything deeper is one value.
+                Value::Object(table)
+                    if ["policy", "http", "install", "trust"].contains(&key.as_str()) =>
+                {
                     self.merge(&format!("{key}."), table)?;
                 }
                 value => self.set(&key, value)?,
@@ -163,7 +175,6 @@ pub extern "C" fn twinflash_builder_new() -> *mut twinflash_builder {
         inner: Mutex::new(Inner {
             options: Map::new(),
             used: false,
-            identity: Arc::new(0),
             installer: None,
             on_event: None,
             on_outbound: None,
@@ -284,7 +295,7 @@ pub unsafe extern "C" fn twinflash_builder_set_json(
 }
 
 /// Installs by the application's own functions, in place of the key "install". The table is copied.
-/// Its `destroy` is called in every case, at the latest when the updater is freed.
+/// Its `destroy` is called in every case where its `size` is right.
 ///
 /// # Safety
 /// `builder` is null or a builder that is not freed; `installer` is null, or can be read as far as its
@@ -338,7 +349,7 @@ unsafe fn set_callback<T>(
 }
 
 /// `callback` gets each event; without one they are polled by twinflash_updater_next_event.
-/// `destroy` is called in every case, at the latest when the updater is freed.
+/// `destroy` is called in every case.
 ///
 /// # Safety
 /// `builder` is null or a builder that is not freed; the callbacks are as their types say, and may be
@@ -485,7 +496,7 @@ pub unsafe extern "C" fn twinflash_builder_start(
     unsafe {
         enter(error, || {
             let updater = place(updater, "updater")?;
-            *updater = std::ptr::null_mut();
+            updater.set(std::ptr::null_mut());
             let builder = handle(builder, "builder")?;
             let made = {
                 let mut inner = builder.lock();
@@ -494,7 +505,6 @@ pub unsafe extern "C" fn twinflash_builder_start(
                 Inner {
                     options: std::mem::take(&mut inner.options),
                     used: true,
-                    identity: Arc::clone(&inner.identity),
                     installer: inner.installer.take(),
                     on_event: inner.on_event.take(),
                     on_outbound: inner.on_outbound.take(),
@@ -502,20 +512,22 @@ pub unsafe extern "C" fn twinflash_builder_start(
                     on_log: inner.on_log.take(),
                 }
             };
-            *updater = Box::into_raw(Box::new(start(made)?));
-            Ok(Status::Ok)
+            let identity = Identity::new();
+            let result =
+                start(made, &identity).map(|started| updater.set(Box::into_raw(Box::new(started))));
+            identity.started();
+            result.map(|()| Status::Ok)
         })
     }
 }
 
-fn start(inner: Inner) -> Result<twinflash_updater, Error> {
+fn start(inner: Inner, identity: &Arc<Identity>) -> Result<twinflash_updater, Error> {
     let json = Value::Object(inner.options).to_string();
     let config = Config::from_json(json.as_bytes())?;
-    let id = Arc::as_ptr(&inner.identity) as usize;
     let mut builder = match inner.installer {
         Some(_) if config.has_installer() => return Err(already("an installer")),
         Some(mut installer) => {
-            installer.of(id);
+            installer.of(Arc::clone(identity));
             config.builder_with(installer)?
         }
         None => config.builder()?,
@@ -531,7 +543,7 @@ fn start(inner: Inner) -> Result<twinflash_updater, Error> {
         outbound: Queue::new().map_err(no_queue)?,
     });
     let listener = Arc::new(Mutex::new(Listener {
-        id,
+        identity: Arc::clone(identity),
         polled: Arc::clone(&polled),
         on_event: inner.on_event,
         on_log: inner.on_log,
@@ -539,31 +551,34 @@ fn start(inner: Inner) -> Result<twinflash_updater, Error> {
     let tell = Arc::clone(&listener);
     builder = builder.on_event(move |event| hear(&tell, twinflash_event::of_update(event)));
     if let Some((call, data)) = inner.on_restart {
-        builder = builder.on_restart(move |restart| restarted(id, call, &data, restart));
+        let of = Arc::clone(identity);
+        builder = builder.on_restart(move |restart| restarted(&of, call, &data, restart));
     }
     let on_outbound = inner.on_outbound;
-    let to = Arc::clone(&polled);
+    let (to, of) = (Arc::clone(&polled), Arc::clone(identity));
     builder = builder.on_outbound(move |outbound| {
         let outbound = twinflash_outbound::from(&outbound);
         match &on_outbound {
             // SAFETY: the application gave the function for this.
-            Some((call, data)) => callback(id, || unsafe { call(&outbound, data.pointer) }),
+            Some((call, data)) => callback(&of, || unsafe { call(&outbound, data.pointer) }),
             None => to.outbound.push(Box::new(outbound)),
         }
     });
+    let (connection, roots) = (config.connection_string()?, config.roots()?);
     Ok(twinflash_updater {
-        identity: inner.identity,
+        identity: Arc::clone(identity),
         updater: Arc::new(builder.start()?),
         polled,
         listener,
-        connection: config.connection_string()?,
-        roots: config.roots()?,
+        connected: AtomicBool::new(false),
+        connection,
+        roots,
     })
 }
 
 /// Who gets the events.
 pub(crate) struct Listener {
-    id: usize,
+    identity: Arc<Identity>,
     polled: Arc<Polled>,
     on_event: Option<(EventCallback, UserData)>,
     on_log: Option<(LogCallback, UserData, twinflash_level)>,
@@ -572,7 +587,7 @@ pub(crate) struct Listener {
 /// Hands an event over.
 pub(crate) fn hear(listener: &Mutex<Listener>, event: twinflash_event) {
     let listener = listener.lock().unwrap_or_else(PoisonError::into_inner);
-    callback(listener.id, || {
+    callback(&listener.identity, || {
         if let Some((call, data, level)) = &listener.on_log
             && event.level <= *level
         {
@@ -588,7 +603,7 @@ pub(crate) fn hear(listener: &Mutex<Listener>, event: twinflash_event) {
 }
 
 fn restarted(
-    id: usize,
+    of: &Identity,
     call: RestartCallback,
     data: &UserData,
     restart: &Restart,
@@ -601,7 +616,7 @@ fn restarted(
     };
     let mut error = no_error();
     // SAFETY: the application gave the function for this.
-    match callback(id, || unsafe { call(restart, &mut error, data.pointer) }) {
+    match callback(of, || unsafe { call(restart, &mut error, data.pointer) }) {
         0 => Ok(()),
         number => Err(Failure::new(
             to_code(number, Code::InstallFailed),

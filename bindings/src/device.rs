@@ -2,22 +2,23 @@
 
 use crate::status::twinflash_status as Status;
 use crate::{
-    boundary::{callback, enter, handle, not_in_callback, place, text},
-    builder::hear,
+    boundary::{Identity, UserData, bytes, callback, enter, handle, not_in_callback, place, text},
+    builder::{hear, twinflash_destroy_callback},
     event::twinflash_event,
     status::{Error, twinflash_error, twinflash_status},
-    updater::{twinflash_answer, twinflash_updater},
+    updater::{Polled, twinflash_answer, twinflash_updater},
 };
 use engine::device::{Answer, Device, DeviceOptions};
 use std::{
     ffi::{CString, c_char, c_void},
-    ptr, slice,
-    sync::Arc,
+    ptr,
+    sync::{Arc, atomic::Ordering},
 };
 
 /// An updater's own connection to its hub. Any thread.
 pub struct twinflash_device {
-    identity: Arc<u8>,
+    identity: Arc<Identity>,
+    polled: Arc<Polled>,
     device: Device,
 }
 
@@ -46,12 +47,9 @@ struct Methods {
         *mut twinflash_answer,
         *mut c_void,
     ) -> bool,
-    user_data: *mut c_void,
-    id: usize,
+    data: UserData,
+    of: Arc<Identity>,
 }
-
-// SAFETY: the header asks for data that may be used on the connection's thread.
-unsafe impl Send for Methods {}
 
 impl Methods {
     fn answer(&self, name: &str, payload: &[u8]) -> Option<Answer> {
@@ -61,7 +59,7 @@ impl Methods {
             payload: ptr::null_mut(),
             payload_length: 0,
         };
-        let taken = callback(self.id, || {
+        let taken = callback(&self.of, || {
             // SAFETY: the application gave the function for this.
             unsafe {
                 (self.call)(
@@ -69,7 +67,7 @@ impl Methods {
                     payload.as_ptr().cast(),
                     payload.len(),
                     &mut answer,
-                    self.user_data,
+                    self.data.pointer,
                 )
             }
         });
@@ -78,11 +76,11 @@ impl Methods {
             false => {
                 let start = answer.payload.cast::<u8>();
                 // SAFETY: the application vouches for the length of what it made.
-                let bytes = unsafe { slice::from_raw_parts(start, answer.payload_length) };
-                let text = String::from_utf8_lossy(bytes).into_owned();
+                let bytes = unsafe { bytes(start.cast(), answer.payload_length, "payload") };
+                let text = bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
                 // SAFETY: made by malloc, and not used again.
                 unsafe { free(answer.payload.cast()) };
-                text
+                text.unwrap_or_else(|_| "null".into())
             }
         };
         taken.then(|| Answer {
@@ -98,7 +96,8 @@ impl Methods {
 ///
 /// `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
 /// what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
-/// may be NULL.
+/// may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
+/// An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET.
 ///
 /// # Safety
 /// `updater` is null or an updater that is not freed; `connection_string` is null or ended by a zero;
@@ -110,14 +109,16 @@ pub unsafe extern "C" fn twinflash_device_connect(
     connection_string: *const c_char,
     on_method: twinflash_method_callback,
     user_data: *mut c_void,
+    destroy: twinflash_destroy_callback,
     device: *mut *mut twinflash_device,
     error: *mut twinflash_error,
 ) -> twinflash_status {
     // SAFETY: as the caller vouches.
     unsafe {
         enter(error, || {
+            let data = UserData::new(user_data, destroy);
             let device = place(device, "device")?;
-            *device = ptr::null_mut();
+            device.set(ptr::null_mut());
             let updater = handle(updater, "updater")?;
             let connection = match connection_string.is_null() {
                 true => updater.connection.clone().ok_or_else(|| {
@@ -138,16 +139,24 @@ pub unsafe extern "C" fn twinflash_device_connect(
             if let Some(call) = on_method {
                 let methods = Methods {
                     call,
-                    user_data,
-                    id: updater.id(),
+                    data,
+                    of: Arc::clone(&updater.identity),
                 };
                 options = options.on_method(move |name, payload| methods.answer(name, payload));
             }
-            let connected = Device::connect(Arc::clone(&updater.updater), options)?;
-            *device = Box::into_raw(Box::new(twinflash_device {
+            if updater.connected.swap(true, Ordering::AcqRel) {
+                return Err(Error::new(
+                    Status::AlreadySet,
+                    "the updater has a device already, and can have but one",
+                ));
+            }
+            let connected = Device::connect(Arc::clone(&updater.updater), options)
+                .inspect_err(|_| updater.connected.store(false, Ordering::Release))?;
+            device.set(Box::into_raw(Box::new(twinflash_device {
                 identity: Arc::clone(&updater.identity),
+                polled: Arc::clone(&updater.polled),
                 device: connected,
-            }));
+            })));
             Ok(Status::Ok)
         })
     }
@@ -166,10 +175,10 @@ pub unsafe extern "C" fn twinflash_device_free(device: *mut twinflash_device) ->
     // SAFETY: as the caller vouches; no error to write to.
     unsafe {
         enter(ptr::null_mut(), || {
-            let id = Arc::as_ptr(&(*device).identity) as usize;
-            not_in_callback(id, "twinflash_device_free")?;
+            not_in_callback(&(*device).identity, "twinflash_device_free")?;
             let device = Box::from_raw(device);
             device.device.close();
+            device.polled.close();
             Ok(Status::Ok)
         })
     }

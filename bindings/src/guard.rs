@@ -2,7 +2,7 @@
 
 use crate::status::twinflash_status as Status;
 use crate::{
-    boundary::{enter, text},
+    boundary::{enter, give, text},
     status::{twinflash_error, twinflash_status},
 };
 use engine::device::{Guarded, guard};
@@ -43,9 +43,7 @@ pub unsafe extern "C" fn twinflash_guard(
                 Guarded::RolledBack => twinflash_guarded::RolledBack,
                 _ => twinflash_guarded::Nothing,
             };
-            if let Some(guarded) = guarded.as_mut() {
-                *guarded = done;
-            }
+            give(guarded, done);
             Ok(Status::Ok)
         })
     }

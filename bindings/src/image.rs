@@ -64,12 +64,12 @@ pub unsafe extern "C" fn twinflash_image_info(
         enter(error, || {
             let info = place(info, "info")?;
             let (size, digests) = read(text(path, "path")?)?;
-            *info = twinflash_digests {
+            info.set(twinflash_digests {
                 size,
                 crc16: digests.crc16,
                 crc32: digests.crc32,
                 sha256: digests.sha256,
-            };
+            });
             Ok(Status::Ok)
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::status::twinflash_status as Status;
 use crate::{
-    boundary::{UserData, c_text, callback, message_of, no_error, null},
+    boundary::{Identity, UserData, c_text, callback, message_of, no_error, null},
     builder::{twinflash_destroy_callback, twinflash_restart},
     status::{Error, to_code, twinflash_error},
 };
@@ -12,9 +12,8 @@ use engine::{
 };
 use std::{
     ffi::{c_char, c_void},
-    fmt,
-    mem::offset_of,
-    ptr,
+    fmt, ptr,
+    sync::Arc,
 };
 
 /// Which image runs, or would run at the next start.
@@ -45,12 +44,14 @@ pub struct twinflash_image {
 }
 
 /// How the application installs. Set `size` to sizeof(twinflash_installer) and what is not there to
-/// NULL: the structure grows in later versions.
+/// NULL: the structure may grow in later versions, which take this one, too.
 ///
 /// Each function returns 0, or the number of a status from 100 on (such as
 /// TWINFLASH_STATUS_NO_SPACE) and writes what failed, and with what, to `error->message` (never NULL).
-/// All are called on one thread of the updater, one at a time; they may block. What may not be called
-/// in twinflash_event_callback may not be called in these.
+/// One is called at a time; they may block. `inspect` is called in twinflash_builder_start on its thread,
+/// before there is a handle, the others on a thread of the updater that has only them, so that they may
+/// run while another callback does. What may not be called in twinflash_event_callback may not be called
+/// in these.
 ///
 /// Every function but `write` may be called again after a crash in the middle of it, and must then end
 /// in the same state. The order is: `inspect` at every start; for an update `begin`, many `write` and
@@ -166,8 +167,8 @@ pub(crate) struct TableInstaller {
     table: twinflash_installer,
     data: UserData,
     restart: Restart,
-    /// Of which updater, for who calls back in.
-    updater: usize,
+    /// Of which updater, for who calls back in; there before anything is called.
+    updater: Option<Arc<Identity>>,
 }
 
 // SAFETY: the header asks for functions and data that may be used on the updater's thread.
@@ -188,8 +189,9 @@ impl TableInstaller {
         }
         // SAFETY: the caller vouches for at least the size.
         let size = unsafe { ptr::addr_of!((*table).size).read() };
-        // A program made with an older header has a shorter one.
-        if size < offset_of!(twinflash_installer, read_back) || size > size_of_val(&none()) {
+        // A program made with an older header would have a shorter one, of one of these sizes.
+        let sizes = [size_of::<twinflash_installer>()];
+        if !sizes.contains(&size) {
             return Err(Error::new(
                 Status::InvalidArgument,
                 format_args!(
@@ -238,12 +240,12 @@ impl TableInstaller {
             table,
             data,
             restart,
-            updater: 0,
+            updater: None,
         })
     }
 
-    pub(crate) fn of(&mut self, updater: usize) {
-        self.updater = updater;
+    pub(crate) fn of(&mut self, updater: Arc<Identity>) {
+        self.updater = Some(updater);
     }
 
     /// Calls a function of the table; `None` where it has none.
@@ -253,7 +255,10 @@ impl TableInstaller {
         call: impl FnOnce(*mut c_void, &mut twinflash_error) -> Option<i32>,
     ) -> Result<(), Failure> {
         let mut error = no_error();
-        match callback(self.updater, || call(self.data.pointer, &mut error)) {
+        let Some(updater) = &self.updater else {
+            return Ok(());
+        };
+        match callback(updater, || call(self.data.pointer, &mut error)) {
             None | Some(0) => Ok(()),
             Some(number) => {
                 let message = match message_of(&error) {

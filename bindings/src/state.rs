@@ -102,11 +102,23 @@ pub struct twinflash_state {
     pub version: *const c_char,
     /// The version that runs now; NULL where it is not known.
     pub running_version: *const c_char,
+    /// Why the last attempt at the download failed; TWINFLASH_STATUS_OK where none did, or bytes have
+    /// come since.
+    pub retry_status: twinflash_status,
+    /// Attempts that have failed.
+    pub retry_attempts: u32,
+    /// The next attempt is made after so many seconds; negative while one is being made, and while the
+    /// download is paused.
+    pub retry_after_seconds: f64,
+    /// That failure in words; NULL where there is none.
+    pub retry_message: *const c_char,
 }
 
 impl From<Status> for twinflash_state {
     fn from(status: Status) -> Self {
         let failure = status.outcome.as_ref().and_then(Outcome::failure);
+        let retry = status.retry.as_ref();
+        let after = retry.and_then(|retry| retry.after);
         Self {
             phase: phase_of(status.phase),
             outcome: outcome_of(status.outcome.as_ref()),
@@ -117,13 +129,22 @@ impl From<Status> for twinflash_state {
             message: raw_text(failure.map(|failure| failure.message.as_str())),
             version: raw_text(status.version.as_deref()),
             running_version: raw_text(status.running_version.as_deref()),
+            retry_status: retry.map_or(twinflash_status::Ok, |retry| of_code(retry.failure.code)),
+            retry_attempts: retry.map_or(0, |retry| retry.attempts),
+            retry_after_seconds: after.map_or(-1.0, |after| after.as_secs_f64()),
+            retry_message: raw_text(retry.map(|retry| retry.failure.message.as_str())),
         }
     }
 }
 
 impl Drop for twinflash_state {
     fn drop(&mut self) {
-        for text in [self.message, self.version, self.running_version] {
+        for text in [
+            self.message,
+            self.version,
+            self.running_version,
+            self.retry_message,
+        ] {
             // SAFETY: made by `raw_text`, or null.
             unsafe { drop_text(text.cast_mut()) };
         }

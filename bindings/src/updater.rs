@@ -2,7 +2,10 @@
 
 use crate::status::twinflash_status as Status;
 use crate::{
-    boundary::{bytes, callback, enter, handle, malloc_bytes, not_in_callback, null, place, text},
+    boundary::{
+        Identity, Place, bytes, callback, enter, give, handle, malloc_bytes, not_in_callback, null,
+        place, text,
+    },
     builder::Listener,
     event::twinflash_event,
     outbound::twinflash_outbound,
@@ -17,7 +20,7 @@ use engine::{
 use std::{
     ffi::{c_char, c_void},
     ptr,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -25,11 +28,13 @@ use std::{
 /// any thread, and several at once; but nothing may be called any more once twinflash_updater_free is.
 /// Several updaters in one process share nothing.
 pub struct twinflash_updater {
-    /// Its address tells this updater's callbacks from others'.
-    pub(crate) identity: Arc<u8>,
+    /// Tells this updater's callbacks from others'.
+    pub(crate) identity: Arc<Identity>,
     pub(crate) updater: Arc<Updater>,
     pub(crate) polled: Arc<Polled>,
     pub(crate) listener: Arc<Mutex<Listener>>,
+    /// A `twinflash_device` was made of it.
+    pub(crate) connected: AtomicBool,
     /// The configuration's, for `twinflash_device`.
     pub(crate) connection: Option<String>,
     pub(crate) roots: Roots,
@@ -41,15 +46,24 @@ pub(crate) struct Polled {
     pub(crate) outbound: Queue<Box<twinflash_outbound>>,
 }
 
-impl twinflash_updater {
-    pub(crate) fn id(&self) -> usize {
-        Arc::as_ptr(&self.identity) as usize
+impl Polled {
+    /// Who waits for more waits no longer.
+    pub(crate) fn close(&self) {
+        self.events.close();
+        self.outbound.close();
     }
+}
 
+// Many threads use one updater at once.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<twinflash_updater>();
+};
+
+impl twinflash_updater {
     pub(crate) fn close(&self) {
         self.updater.close();
-        self.polled.events.close();
-        self.polled.outbound.close();
+        self.polled.close();
     }
 }
 
@@ -112,16 +126,18 @@ pub unsafe extern "C" fn twinflash_updater_handle_method(
     unsafe {
         enter(error, || {
             let answer = place(answer, "answer")?;
-            answer.status = 404;
-            answer.payload = ptr::null_mut();
-            answer.payload_length = 0;
+            answer.set(twinflash_answer {
+                status: 404,
+                payload: ptr::null_mut(),
+                payload_length: 0,
+            });
             let updater = handle(updater, "updater")?;
             let (name, payload) = (text(name, "name")?, bytes(payload, length, "payload")?);
-            not_in_callback(updater.id(), "twinflash_updater_handle_method")?;
+            not_in_callback(&updater.identity, "twinflash_updater_handle_method")?;
             match updater.updater.handle_method(name, payload) {
                 None => Ok(Status::NotMine),
                 Some(given) => {
-                    *answer = twinflash_answer::new(&given)?;
+                    answer.set(twinflash_answer::new(&given)?);
                     Ok(Status::Ok)
                 }
             }
@@ -155,7 +171,7 @@ pub unsafe extern "C" fn twinflash_updater_handle_method_then(
             let then = Then {
                 call: callback.ok_or_else(|| null("callback"))?,
                 user_data,
-                id: updater.id(),
+                of: Arc::clone(&updater.identity),
             };
             let ours = updater
                 .updater
@@ -172,7 +188,7 @@ pub unsafe extern "C" fn twinflash_updater_handle_method_then(
 struct Then {
     call: unsafe extern "C" fn(*mut twinflash_answer, *mut c_void),
     user_data: *mut c_void,
-    id: usize,
+    of: Arc<Identity>,
 }
 
 // SAFETY: the header asks for data that may be used on the updater's thread.
@@ -185,7 +201,7 @@ impl Then {
             payload: ptr::null_mut(),
             payload_length: 0,
         });
-        callback(self.id, || {
+        callback(&self.of, || {
             // SAFETY: the application gave the function for this; what it left was made by malloc.
             unsafe {
                 (self.call)(&mut answer, self.user_data);
@@ -216,6 +232,25 @@ pub unsafe extern "C" fn twinflash_updater_handle_twin(
             handle(updater, "updater")?
                 .updater
                 .handle_twin(complete, json);
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// The twin could not be read: the hub refused what TWINFLASH_OUTBOUND_KIND_READ_TWIN asked for. It is
+/// asked for again after a pause; without this, after a minute. Never waits.
+///
+/// # Safety
+/// As twinflash_updater_connected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_twin_failed(
+    updater: *const twinflash_updater,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            handle(updater, "updater")?.updater.twin_failed();
             Ok(Status::Ok)
         })
     }
@@ -267,21 +302,19 @@ pub unsafe extern "C" fn twinflash_updater_report_done(
     }
 }
 
-/// -1 and more stand for what they say: for ever, not at all, so many milliseconds.
+/// Milliseconds; for ever where they are negative.
 fn timeout(milliseconds: i64) -> Duration {
     u64::try_from(milliseconds).map_or(Duration::MAX, Duration::from_millis)
 }
 
-/// # Safety
-/// `place` can be written to.
-unsafe fn next<T>(
+fn next<T>(
     queue: &Queue<Box<T>>,
     milliseconds: i64,
-    place: &mut *mut T,
+    place: &Place<*mut T>,
 ) -> Result<Status, Error> {
     match queue.next(timeout(milliseconds)) {
         Ok(item) => {
-            *place = Box::into_raw(item);
+            place.set(Box::into_raw(item));
             Ok(Status::Ok)
         }
         Err(Nothing::Yet) => Ok(Status::Timeout),
@@ -308,11 +341,11 @@ pub unsafe extern "C" fn twinflash_updater_next_outbound(
     unsafe {
         enter(error, || {
             let outbound = place(outbound, "outbound")?;
-            *outbound = ptr::null_mut();
+            outbound.set(ptr::null_mut());
             next(
                 &handle(updater, "updater")?.polled.outbound,
                 timeout_ms,
-                outbound,
+                &outbound,
             )
         })
     }
@@ -334,11 +367,11 @@ pub unsafe extern "C" fn twinflash_updater_next_event(
     unsafe {
         enter(error, || {
             let event = place(event, "event")?;
-            *event = ptr::null_mut();
+            event.set(ptr::null_mut());
             next(
                 &handle(updater, "updater")?.polled.events,
                 timeout_ms,
-                event,
+                &event,
             )
         })
     }
@@ -385,9 +418,9 @@ pub unsafe extern "C" fn twinflash_updater_state(
     unsafe {
         enter(error, || {
             let state = place(state, "state")?;
-            *state = ptr::null_mut();
+            state.set(ptr::null_mut());
             let status = handle(updater, "updater")?.updater.status();
-            *state = Box::into_raw(Box::new(status.into()));
+            state.set(Box::into_raw(Box::new(status.into())));
             Ok(Status::Ok)
         })
     }
@@ -411,11 +444,9 @@ pub unsafe extern "C" fn twinflash_updater_wait(
     unsafe {
         enter(error, || {
             let updater = handle(updater, "updater")?;
-            not_in_callback(updater.id(), "twinflash_updater_wait")?;
+            not_in_callback(&updater.identity, "twinflash_updater_wait")?;
             let ended = updater.updater.wait(timeout(timeout_ms));
-            if let Some(outcome) = outcome.as_mut() {
-                *outcome = outcome_of(ended.as_ref());
-            }
+            give(outcome, outcome_of(ended.as_ref()));
             Ok(match ended {
                 Some(_) => Status::Ok,
                 None => Status::Timeout,
@@ -444,8 +475,8 @@ pub unsafe extern "C" fn twinflash_updater_confirm(
 }
 
 /// Cancels the update that runs; `*cancelled` (may be NULL) is false where none does. It has ended when
-/// its outcome says so. TWINFLASH_STATUS_BUSY: the image is being applied, which can no longer be
-/// cancelled. Never waits.
+/// this returns, and that is durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is
+/// being applied, which can no longer be cancelled. Never waits.
 ///
 /// # Safety
 /// As twinflash_updater_state.
@@ -459,15 +490,16 @@ pub unsafe extern "C" fn twinflash_updater_cancel(
     unsafe {
         enter(error, || {
             let was = handle(updater, "updater")?.updater.cancel()?;
-            if let Some(cancelled) = cancelled.as_mut() {
-                *cancelled = was;
-            }
+            give(cancelled, was);
             Ok(Status::Ok)
         })
     }
 }
 
-/// Pauses the download; what is there stays. Survives a restart. Never waits.
+/// Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where
+/// none runs, nothing happens: the next update is not paused. It stays paused over a restart, until
+/// twinflash_updater_resume, a cancel or another request. Never waits; durable after
+/// twinflash_updater_flush.
 ///
 /// # Safety
 /// As twinflash_updater_connected.
@@ -485,7 +517,7 @@ pub unsafe extern "C" fn twinflash_updater_pause(
     }
 }
 
-/// Goes on with a paused download. Never waits.
+/// Goes on with a paused download; at once also with one that waits for its next attempt. Never waits.
 ///
 /// # Safety
 /// As twinflash_updater_connected.
@@ -498,6 +530,30 @@ pub unsafe extern "C" fn twinflash_updater_resume(
     unsafe {
         enter(error, || {
             handle(updater, "updater")?.updater.resume();
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
+/// download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
+/// is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
+/// closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+///
+/// # Safety
+/// As twinflash_updater_connected.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_flush(
+    updater: *const twinflash_updater,
+    timeout_ms: i64,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            let updater = handle(updater, "updater")?;
+            not_in_callback(&updater.identity, "twinflash_updater_flush")?;
+            updater.updater.flush(timeout(timeout_ms))?;
             Ok(Status::Ok)
         })
     }
@@ -517,7 +573,7 @@ pub unsafe extern "C" fn twinflash_updater_close(
     unsafe {
         enter(error, || {
             let updater = handle(updater, "updater")?;
-            not_in_callback(updater.id(), "twinflash_updater_close")?;
+            not_in_callback(&updater.identity, "twinflash_updater_close")?;
             updater.close();
             Ok(Status::Ok)
         })
@@ -527,6 +583,9 @@ pub unsafe extern "C" fn twinflash_updater_close(
 /// Closes an updater and frees it. NULL is fine. In a callback: TWINFLASH_STATUS_IN_CALLBACK, and it is
 /// not freed. A twinflash_device on it is to be freed before it; otherwise the updater goes on until
 /// that is.
+///
+/// Returns within a second, though a callback or a function of the installer may take longer: it still
+/// runs then. Its `destroy` is called when it has ended, and is where to free what it uses.
 ///
 /// # Safety
 /// `updater` is null or an updater that is not freed, and is not used again.
@@ -540,7 +599,7 @@ pub unsafe extern "C" fn twinflash_updater_free(
     // SAFETY: as the caller vouches; no error to write to.
     unsafe {
         enter(ptr::null_mut(), || {
-            not_in_callback((*updater).id(), "twinflash_updater_free")?;
+            not_in_callback(&(*updater).identity, "twinflash_updater_free")?;
             let updater = Box::from_raw(updater);
             if Arc::strong_count(&updater.updater) == 1 {
                 updater.close();

@@ -58,9 +58,11 @@ static void null_is_named(void)
     CHECK_ERROR(twinflash_updater_handle_method(NULL, "m", NULL, 0, NULL, &error), null, error,
         "answer");
     CHECK_ERROR(twinflash_updater_handle_twin(NULL, true, "{}", 2, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_twin_failed(NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_flush(NULL, 0, &error), null, error, "updater");
     CHECK_ERROR(twinflash_updater_connected(NULL, true, &error), null, error, "updater");
     CHECK_ERROR(twinflash_updater_wait(NULL, 0, NULL, &error), null, error, "updater");
-    CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, &d, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, NULL, &d, &error), null, error, "updater");
     CHECK_ERROR(twinflash_image_info(NULL, &digests, &error), null, error, "path");
     CHECK_ERROR(twinflash_image_info("x", NULL, &error), null, error, "info");
     CHECK_ERROR(twinflash_guard(NULL, NULL, &error), null, error, "state_dir");
@@ -70,6 +72,9 @@ static void null_is_named(void)
     twinflash_builder_free(b);
 }
 
+/* As deep as nothing is: what is nested without end must not use up the stack. */
+static char long_key[400000];
+
 static void configuration(void)
 {
     const int config = TWINFLASH_STATUS_INVALID_CONFIG, set = TWINFLASH_STATUS_ALREADY_SET;
@@ -78,6 +83,12 @@ static void configuration(void)
     CHECK_ERROR(twinflash_builder_set_string(b, "state_dir", "x", &error), set, error, "state_dir");
     CHECK_ERROR(twinflash_builder_set_string(b, "policy..a", "x", &error),
         TWINFLASH_STATUS_INVALID_ARGUMENT, error, "policy..a");
+    memset(long_key, '.', sizeof long_key);
+    for (size_t i = 0; i < sizeof long_key; i += 2)
+        long_key[i] = 'a';
+    long_key[sizeof long_key - 1] = 0;
+    CHECK_ERROR(twinflash_builder_set_string(b, long_key, "x", &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "parts");
     CHECK_ERROR(twinflash_builder_set_string(b, "install.\xff", "x", &error),
         TWINFLASH_STATUS_INVALID_UTF8, error, "key");
     CHECK_ERROR(twinflash_builder_set_json(b, "{", &error), TWINFLASH_STATUS_INVALID_ARGUMENT,
@@ -154,6 +165,10 @@ static void installers(void)
     memset(&table, 0, sizeof table);
     CHECK_ERROR(twinflash_builder_set_installer(b, &table, &error),
         TWINFLASH_STATUS_INVALID_ARGUMENT, error, "installer.size is 0");
+    /* Between two members: a function would be half a pointer. */
+    table.size = sizeof table - 3;
+    CHECK_ERROR(twinflash_builder_set_installer(b, &table, &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "installer.size");
     table.size = sizeof table;
     table.destroy = destroy;
     table.user_data = &destroyed;
@@ -219,6 +234,8 @@ static void updaters(void)
     CHECK_ERROR(twinflash_updater_report_done(u, 1, 70000, &error),
         TWINFLASH_STATUS_INVALID_ARGUMENT, error, "70000");
     CHECK_OK(twinflash_updater_handle_twin(u, false, "no JSON", 7, &error), error);
+    CHECK_OK(twinflash_updater_twin_failed(u, &error), error);
+    CHECK_OK(twinflash_updater_flush(u, 5000, &error), error);
 
     CHECK_OK(twinflash_updater_state(u, &state, &error), error);
     CHECK(state->phase == TWINFLASH_PHASE_NONE && state->outcome == TWINFLASH_OUTCOME_NONE);
@@ -227,10 +244,10 @@ static void updaters(void)
     CHECK_OK(twinflash_updater_cancel(u, &cancelled, &error), error);
     CHECK(!cancelled);
     CHECK(twinflash_updater_wait(u, 0, &outcome, &error) == TWINFLASH_STATUS_TIMEOUT);
-    CHECK_ERROR(twinflash_device_connect(u, NULL, NULL, NULL, &d, &error),
+    CHECK_ERROR(twinflash_device_connect(u, NULL, NULL, NULL, NULL, &d, &error),
         TWINFLASH_STATUS_INVALID_CONFIG, error, "connection string");
     CHECK(twinflash_device_connect(u, "HostName=h;DeviceId=d;SharedAccessKey=secret!", NULL, NULL,
-        &d, &error) != TWINFLASH_STATUS_OK);
+        NULL, &d, &error) != TWINFLASH_STATUS_OK);
     CHECK(d == NULL && strstr(error.message, "secret") == NULL);
 
     CHECK_OK(twinflash_updater_next_event(u, 5000, &event, &error), error);

@@ -1,6 +1,10 @@
 //! The C library, driven by programs in C and C++.
 
-use crate::header;
+mod examples;
+mod servers;
+
+use crate::{header, install};
+use servers::Servers;
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -10,16 +14,65 @@ use std::{
 type Outcome = Result<(), String>;
 
 /// What warns, stops: our header must not warn in anybody's program.
-const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"];
-
-/// A compiler, the languages it is asked for, and whether the library is linked statically.
-const COMPILERS: &[(&str, &[&str], bool)] = &[
-    ("gcc", &["-std=c99", "-D_POSIX_C_SOURCE=200809L"], false),
-    ("clang", &["-std=c11", "-D_POSIX_C_SOURCE=200809L"], true),
-    ("g++", &["-std=c++17", "-x", "c++"], true),
+const STRICT: &[&str] = &[
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+    "-g",
+    "-D_POSIX_C_SOURCE=200809L",
+    "-pthread",
 ];
 
-/// Every program of `tests/c`, by every compiler, under valgrind with the first.
+/// How the programs are made and run.
+struct Way {
+    compiler: &'static str,
+    arguments: &'static [&'static str],
+    /// Whether the library is linked statically.
+    linked_in: bool,
+    /// What runs the program.
+    under: &'static [&'static str],
+    /// The one program that is run; all are where this is `None`.
+    only: Option<&'static str>,
+}
+
+const WAYS: &[Way] = &[
+    Way {
+        compiler: "gcc",
+        arguments: &["-std=c99"],
+        linked_in: false,
+        under: &[
+            "valgrind",
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--suppressions=tests/c/valgrind.supp",
+            "--show-leak-kinds=definite",
+            "--errors-for-leak-kinds=definite",
+        ],
+        only: None,
+    },
+    Way {
+        compiler: "clang",
+        arguments: &[
+            "-std=c11",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=all",
+        ],
+        linked_in: true,
+        under: &[],
+        only: None,
+    },
+    Way {
+        compiler: "g++",
+        arguments: &["-std=c++17", "-x", "c++"],
+        linked_in: true,
+        under: &[],
+        only: Some("arguments"),
+    },
+];
+
+/// Every program of `tests/c`, in every way.
 pub(crate) fn run(
     root: &Path,
     target: &Path,
@@ -32,19 +85,32 @@ pub(crate) fn run(
         command.current_dir(root);
         command
     };
-    execute(in_root(cargo.as_ref()).args(["build", "--quiet", "-p", "twinflash-c"]))?;
-    let built = target.join("debug");
+    let cli = ["build", "--quiet", "-p", "twinflash-cli"];
+    execute(in_root(cargo.as_ref()).args(cli))?;
+    let twinflash = target.join("debug/twinflash");
+    let programs = target.join("c");
+    // The tests take what a user would have, and so prove the installation.
+    let options = install::Options {
+        prefix: &programs,
+        profile: "dev",
+    };
+    install::run(root, target, &options)?;
+    let built = programs.join("lib");
     only_ours(&built.join("libtwinflash.so"))?;
-    for (place, (compiler, language, linked_in)) in COMPILERS.iter().enumerate() {
+    let servers = Servers::start(&twinflash)?;
+    examples::run(root, &programs, &servers, execute)?;
+    drop(servers);
+    for way in WAYS {
+        // A hub that has seen nothing yet.
+        let servers = Servers::start(&twinflash)?;
         for source in sources(root)? {
             let name = source.file_stem().unwrap_or_default().to_string_lossy();
-            let program = target.join(format!("c/{name}-{compiler}"));
-            let made = fs::create_dir_all(target.join("c"));
-            made.map_err(|error| format!("cannot make a directory for programs: {error}"))?;
-            let mut compile = in_root(compiler.as_ref());
-            compile.args(STRICT).args(*language).arg("-Iinclude");
+            let program = programs.join(format!("{name}-{}", way.compiler));
+            let mut compile = in_root(way.compiler.as_ref());
+            compile.args(STRICT).args(way.arguments);
+            compile.arg("-I").arg(programs.join("include"));
             compile.arg(&source).args(["-x", "none"]);
-            if *linked_in {
+            if way.linked_in {
                 compile.arg(built.join("libtwinflash.a"));
                 compile.args(["-lpthread", "-ldl", "-lm"]);
             } else {
@@ -52,20 +118,19 @@ pub(crate) fn run(
                 compile.arg(format!("-Wl,-rpath,{}", built.display()));
             }
             execute(compile.arg("-o").arg(&program))?;
-            let directory = tempfile::tempdir()
-                .map_err(|error| format!("cannot make a directory for {name}: {error}"))?;
-            let mut run = match place {
-                0 => {
-                    let mut valgrind = in_root("valgrind".as_ref());
-                    valgrind.args(["--quiet", "--error-exitcode=9", "--leak-check=full"]);
-                    valgrind
-                        .arg("--errors-for-leak-kinds=definite")
-                        .arg(&program);
-                    valgrind
+            if way.only.is_some_and(|only| only != name) {
+                continue;
+            }
+            let mut run = match way.under {
+                [] => in_root(&program),
+                [runner, options @ ..] => {
+                    let mut run = in_root(runner.as_ref());
+                    run.args(options).arg(&program);
+                    run
                 }
-                _ => in_root(&program),
             };
-            execute(run.arg(directory.path()))?;
+            run.envs(servers.environment());
+            execute(run.arg(servers.directory(&name)?))?;
         }
     }
     Ok(())

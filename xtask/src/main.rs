@@ -8,6 +8,7 @@
 mod bench;
 mod c;
 mod header;
+mod install;
 mod python;
 mod soak;
 mod test;
@@ -19,6 +20,9 @@ Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
+cargo xtask c                 only the C library's tests and examples
+cargo xtask install --prefix DIR [--profile P]
+                              install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
@@ -41,6 +45,8 @@ fn main() -> ExitCode {
         ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
+        ["install", ref options @ ..] => report(test::install(options)),
+        ["c"] => report(test::c()),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true

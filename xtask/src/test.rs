@@ -65,16 +65,21 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
+/// Installs the C library.
+pub(crate) fn install(options: &[&str]) -> Outcome {
+    let run = Run::new(false);
+    let options = crate::install::Options::parse(options)?;
+    crate::install::run(&run.root, &run.target, &options)
+}
+
+/// The step of the C library alone.
+pub(crate) fn c() -> Outcome {
+    c_library(&Run::new(false))
+}
+
 /// Runs the steps; says whether all passed.
 pub(crate) fn run(quick: bool) -> bool {
-    let root = root();
-    let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
-    let target = root.join(target);
-    let run = Run {
-        root,
-        target,
-        quick,
-    };
+    let run = Run::new(quick);
     let steps: Vec<_> = STEPS.iter().filter(|step| !(quick && step.slow)).collect();
     let mut done = Vec::new();
     for (index, step) in steps.iter().enumerate() {
@@ -106,6 +111,16 @@ fn line(name: &str, outcome: &Outcome, time: Duration) -> String {
 }
 
 impl Run {
+    fn new(quick: bool) -> Self {
+        let root = root();
+        let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
+        Self {
+            target: root.join(target),
+            root,
+            quick,
+        }
+    }
+
     /// A command, run in the workspace.
     fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program.as_ref());

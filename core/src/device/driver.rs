@@ -43,7 +43,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
     let boot_id = restart::boot_id(&builder.installer.restart(), seed);
     let (mut driver, worker) = Driver::new(builder, seed, boot_id)?;
     let shared = Arc::clone(&driver.shared);
-    worker.start()?;
+    worker.start(&mut driver.pipeline)?;
     driver.save_first();
     thread::Builder::new()
         .name("twinflash".into())

@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -42,8 +42,22 @@ impl Task {
 
 /// The driver's end of the pipeline.
 pub(super) struct Pipeline {
-    tasks: mpsc::Sender<Task>,
+    /// `None` while it is dropped.
+    tasks: Option<mpsc::Sender<Task>>,
+    thread: Option<JoinHandle<()>>,
     pending: Arc<AtomicUsize>,
+}
+
+impl Drop for Pipeline {
+    /// Who closed an updater finds its installer gone, too.
+    fn drop(&mut self) {
+        drop(self.tasks.take());
+        if self.is_idle()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// The other end, where the work is done.
@@ -73,12 +87,21 @@ impl Pipeline {
             downloader,
             health,
         };
-        (Self { tasks, pending }, worker)
+        let pipeline = Self {
+            tasks: Some(tasks),
+            thread: None,
+            pending,
+        };
+        (pipeline, worker)
     }
 
     pub(super) fn run(&self, task: Task) {
         self.pending.fetch_add(1, Ordering::AcqRel);
-        if self.tasks.send(task).is_err() {
+        if self
+            .tasks
+            .as_ref()
+            .is_none_or(|tasks| tasks.send(task).is_err())
+        {
             self.pending.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -89,9 +112,9 @@ impl Pipeline {
 }
 
 impl Worker {
-    /// Works on a thread of its own, until the driver has gone.
-    pub(super) fn start(mut self) -> Result<(), Failure> {
-        thread::Builder::new()
+    /// Works on a thread of its own, until the driver has gone, which waits for it.
+    pub(super) fn start(mut self, pipeline: &mut Pipeline) -> Result<(), Failure> {
+        let thread = thread::Builder::new()
             .name("twinflash-image".into())
             .spawn(move || {
                 while let Ok(task) = self.tasks.recv() {
@@ -105,6 +128,7 @@ impl Worker {
             .map_err(|error| {
                 Failure::new(Code::State, format!("cannot start a thread: {error}"))
             })?;
+        pipeline.thread = Some(thread);
         Ok(())
     }
 

@@ -1,0 +1,139 @@
+/* azure-iot-sdk-c and twinflash: five callbacks, each of one call.
+ *
+ * With AZURE_LL it is made for the functions with _LL_ in their names, which one thread serves by
+ * azure_work; without it for those of the same name that have a thread. */
+#include "azure.h"
+
+#include <iothub.h>
+#include <iothub_device_client.h>
+#include <iothub_device_client_ll.h>
+#include <iothubtransportmqtt.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef AZURE_LL
+#define CLIENT(name) IoTHubDeviceClient_LL_##name
+#define CLIENT_HANDLE IOTHUB_DEVICE_CLIENT_LL_HANDLE
+#else
+#define CLIENT(name) IoTHubDeviceClient_##name
+#define CLIENT_HANDLE IOTHUB_DEVICE_CLIENT_HANDLE
+#endif
+
+struct azure {
+    CLIENT_HANDLE client;
+    twinflash_updater *updater;
+};
+
+/* A report on its way. */
+typedef struct report {
+    azure *connection;
+    uint64_t id;
+} report;
+
+static void on_status(IOTHUB_CLIENT_CONNECTION_STATUS status,
+    IOTHUB_CLIENT_CONNECTION_STATUS_REASON reason, void *context)
+{
+    (void)reason;
+    twinflash_updater_connected(((azure *)context)->updater,
+        status == IOTHUB_CLIENT_CONNECTION_AUTHENTICATED, NULL);
+}
+
+static void on_twin(DEVICE_TWIN_UPDATE_STATE state, const unsigned char *json, size_t length,
+    void *context)
+{
+    twinflash_updater_handle_twin(((azure *)context)->updater, state == DEVICE_TWIN_UPDATE_COMPLETE,
+        json, length, NULL);
+}
+
+static void on_reported(int status, void *context)
+{
+    report *sent = (report *)context;
+    twinflash_updater_report_done(sent->connection->updater, sent->id, status, NULL);
+    free(sent);
+}
+
+static int on_method(const char *name, const unsigned char *payload, size_t length,
+    unsigned char **response, size_t *response_length, void *context)
+{
+    azure *connection = (azure *)context;
+    static const char none[] = "\"no such method\"";
+    twinflash_answer answer;
+    if (twinflash_updater_handle_method(connection->updater, name, payload, length, &answer, NULL)
+        == TWINFLASH_STATUS_OK) {
+        /* The first report goes before the answer: no back end reads the last update's outcome. */
+        twinflash_outbound *outbound;
+        while (twinflash_updater_next_outbound(connection->updater, 0, &outbound, NULL)
+            == TWINFLASH_STATUS_OK)
+            azure_send(connection, outbound);
+        *response = (unsigned char *)answer.payload; /* The SDK calls free(). */
+        *response_length = answer.payload_length;
+        return answer.status;
+    }
+    /* The application's own methods would be here. */
+    *response_length = sizeof none - 1;
+    *response = (unsigned char *)malloc(sizeof none);
+    if (*response)
+        memcpy(*response, none, sizeof none);
+    return 404;
+}
+
+void azure_send(azure *connection, twinflash_outbound *outbound)
+{
+    if (outbound->kind == TWINFLASH_OUTBOUND_KIND_READ_TWIN) {
+        CLIENT(GetTwinAsync)(connection->client, on_twin, connection);
+    } else if (outbound->kind == TWINFLASH_OUTBOUND_KIND_REPORT) {
+        report *sent = (report *)malloc(sizeof *sent);
+        if (sent) {
+            sent->connection = connection;
+            sent->id = outbound->id;
+        }
+        if (!sent
+            || CLIENT(SendReportedState)(connection->client, (const unsigned char *)outbound->patch,
+                   outbound->patch_length, on_reported, sent)
+                != IOTHUB_CLIENT_OK) {
+            /* Lost: the updater sends it again when it is time. */
+            twinflash_updater_report_done(connection->updater, outbound->id, 0, NULL);
+            free(sent);
+        }
+    }
+    twinflash_outbound_free(outbound);
+}
+
+azure *azure_open(const char *connection_string, twinflash_updater *updater)
+{
+    azure *connection = (azure *)calloc(1, sizeof *connection);
+    if (!connection || IoTHub_Init() != 0) {
+        free(connection);
+        return NULL;
+    }
+    connection->updater = updater;
+    connection->client = CLIENT(CreateFromConnectionString)(connection_string, MQTT_Protocol);
+    if (!connection->client
+        || CLIENT(SetConnectionStatusCallback)(connection->client, on_status, connection)
+            != IOTHUB_CLIENT_OK
+        || CLIENT(SetDeviceMethodCallback)(connection->client, on_method, connection)
+            != IOTHUB_CLIENT_OK
+        || CLIENT(SetDeviceTwinCallback)(connection->client, on_twin, connection)
+            != IOTHUB_CLIENT_OK) {
+        azure_close(connection);
+        return NULL;
+    }
+    return connection;
+}
+
+void azure_work(azure *connection)
+{
+#ifdef AZURE_LL
+    CLIENT(DoWork)(connection->client);
+#else
+    (void)connection;
+#endif
+}
+
+void azure_close(azure *connection)
+{
+    if (connection->client)
+        CLIENT(Destroy)(connection->client);
+    IoTHub_Deinit();
+    free(connection);
+}

@@ -1,0 +1,179 @@
+//! Installs the C library: what a C developer finds by pkg-config or CMake.
+
+use std::{
+    env, fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What the static library needs of the system, as `rustc --print native-static-libs` says.
+const PRIVATE: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
+
+/// Where to, and as what.
+pub(crate) struct Options<'a> {
+    pub(crate) prefix: &'a Path,
+    /// The profile: "release", or "dev" for tests.
+    pub(crate) profile: &'a str,
+}
+
+impl<'a> Options<'a> {
+    /// # Errors
+    /// What is wrong with the arguments.
+    pub(crate) fn parse(arguments: &[&'a str]) -> Result<Self, String> {
+        let (mut prefix, mut profile) = (None, "release");
+        for pair in arguments.chunks(2) {
+            match *pair {
+                ["--prefix", directory] => prefix = Some(Path::new(directory)),
+                ["--profile", name] => profile = name,
+                _ => return Err(format!("what is {}?", pair.join(" "))),
+            }
+        }
+        let prefix = prefix.ok_or("where to? --prefix /usr/local")?;
+        match prefix.is_absolute() {
+            true => Ok(Self { prefix, profile }),
+            false => Err(format!("{} is not absolute", prefix.display())),
+        }
+    }
+}
+
+/// Builds and installs.
+///
+/// # Errors
+/// What failed, and with which path.
+pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(), String> {
+    let version = env!("CARGO_PKG_VERSION");
+    // Before 1.0 each minor version has another binary interface.
+    let abi = match version.split('.').collect::<Vec<_>>()[..] {
+        ["0", minor, _] => format!("0.{minor}"),
+        [major, ..] => major.to_owned(),
+        [] => version.to_owned(),
+    };
+    build(root, options.profile, &abi)?;
+    let built = target.join(match options.profile {
+        "dev" => "debug",
+        other => other,
+    });
+    let prefix = options.prefix;
+    let libraries = prefix.join("lib");
+    let shared = format!("libtwinflash.so.{version}");
+    copy(&built.join("libtwinflash.so"), &libraries.join(&shared))?;
+    copy(
+        &built.join("libtwinflash.a"),
+        &libraries.join("libtwinflash.a"),
+    )?;
+    link(&shared, &libraries.join(format!("libtwinflash.so.{abi}")))?;
+    link(&shared, &libraries.join("libtwinflash.so"))?;
+    let header = prefix.join("include/twinflash.h");
+    copy(&root.join("include/twinflash.h"), &header)?;
+    let pc = libraries.join("pkgconfig/twinflash.pc");
+    write(&pc, &pkg_config(prefix, version))?;
+    let cmake = libraries.join("cmake/twinflash");
+    write(&cmake.join("twinflash-config.cmake"), CMAKE)?;
+    write(
+        &cmake.join("twinflash-config-version.cmake"),
+        &cmake_version(version, &abi),
+    )
+}
+
+fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {
+    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .current_dir(root)
+        .args([
+            "rustc",
+            "--quiet",
+            "-p",
+            "twinflash-c",
+            "--profile",
+            profile,
+        ])
+        .arg("--")
+        .arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
+    match build.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the library does not build: {status}")),
+        Err(error) => Err(format!("cannot run cargo: {error}")),
+    }
+}
+
+fn ready(to: &Path) -> Result<(), String> {
+    let directory = to.parent().unwrap_or(to);
+    fs::create_dir_all(directory)
+        .and_then(|()| match fs::symlink_metadata(to) {
+            // A program that runs keeps what it has mapped.
+            Ok(_) => fs::remove_file(to),
+            Err(_) => Ok(()),
+        })
+        .map_err(|error| format!("cannot install {}: {error}", to.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    ready(to)?;
+    fs::copy(from, to).map(drop).map_err(|error| {
+        format!(
+            "cannot copy {} to {}: {error}",
+            from.display(),
+            to.display()
+        )
+    })
+}
+
+fn link(name: &str, to: &PathBuf) -> Result<(), String> {
+    ready(to)?;
+    symlink(name, to).map_err(|error| format!("cannot make the link {}: {error}", to.display()))
+}
+
+fn write(to: &Path, text: &str) -> Result<(), String> {
+    ready(to)?;
+    fs::write(to, text).map_err(|error| format!("cannot write {}: {error}", to.display()))
+}
+
+fn pkg_config(prefix: &Path, version: &str) -> String {
+    format!(
+        "prefix={}\n\
+         libdir=${{prefix}}/lib\n\
+         includedir=${{prefix}}/include\n\
+         \n\
+         Name: twinflash\n\
+         Description: Firmware updates for devices on Azure IoT Hub\n\
+         Version: {version}\n\
+         Libs: -L${{libdir}} -ltwinflash\n\
+         Libs.private: {PRIVATE}\n\
+         Cflags: -I${{includedir}}\n",
+        prefix.display()
+    )
+}
+
+const CMAKE: &str = r#"# find_package(twinflash): twinflash::twinflash is the shared library, twinflash::static the other one.
+get_filename_component(_twinflash_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+if(NOT TARGET twinflash::twinflash)
+  add_library(twinflash::twinflash SHARED IMPORTED)
+  set_target_properties(twinflash::twinflash PROPERTIES
+    IMPORTED_LOCATION "${_twinflash_prefix}/lib/libtwinflash.so"
+    INTERFACE_INCLUDE_DIRECTORIES "${_twinflash_prefix}/include")
+  add_library(twinflash::static STATIC IMPORTED)
+  set_target_properties(twinflash::static PROPERTIES
+    IMPORTED_LOCATION "${_twinflash_prefix}/lib/libtwinflash.a"
+    INTERFACE_INCLUDE_DIRECTORIES "${_twinflash_prefix}/include"
+    INTERFACE_LINK_LIBRARIES "gcc_s;util;rt;pthread;m;dl")
+endif()
+unset(_twinflash_prefix)
+"#;
+
+fn cmake_version(version: &str, abi: &str) -> String {
+    format!(
+        "set(PACKAGE_VERSION \"{version}\")\n\
+         if(PACKAGE_FIND_VERSION VERSION_GREATER PACKAGE_VERSION)\n\
+         \x20 set(PACKAGE_VERSION_COMPATIBLE FALSE)\n\
+         elseif(PACKAGE_FIND_VERSION VERSION_LESS \"{abi}\")\n\
+         \x20 set(PACKAGE_VERSION_COMPATIBLE FALSE)\n\
+         else()\n\
+         \x20 set(PACKAGE_VERSION_COMPATIBLE TRUE)\n\
+         \x20 if(PACKAGE_FIND_VERSION STREQUAL PACKAGE_VERSION)\n\
+         \x20   set(PACKAGE_VERSION_EXACT TRUE)\n\
+         \x20 endif()\n\
+         endif()\n"
+    )
+}
