@@ -64,7 +64,7 @@ impl Pipeline {
                     });
                     let done = catch_unwind(run).unwrap_or(broken);
                     left.fetch_sub(1, Ordering::AcqRel);
-                    shared.input(done);
+                    shared.end_of_task(done);
                 }
             })
             .map_err(|error| {
