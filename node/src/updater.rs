@@ -25,7 +25,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::{Duration, Instant},
 };
+
+/// So long an installer has to answer once the updater is to be closed, which may take 900 ms in all.
+const ANSWER_TIME: Duration = Duration::from_millis(600);
 
 /// An installer in JavaScript, as far as it must be known beforehand.
 #[napi(object)]
@@ -248,7 +252,7 @@ impl NativeUpdater {
         }
         let held = Arc::clone(&self.held);
         spawn("twinflash-wait", move || {
-            let ended = held.updater.wait(std::time::Duration::MAX);
+            let ended = held.updater.wait(Duration::MAX);
             held.waited_for.store(false, Ordering::Release);
             let ended = ended.as_ref().map_or(Value::Null, event::outcome);
             held.bridge.send("done", &ended);
@@ -272,10 +276,16 @@ impl NativeUpdater {
     pub fn close(&self) -> Result<(), Thrown> {
         let held = Arc::clone(&self.held);
         spawn("twinflash-close", move || {
-            held.close();
+            // The events end when the updater has.
+            let events = held.updater.events();
+            held.updater.begin_close();
+            let give_up = Instant::now() + ANSWER_TIME;
+            while let Some(left) = give_up.checked_duration_since(Instant::now())
+                && events.next_within(left).is_some()
+            {}
             // Who has not answered by now is not waited for; the next start does it again.
             held.bridge.abandon();
-            held.updater.close();
+            held.close();
             held.bridge.send("closed", &Value::Null);
         })
     }

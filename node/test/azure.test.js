@@ -125,6 +125,9 @@ test('what cannot be attached', async (t) => {
   await assert.rejects(attach({}, updater), TypeError);
   const client = await clientFor(t, 'mqtt', transports.Mqtt);
   await assert.rejects(attach(client, {}), TypeError);
+  // Opened first: a client that is closed while it connects for a handler's sake stays connected.
+  await client.open();
+  await client.getTwin();
   client.onDeviceMethod('firmwareUpdate', () => {});
   await assert.rejects(attach(client, updater), /already been registered/);
 });

@@ -47,7 +47,14 @@ pub(crate) fn package(directory: &str) -> Outcome {
 
 /// Builds the native part and packs it and the package; returns the two tarballs.
 fn pack(run: &Run, to: &Path, profile: &str) -> Result<Vec<PathBuf>, String> {
-    let build = ["build", "--quiet", "-p", "twinflash-node", "--profile", profile];
+    let build = [
+        "build",
+        "--quiet",
+        "-p",
+        "twinflash-node",
+        "--profile",
+        profile,
+    ];
     execute(&mut run.cargo(&build))?;
     let built = match profile {
         "dev" => "debug",
@@ -57,7 +64,10 @@ fn pack(run: &Run, to: &Path, profile: &str) -> Result<Vec<PathBuf>, String> {
     fresh(to)?;
     let platform = to.join(PLATFORM);
     copy_all(&run.root.join("node/npm").join(PLATFORM), &platform)?;
-    copy(&library, &platform.join(format!("twinflash.{PLATFORM}.node")))?;
+    copy(
+        &library,
+        &platform.join(format!("twinflash.{PLATFORM}.node")),
+    )?;
     for package in [platform.as_path(), &run.root.join("node")] {
         let mut npm = run.command("npm", &["pack", "--silent", "--pack-destination"]);
         execute(npm.arg(to).current_dir(package))?;
