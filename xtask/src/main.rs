@@ -18,6 +18,7 @@ Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
+cargo xtask test-node          the test step of the Node package alone
 cargo xtask package-node DIR   make the tarballs of the Node package for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["test-node"] => report(node::run(&test::Run::new(true))),
         ["package-node", directory] => report(node::package(directory)),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
