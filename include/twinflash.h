@@ -94,6 +94,18 @@ enum twinflash_status
     TWINFLASH_STATUS_VERSION_REFUSED = 105,
     /** An update runs already; or it can no longer be cancelled. */
     TWINFLASH_STATUS_BUSY = 106,
+    /** Keys are configured, and nothing signed vouches for the image. */
+    TWINFLASH_STATUS_MANIFEST_REQUIRED = 150,
+    /** A signed document is not of the form it must have, or does not fit the request. */
+    TWINFLASH_STATUS_MANIFEST_INVALID = 151,
+    /** A signed document is not signed by as many trusted keys as must sign. */
+    TWINFLASH_STATUS_UNTRUSTED = 152,
+    /** A manifest has expired, or was issued at a time to come. */
+    TWINFLASH_STATUS_EXPIRED = 153,
+    /** The image is for another model, manufacturer or hardware revision. */
+    TWINFLASH_STATUS_INCOMPATIBLE = 154,
+    /** A key, or a set of keys, cannot be used. */
+    TWINFLASH_STATUS_INVALID_KEY = 155,
     /** The server answered with a status that ends the download. */
     TWINFLASH_STATUS_HTTP_STATUS = 200,
     /** The server's answer breaks HTTP or what was asked of it. */
@@ -164,8 +176,8 @@ enum twinflash_event_kind
     /** An attempt failed and is repeated: `status`, `message`, `after_seconds`. */
     TWINFLASH_EVENT_KIND_RETRY = 4,
     /**
-     * The image passed its checks: `bytes`, `sha256`; `message` says what vouches for it, "checks" or
-     * "transport".
+     * The image passed its checks: `bytes`, `sha256`; `message` says what vouches for it, "signature",
+     * "checks" or "transport".
      */
     TWINFLASH_EVENT_KIND_VERIFIED = 5,
     /** The update ended: `outcome`; where it failed, `status` and `message`. */

@@ -31,6 +31,18 @@ export type Code =
   | 'version-refused'
   /** An update runs already; or it can no longer be cancelled. */
   | 'busy'
+  /** Keys are configured, and nothing signed vouches for the image. */
+  | 'manifest-required'
+  /** A signed document is not of the form it must have, or does not fit the request. */
+  | 'manifest-invalid'
+  /** A signed document is not signed by as many trusted keys as must sign. */
+  | 'untrusted'
+  /** A manifest has expired, or was issued at a time to come. */
+  | 'expired'
+  /** The image is for another model, manufacturer or hardware revision. */
+  | 'incompatible'
+  /** A key, or a set of keys, cannot be used. */
+  | 'invalid-key'
   /** The server answered with a status that ends the download. */
   | 'http-status'
   /** The server's answer breaks HTTP or what was asked of it. */
@@ -161,11 +173,13 @@ export interface UpdaterEvents {
   /** An attempt at the download failed and is repeated after so many seconds. */
   retry: [{ readonly error: TwinflashError; readonly after: number }];
   /** The image passed its checks, or, where there are none, its transport vouches for it. `sha256` in hexadecimal. */
-  verified: [{ readonly by: 'checks' | 'transport'; readonly bytes: number; readonly sha256: string }];
+  verified: [{ readonly by: 'checks' | 'signature' | 'transport'; readonly bytes: number; readonly sha256: string }];
   /** The update ended. */
   ended: [Outcome];
   /** A request was refused. */
   refused: [TwinflashError];
+  /** Other keys are trusted from now on: the version of their set. */
+  keysRotated: [number];
   /** Something a person should look at. */
   warning: [string];
   /** To be sent to the hub. Kept until somebody listens. Not needed with `attach` or `Device`. */
@@ -329,6 +343,26 @@ export interface Http {
   connectTimeout?: number;
 }
 
+/** With keys, nothing is installed but what they have signed. */
+export interface Trust {
+  /** PEM files of public keys. */
+  keys?: readonly string[];
+  /** How many of them must sign. Default: 1. */
+  threshold?: number;
+  /** The key set's version. Keys that come later, signed by these, have a higher one. Default: 1. */
+  version?: number;
+  /** Ids of keys that count for nothing. */
+  revoked?: readonly string[];
+  /** What the device is, for images that are not for all. Compared letter for letter. */
+  manufacturer?: string;
+  model?: string;
+  hardwareRevision?: string;
+  /** Require a signed manifest. So it is in any case where there are keys. */
+  requireManifest?: boolean;
+  /** The lowest version that a manifest may be of. */
+  floor?: string;
+}
+
 /** How an updater is set up. Relative paths are relative to the process's working directory. */
 export interface UpdaterOptions {
   /** Where it remembers what it was doing; made where it is not there. Not within what is updated. */
@@ -343,6 +377,7 @@ export interface UpdaterOptions {
   install: FileInstall | SlotsInstall | CommandInstall | Installer;
   policy?: Policy;
   http?: Http;
+  trust?: Trust;
   /** For `Device`: the device's connection string, or `@FILE`. */
   connectionString?: string;
   /** For `Device`: which authorities may vouch for the hub; as in `http`. */
@@ -384,6 +419,9 @@ export class Updater extends EventEmitter {
 
   /** A twin was read (`{ desired, reported }`), or, where it is not `complete`, its desired properties were patched. */
   handleTwin(twin: unknown, complete?: boolean): void;
+
+  /** The twin could not be read; `readTwin` comes again after a pause. */
+  twinFailed(): void;
 
   /** The hub is connected, or no longer. */
   connected(connected?: boolean): void;

@@ -24,8 +24,8 @@ pub enum twinflash_event_kind {
     Progress = 3,
     /// An attempt failed and is repeated: `status`, `message`, `after_seconds`.
     Retry = 4,
-    /// The image passed its checks: `bytes`, `sha256`; `message` says what vouches for it, "checks" or
-    /// "transport".
+    /// The image passed its checks: `bytes`, `sha256`; `message` says what vouches for it, "signature",
+    /// "checks" or "transport".
     Verified = 5,
     /// The update ended: `outcome`; where it failed, `status` and `message`.
     Ended = 6,

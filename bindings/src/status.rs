@@ -49,6 +49,19 @@ pub enum twinflash_status {
     /// An update runs already; or it can no longer be cancelled.
     Busy = 106,
 
+    /// Keys are configured, and nothing signed vouches for the image.
+    ManifestRequired = 150,
+    /// A signed document is not of the form it must have, or does not fit the request.
+    ManifestInvalid = 151,
+    /// A signed document is not signed by as many trusted keys as must sign.
+    Untrusted = 152,
+    /// A manifest has expired, or was issued at a time to come.
+    Expired = 153,
+    /// The image is for another model, manufacturer or hardware revision.
+    Incompatible = 154,
+    /// A key, or a set of keys, cannot be used.
+    InvalidKey = 155,
+
     /// The server answered with a status that ends the download.
     HttpStatus = 200,
     /// The server's answer breaks HTTP or what was asked of it.
@@ -161,6 +174,12 @@ const FAILURES: &[Status] = &[
     Status::CheckRequired,
     Status::VersionRefused,
     Status::Busy,
+    Status::ManifestRequired,
+    Status::ManifestInvalid,
+    Status::Untrusted,
+    Status::Expired,
+    Status::Incompatible,
+    Status::InvalidKey,
     Status::HttpStatus,
     Status::HttpProtocol,
     Status::Redirect,
@@ -209,6 +228,12 @@ pub extern "C" fn twinflash_status_name(status: i32) -> *const c_char {
         104 => c"check-required",
         105 => c"version-refused",
         106 => c"busy",
+        150 => c"manifest-required",
+        151 => c"manifest-invalid",
+        152 => c"untrusted",
+        153 => c"expired",
+        154 => c"incompatible",
+        155 => c"invalid-key",
         200 => c"http-status",
         201 => c"http-protocol",
         202 => c"redirect",

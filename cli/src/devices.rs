@@ -67,7 +67,7 @@ pub(crate) enum Devices {
 pub(crate) struct Port {
     /// The hub's MQTT port, for connection strings
     #[arg(long, default_value_t = 8883, value_name = "N")]
-    mqtt_port: u16,
+    pub(crate) mqtt_port: u16,
 }
 
 #[derive(Serialize)]
@@ -176,7 +176,7 @@ impl Devices {
 /// The width of the longest name in [`show`].
 const NAMES: usize = 17;
 
-fn registry<'a>(method: &'static str, path: &'a [&'a str]) -> Request<'a> {
+pub(crate) fn registry<'a>(method: &'static str, path: &'a [&'a str]) -> Request<'a> {
     let device = path.last().copied().unwrap_or_default();
     Request::new(method, path, About::Registry(device))
 }
@@ -202,7 +202,7 @@ fn show(screen: &Screen, device: &Value) {
 }
 
 /// What the device connects with; the REST interface does not say the MQTT port.
-fn connection_string(service: &Service, device: &Value, port: u16) -> String {
+pub(crate) fn connection_string(service: &Service, device: &Value, port: u16) -> String {
     let with_port = |host: &str| match port {
         8883 => host.to_owned(),
         port => format!("{host}:{port}"),

@@ -11,9 +11,19 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, TrySendError},
+    },
 };
-use twinflash_hub::{Event, Info, Limits, Options};
+use twinflash_hub::{Event, Info, Limits, Observer, Options};
+
+/// So many devices are shown with their connection strings to people at the start.
+const SHOWN: usize = 10;
+
+/// How many events may wait to be shown: standard output may be a pipe that nobody empties.
+const MAX_WAITING: usize = 8192;
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -43,6 +53,13 @@ pub(crate) struct Hub {
     /// Take no more in a time than one unit of Azure's S1 does
     #[arg(long)]
     throttle: bool,
+    /// Serve so many connections at once and no more [default: 20000, or as many as the system lets
+    /// this process have open files]
+    #[arg(long, value_name = "N")]
+    max_connections: Option<usize>,
+    /// Print no line for what happens
+    #[arg(long)]
+    quiet: bool,
     /// The hub's name in connection strings
     #[arg(long, default_value = "localhost", value_name = "NAME")]
     host_name: String,
@@ -67,11 +84,13 @@ enum News {
 
 impl Hub {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let (tell, news) = mpsc::channel();
+        let (tell, news) = mpsc::sync_channel(MAX_WAITING);
         let stop = tell.clone();
         signals::on_stop(move |_| {
             let _ = stop.send(News::Stop);
         })?;
+        let not_shown = Arc::new(AtomicU64::new(0));
+        let missed = not_shown.clone();
         let mut devices = self.devices;
         if devices.is_empty() && self.x509_device.is_empty() && self.state.is_none() {
             devices.push("device1".into());
@@ -90,16 +109,27 @@ impl Hub {
             https_port: self.https_port,
             devices,
             state: self.state,
-            observer: Some(Arc::new(move |event| {
-                let _ = tell.send(News::Hub(Box::new(without_queries(event))));
-            })),
-            ..Options::default()
+            max_connections: self.max_connections,
+            observer: (!self.quiet).then(|| -> Observer {
+                Arc::new(move |event| {
+                    let news = News::Hub(Box::new(without_queries(event)));
+                    if let Err(TrySendError::Full(_)) = tell.try_send(news) {
+                        missed.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+            }),
         })?;
         show_ready(screen, hub.info());
         for news in news {
             match news {
                 News::Hub(event) => show(screen, &event),
                 News::Stop => break,
+            }
+            let count = not_shown.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                screen.note(&format!(
+                    "{count} events are not shown: they came faster than they could be (--quiet shows none)"
+                ));
             }
         }
         hub.stop();
@@ -135,8 +165,12 @@ fn show_ready(screen: &Screen, info: &Info) {
         "back end (TWINFLASH_SERVICE)",
         &info.service_connection_string,
     );
-    for (id, connection) in &info.devices {
+    for (id, connection) in info.devices.iter().take(SHOWN) {
         block(&format!("device {id} (TWINFLASH_DEVICE)"), connection);
+    }
+    if let Some(more @ 1..) = info.devices.len().checked_sub(SHOWN) {
+        let how = "twinflash devices show --keys ID";
+        block(&format!("{more} more devices"), how);
     }
     screen.text("", Tone::Normal);
 }

@@ -35,3 +35,29 @@ pub(crate) fn show(screen: Screen) {
         log::set_max_level(LevelFilter::Warn);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Below `warn`, and from the libraries at any level: the HTTP library logs queries at `trace`.
+    #[test]
+    fn nothing_but_failing_commands_is_shown() {
+        let commands = Commands(Screen::new(false));
+        let enabled = |target, level| {
+            let mut metadata = Metadata::builder();
+            commands.enabled(&metadata.target(target).level(level).build())
+        };
+        for level in Level::iter() {
+            for target in [
+                "ureq::run",
+                "ureq_proto::util",
+                "rustls::client::hs",
+                "rumqttc",
+            ] {
+                assert!(!enabled(target, level), "{target} at {level}");
+            }
+            assert_eq!(enabled("twinflash::command", level), level <= Level::Warn);
+        }
+    }
+}

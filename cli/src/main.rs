@@ -26,13 +26,16 @@ mod guard;
 mod hub;
 mod image;
 mod job;
+mod key;
 mod log;
 mod query;
 mod rollout;
 mod screen;
 mod service;
 mod signals;
+mod simulate;
 mod table;
+mod telemetry;
 mod twin;
 mod update;
 
@@ -91,6 +94,7 @@ enum Command {
     Device(agent::Agent),
     /// Before the application starts: count the start of a new version, roll it back after too many
     Guard(guard::Guard),
+    Simulate(simulate::Simulate),
     /// Ask a device for an update and follow it
     Update(update::Update),
     /// Follow an update that is under way
@@ -98,6 +102,8 @@ enum Command {
     /// Firmware images
     #[command(subcommand)]
     Image(image::Image),
+    #[command(subcommand)]
+    Key(key::Key),
     /// Ask the hub in its query language
     Query(query::Query),
     #[command(subcommand)]
@@ -117,10 +123,12 @@ fn main() -> ExitCode {
         Command::Demo(demo) => demo.run(&screen),
         Command::Hub(hub) => hub.run(&screen),
         Command::Device(agent) => agent.run(&common, screen.clone()),
+        Command::Simulate(simulate) => simulate.run(&common, &screen),
         Command::Guard(guard) => guard.run(&screen),
         Command::Update(update) => update.run(&common, &screen),
         Command::Watch(watch) => watch.run(&common, &screen),
         Command::Image(image) => image.run(&screen),
+        Command::Key(key) => key.run(&screen),
         Command::Query(query) => query.run(&common, &screen),
         Command::Devices(devices) => devices.run(&common, &screen),
         Command::Twin(twin) => twin.run(&common, &screen),

@@ -9,7 +9,7 @@ use crate::{
     rollout::Rollout,
     screen::{Screen, Tone},
     service::Service,
-    signals,
+    signals, telemetry,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -53,7 +53,8 @@ pub(crate) struct Update {
     version: Option<String>,
 }
 
-/// Follows an update that is under way, to its end; exits with 0 if it succeeded.
+/// Follows an update that is under way, to its end; exits with 0 if it succeeded. With --telemetry:
+/// shows devices' messages.
 #[derive(clap::Args)]
 pub(crate) struct Watch {
     #[command(flatten)]
@@ -61,6 +62,10 @@ pub(crate) struct Watch {
     /// Follow the update of all devices of this configuration
     #[arg(long, value_name = "ID", conflicts_with_all = ["device", "forever"])]
     config: Option<String>,
+    /// Show the messages (telemetry) of the device, or of all, as they come, until Ctrl-C. From a local
+    /// hub only: Azure hands them out elsewhere
+    #[arg(long, conflicts_with_all = ["config", "contract", "forever"])]
+    telemetry: bool,
     /// The contract the devices follow: a built-in one's name, or the file of another [default:
     /// iothub-dm; with --config, the one the configuration names]
     #[arg(long, value_name = "NAME|FILE")]
@@ -69,7 +74,7 @@ pub(crate) struct Watch {
     #[arg(long)]
     forever: bool,
     /// The device's id
-    #[arg(required_unless_present = "config")]
+    #[arg(required_unless_present_any = ["config", "telemetry"])]
     device: Option<String>,
 }
 
@@ -127,6 +132,10 @@ impl Update {
 impl Watch {
     pub(crate) fn run(self, common: &Common, screen: &Screen) -> Result<bool, Error> {
         let service = self.cloud.open(common)?;
+        if self.telemetry {
+            leave_on_signal(screen, "no longer reading".into())?;
+            return telemetry::watch(&service, self.device.as_deref(), screen);
+        }
         if let Some(id) = &self.config {
             let rollout = Rollout::new(&service, screen, id, self.contract.as_deref())?;
             let note = "no longer following; the devices go on by themselves";

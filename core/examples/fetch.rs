@@ -95,7 +95,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<String, Box<dyn Er
                 eprintln!("fetch: {failure}; from zero");
             }
             Ended::Failed(failure, _) => return Err(abort(&mut installer, failure)),
-            Ended::Stopped => return Err("stopped".into()),
+            Ended::Stopped | Ended::Manifest(_) => return Err("stopped".into()),
         }
     };
     if let Some(check) = check.filter(|check| !check.matches(&digests)) {

@@ -74,7 +74,12 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let started = disk::step("run", Path::new(program)).and_then(|()| command.spawn());
+    let started = disk::step(
+        disk::Step::Run {
+            program: Path::new(program),
+        },
+        || command.spawn(),
+    );
     let mut child = match started {
         Ok(child) => child,
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),

@@ -31,6 +31,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "http")]
+mod clock;
 #[cfg(feature = "std")]
 pub mod command;
 #[cfg(all(feature = "http", unix))]
@@ -55,3 +57,5 @@ mod testing;
 pub mod tls;
 pub mod twin;
 pub mod update;
+#[cfg(all(test, feature = "http", unix))]
+mod world;

@@ -108,6 +108,30 @@ pub fn client_config(roots: &Roots, clock: Clock) -> Result<Arc<ClientConfig>, R
     Ok(Arc::new(config))
 }
 
+/// How an HTTP client of `ureq` speaks TLS: these roots, ring for the cryptography. `ureq` keeps its own
+/// clock: certificates are judged at the system's time.
+///
+/// # Errors
+/// As [`Roots::store`]: roots of which none can be used are refused here, not at the first handshake.
+#[cfg(feature = "http")]
+pub fn ureq_config(roots: &Roots) -> Result<ureq::tls::TlsConfig, RootsError> {
+    use ureq::tls::{Certificate, RootCerts, TlsConfig};
+    // ureq drops what it cannot read, and would trust nobody.
+    roots.store()?;
+    let roots = match roots.certificates()? {
+        None => RootCerts::WebPki,
+        Some(certificates) => certificates
+            .iter()
+            .map(|certificate| Certificate::from_der(certificate).to_owned())
+            .collect::<Vec<_>>()
+            .into(),
+    };
+    Ok(TlsConfig::builder()
+        .root_certs(roots)
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .build())
+}
+
 /// A [`Clock`], as rustls asks for one.
 struct Time(Clock);
 

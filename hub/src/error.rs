@@ -1,5 +1,6 @@
 //! What can go wrong: when a hub is started, and in what it is asked for.
 
+use crate::files::TooFewFiles;
 use axum::{
     Json,
     http::{HeaderName, HeaderValue, StatusCode},
@@ -50,6 +51,9 @@ pub enum Error {
     },
     /// A device or host name that cannot be used.
     Name(String),
+    /// The process may not have as many files open as [`Options::max_connections`](crate::Options::max_connections) asks
+    /// for.
+    OpenFiles(TooFewFiles),
     /// The system gives no threads, random numbers or temporary file.
     System(String),
 }
@@ -82,6 +86,9 @@ impl fmt::Display for Error {
                 "{}: no certificate authority to trust: {reason}",
                 path.display()
             ),
+            Self::OpenFiles(few) => {
+                write!(f, "{few}; or serve fewer connections (--max-connections N)")
+            }
             Self::Certificate(reason) => write!(f, "cannot make the hub's certificate: {reason}"),
             Self::Name(reason) | Self::System(reason) => f.write_str(reason),
         }
@@ -161,6 +168,10 @@ impl Refusal {
 
     pub(crate) fn argument(message: impl Into<String>) -> Self {
         Self::new(Code::ARGUMENT_INVALID, message)
+    }
+
+    pub(crate) fn stopping() -> Self {
+        Self::new(Code::UNAVAILABLE, "The hub is being stopped.")
     }
 
     pub(crate) fn no_device(id: &str) -> Self {

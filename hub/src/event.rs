@@ -148,6 +148,8 @@ pub enum DisconnectReason {
     TooSlow,
     /// [`Hub::disconnect`](crate::Hub::disconnect) was called.
     Requested,
+    /// What had changed could not be written to the hub's state directory, so it could not be answered.
+    NotKept(String),
     /// The hub stopped.
     HubStopped,
 }
@@ -164,6 +166,7 @@ impl fmt::Display for DisconnectReason {
             Self::Protocol(what) => return write!(f, "protocol error: {what}"),
             Self::TooSlow => "does not take what is sent to it",
             Self::Requested => "disconnected on request",
+            Self::NotKept(why) => return write!(f, "the hub cannot keep its state: {why}"),
             Self::HubStopped => "the hub stopped",
         })
     }

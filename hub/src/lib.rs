@@ -5,8 +5,10 @@
 //! Azure's codes and bodies.
 //!
 //! Where it is not like Azure:
-//! - Rates are limited only if [`Options::throttle`] says so, and there is no daily quota. Telemetry is taken and told to the
-//!   observer, not kept.
+//! - Rates are limited only if [`Options::throttle`] says so, and there is no daily quota.
+//! - There is no Event Hubs endpoint: device-to-cloud messages are not kept. `GET /twinflash/telemetry?api-version=…[&device=ID]`,
+//!   with a policy that may connect as a service, streams those that come from then on: a line of JSON each, an empty one now and
+//!   then, and `{"lost": n}` where a reader was too slow for n of them.
 //! - A device that connects again within the response timeout may still answer a direct method.
 //! - An answer that is no JSON is refused (400012); Azure passes it on, and the service SDKs fail over it.
 //! - There are no modules, cloud-to-device messages and file uploads (yet).
@@ -42,6 +44,10 @@ mod clock;
 mod configurations;
 mod error;
 mod event;
+mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod jobs;
 mod methods;
@@ -53,6 +59,7 @@ mod sas;
 mod server;
 mod state;
 mod store;
+mod telemetry;
 mod throttle;
 mod tls;
 mod twin;
@@ -60,6 +67,7 @@ mod x509;
 
 pub use error::Error;
 pub use event::{DisconnectReason, Event, Observer};
+pub use files::{TooFewFiles, allow_open_files};
 pub use options::{Info, Options};
 pub use server::Hub;
 pub use throttle::{Limits, Rate};

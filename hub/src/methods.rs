@@ -7,7 +7,6 @@ use crate::{
     error::{Code, Refusal},
     event::Event,
     state::Shared,
-    throttle::Operation,
 };
 use serde_json::{Value, json};
 use std::{
@@ -68,6 +67,12 @@ impl Call {
             ));
         }
         Ok(call)
+    }
+
+    /// As how many calls it counts when calls are limited.
+    pub(crate) fn units(&self) -> u32 {
+        let units = self.body().len().div_ceil(METER).max(1);
+        u32::try_from(units).unwrap_or(u32::MAX)
     }
 
     fn body(&self) -> Vec<u8> {
@@ -190,9 +195,7 @@ impl Drop for OpenCall<'_> {
 pub(crate) async fn invoke(hub: &Shared, device: &str, call: Call) -> Result<Value, Refusal> {
     let result = tokio::select! {
         result = run(hub, device, &call) => result,
-        () = hub.stopped() => {
-            Err(Refusal::new(Code::UNAVAILABLE, "The hub is being stopped."))
-        }
+        () = hub.stopped() => Err(Refusal::stopping()),
     };
     if let Err(refusal) = &result {
         hub.tell(&Event::MethodFailed {
@@ -205,9 +208,6 @@ pub(crate) async fn invoke(hub: &Shared, device: &str, call: Call) -> Result<Val
 }
 
 async fn run(hub: &Shared, device: &str, call: &Call) -> Result<Value, Refusal> {
-    let units = call.body().len().div_ceil(METER).max(1);
-    hub.throttle
-        .take_units(Operation::Method, u32::try_from(units).unwrap_or(u32::MAX))?;
     let deadline = Instant::now() + call.connect_timeout;
     let (open, answered) = hub.calls.open(device)?;
     let request = open.request;

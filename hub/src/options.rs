@@ -31,8 +31,10 @@ pub struct Options {
     pub trusted_authorities: Vec<PathBuf>,
     /// Where the certificate authority, keys, devices and twins are kept. `None`: in memory, gone when the hub stops.
     pub state: Option<PathBuf>,
-    /// How many connections each of the two ports serves at once; more wait until one closes. Default: 4096.
-    pub max_connections: usize,
+    /// How many connections the hub serves at once; further ones are closed. The last sixteenth, or 64, is kept for the
+    /// HTTPS port, so that back ends get in where devices are too many. Each is an open file: the process's limit is
+    /// raised where it can be. `None`: 20,000, or as many as the system lets the process have.
+    pub max_connections: Option<usize>,
     /// What the hub takes in a time, such as [`Limits::S1`]. `None`: as much as it can.
     pub throttle: Option<Limits>,
     /// Is told what happens. Called on the hub's threads: it must not block.
@@ -50,7 +52,7 @@ impl Default for Options {
             x509_devices: Vec::new(),
             trusted_authorities: Vec::new(),
             state: None,
-            max_connections: 4096,
+            max_connections: None,
             throttle: None,
             observer: None,
         }

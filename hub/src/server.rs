@@ -3,6 +3,7 @@
 use crate::{
     error::{Code, Error},
     event::DisconnectReason,
+    files::Limit,
     jobs, mqtt,
     options::{Info, Options},
     rest::{self, Peer},
@@ -11,11 +12,6 @@ use crate::{
     throttle::Throttle,
     tls::Authority,
     x509::Authorities,
-};
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
 };
 use serde_json::{Value, json};
 use std::{
@@ -33,14 +29,15 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 
 /// How long a peer may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request's head may take, the pause before it included.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How many connections may wait to be accepted: a fleet comes all at once.
+#[cfg(unix)]
+const BACKLOG: i32 = 1024;
 /// How long what is open may take to end when the hub stops.
-const STOP_TIMEOUT: Duration = Duration::from_millis(700);
+pub(crate) const STOP_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// A local IoT hub. It runs on threads of its own until it is stopped or dropped; every call may be made from any thread.
 pub struct Hub {
@@ -59,6 +56,7 @@ impl Hub {
     /// A port is in use, the state directory cannot be used, or a name is none.
     pub fn start(options: Options) -> Result<Self, Error> {
         check_host_name(&options.host_name)?;
+        let limit = Limit::find(options.max_connections)?;
         // First of all what another process may hold.
         let (store, authority) = match &options.state {
             Some(directory) => (Store::open(directory)?, Authority::kept(directory)?),
@@ -91,6 +89,9 @@ impl Hub {
             }
         }
 
+        // What the hub is known by is durable before it is told.
+        shared.write_behind()?;
+
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("twinflash-hub")
@@ -99,16 +100,18 @@ impl Hub {
             .build()
             .map_err(system("cannot start the hub's threads"))?;
         let (alive, all_gone) = mpsc::channel(1);
-        let max_connections = options.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        let slots = Arc::new(Semaphore::new(limit.connections));
+        let limit = Arc::new(limit);
         for (listener, serves, tls) in [
-            (mqtt, Serves::Mqtt, asking),
-            (https, Serves::Https, tls.clone()),
+            (mqtt, Serves::Mqtt, asking.clone()),
+            (https, Serves::Https, asking),
         ] {
             let port = Port {
                 hub: shared.clone(),
                 tls: TlsAcceptor::from(tls),
                 serves,
-                slots: Arc::new(Semaphore::new(max_connections)),
+                slots: slots.clone(),
+                limit: limit.clone(),
                 alive: alive.clone(),
             };
             runtime.spawn(port.accept(listener));
@@ -192,7 +195,7 @@ enum Serves {
 }
 
 /// A connection's place among those served at once; the hub's end waits for it.
-pub(crate) struct Slot {
+struct Slot {
     _permit: OwnedSemaphorePermit,
     _alive: mpsc::Sender<()>,
 }
@@ -202,10 +205,23 @@ struct Port {
     tls: TlsAcceptor,
     serves: Serves,
     slots: Arc<Semaphore>,
+    limit: Arc<Limit>,
     alive: mpsc::Sender<()>,
 }
 
 impl Port {
+    /// A place for one more connection, if there is one.
+    fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        let kept = match self.serves {
+            Serves::Mqtt => self.limit.kept(),
+            Serves::Https => 0,
+        };
+        if self.slots.available_permits() <= kept {
+            return None;
+        }
+        self.slots.clone().try_acquire_owned().ok()
+    }
+
     async fn accept(self, listener: TcpListener) {
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
@@ -216,15 +232,10 @@ impl Port {
         };
         let mut stopped = std::pin::pin!(self.hub.stopped());
         loop {
-            let next = async {
-                let permit = self.slots.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                next = next => next,
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
                 () = &mut stopped => return,
             };
-            let Ok(permit) = permit else { return };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -233,6 +244,15 @@ impl Port {
                     sleep(Duration::from_millis(50)).await;
                     continue;
                 }
+            };
+            let Some(permit) = self.permit() else {
+                drop(stream);
+                self.hub.tell(&crate::Event::ConnectionRefused {
+                    device: None,
+                    peer: peer.to_string(),
+                    reason: self.limit.to_string(),
+                });
+                continue;
             };
             let slot = Slot {
                 _permit: permit,
@@ -265,18 +285,17 @@ async fn serve(
     };
     let refused = match accepted {
         Ok(Ok(stream)) => {
+            let certificates = stream.get_ref().1.peer_certificates();
+            let certificates = certificates.unwrap_or_default().to_vec();
             match serves {
-                Serves::Mqtt => {
-                    let certificates = stream.get_ref().1.peer_certificates();
-                    let certificates = certificates.unwrap_or_default().to_vec();
-                    mqtt::serve(&hub, peer.to_string(), &certificates, stream).await
-                }
+                Serves::Mqtt => mqtt::serve(&hub, peer.to_string(), &certificates, stream).await,
                 Serves::Https => {
-                    https(
+                    rest::serve(
                         hub,
                         stream,
                         Peer {
                             address: peer.to_string(),
+                            certificates: certificates.into(),
                             slot: Arc::new(slot),
                         },
                     )
@@ -293,24 +312,6 @@ async fn serve(
         peer: peer.to_string(),
         reason: refused,
     });
-}
-
-async fn https(hub: Arc<Shared>, stream: TlsStream<TcpStream>, peer: Peer) {
-    let stopped = hub.stopped();
-    let service = rest::router(hub.clone()).layer(axum::Extension(peer));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        _ = connection.as_mut() => return,
-        () = stopped => {}
-    }
-    connection.as_mut().graceful_shutdown();
-    let _ = timeout(STOP_TIMEOUT, connection).await;
 }
 
 fn listen(
@@ -341,6 +342,9 @@ fn listen(
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
+    // The standard library's backlog is 128.
+    #[cfg(unix)]
+    let _ = rustix::net::listen(&listener, BACKLOG);
     Ok(listener)
 }
 

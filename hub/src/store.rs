@@ -1,7 +1,11 @@
 //! Where a hub's devices are kept: nowhere, or in an embedded database that survives being killed.
 
+mod disk;
+
 use crate::{configurations::Assignment, error::Error, identity::Identity, sas::Keys, twin::Twin};
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use disk::Disk;
+pub(crate) use disk::Durable;
+use redb::{ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::BTreeMap,
@@ -9,19 +13,18 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
-use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// Rows of JSON, each with a key.
-pub(crate) type Table = TableDefinition<'static, &'static str, &'static [u8]>;
+/// A table's name. It has rows of JSON, each with a key.
+pub(crate) type Table = &'static str;
 
-const DEVICES: Table = TableDefinition::new("devices");
-const HUB: Table = TableDefinition::new("hub");
+const DEVICES: Table = "devices";
+const HUB: Table = "hub";
 /// Automatic device configurations, by id.
-pub(crate) const CONFIGURATIONS: Table = TableDefinition::new("configurations");
+pub(crate) const CONFIGURATIONS: Table = "configurations";
 /// Jobs, by id.
-pub(crate) const JOBS: Table = TableDefinition::new("jobs");
+pub(crate) const JOBS: Table = "jobs";
 /// What jobs did with each device.
-pub(crate) const JOB_DEVICES: Table = TableDefinition::new("job_devices");
+pub(crate) const JOB_DEVICES: Table = "job_devices";
 
 /// All that is kept of a device.
 #[derive(Clone, Serialize, Deserialize)]
@@ -41,12 +44,12 @@ pub(crate) type Subscriptions = BTreeMap<String, u8>;
 /// The keys of each shared access policy.
 pub(crate) type Policies = BTreeMap<String, Keys>;
 
-/// Keeps devices. Every call is durable when it returns.
+/// Keeps devices. A change is durable when its call returns, until [`Store::write_behind`].
 pub(crate) enum Store {
     /// Keeps nothing.
     Memory,
     /// An open database.
-    Disk(Database),
+    Disk(Disk),
 }
 
 impl Store {
@@ -78,27 +81,28 @@ impl Store {
                         ),
                     })
             })?;
-        Ok(Self::Disk(database))
+        Ok(Self::Disk(Disk::new(database)))
     }
 
     /// All that is kept. The policies are missing in a new hub.
     pub(crate) fn load(&self) -> Result<(Option<Policies>, Vec<Device>), Error> {
-        let Self::Disk(database) = self else {
+        let Self::Disk(disk) = self else {
             return Ok((None, Vec::new()));
         };
+        let database = disk.database();
         let read = || -> Result<_, redb::Error> {
             // Makes the tables of a new database, so that reading finds them.
             let transaction = database.begin_write()?;
-            transaction.open_table(DEVICES)?;
-            transaction.open_table(HUB)?;
+            transaction.open_table(definition(DEVICES))?;
+            transaction.open_table(definition(HUB))?;
             transaction.commit()?;
             let transaction = database.begin_read()?;
             let policies = transaction
-                .open_table(HUB)?
+                .open_table(definition(HUB))?
                 .get("policies")?
                 .map(|value| value.value().to_vec());
             let mut devices = Vec::new();
-            for entry in transaction.open_table(DEVICES)?.iter()? {
+            for entry in transaction.open_table(definition(DEVICES))?.iter()? {
                 devices.push(entry?.1.value().to_vec());
             }
             Ok((policies, devices))
@@ -142,16 +146,21 @@ impl Store {
 
     /// All rows of a table, by key.
     pub(crate) fn rows<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<T>, Error> {
-        let Self::Disk(database) = self else {
+        let Self::Disk(disk) = self else {
             return Ok(Vec::new());
         };
+        let database = disk.database();
         let read = || -> Result<_, redb::Error> {
             // Makes the table of a new database, so that reading finds it.
             let transaction = database.begin_write()?;
-            transaction.open_table(table)?;
+            transaction.open_table(definition(table))?;
             transaction.commit()?;
             let mut rows = Vec::new();
-            for entry in database.begin_read()?.open_table(table)?.iter()? {
+            for entry in database
+                .begin_read()?
+                .open_table(definition(table))?
+                .iter()?
+            {
                 rows.push(entry?.1.value().to_vec());
             }
             Ok(rows)
@@ -173,19 +182,10 @@ impl Store {
         table: Table,
         keys: impl Iterator<Item = &'r str>,
     ) -> Result<(), String> {
-        let Self::Disk(database) = self else {
+        let Self::Disk(disk) = self else {
             return Ok(());
         };
-        let remove = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
-            let mut open = transaction.open_table(table)?;
-            for key in keys {
-                open.remove(key)?;
-            }
-            drop(open);
-            Ok(transaction.commit()?)
-        };
-        blocking(remove).map_err(|error| error.to_string())
+        disk.change(keys.map(|key| ((table, key.to_owned()), None)))
     }
 
     /// Keeps a row.
@@ -204,42 +204,64 @@ impl Store {
         table: Table,
         rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
     ) -> Result<(), String> {
-        let Self::Disk(database) = self else {
-            return Ok(());
-        };
-        let rows: Vec<_> = rows
-            .map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
-            .collect::<Result<_, serde_json::Error>>()
-            .map_err(|error| error.to_string())?;
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let write = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
-            let mut open = transaction.open_table(table)?;
-            for (key, bytes) in &rows {
-                open.insert(*key, bytes.as_slice())?;
-            }
-            drop(open);
-            Ok(transaction.commit()?)
-        };
-        blocking(write).map_err(|error| error.to_string())
+        self.write(|| Ok([(table, written(rows)?)]))
     }
+
+    /// Keeps devices, and rows of another table, all or none.
+    pub(crate) fn put_devices_and<'r>(
+        &self,
+        devices: impl Iterator<Item = &'r Device>,
+        table: Table,
+        rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+    ) -> Result<(), String> {
+        let devices = devices.map(|device| (device.identity.device_id.as_str(), device));
+        self.write(|| Ok([(DEVICES, written(devices)?), (table, written(rows)?)]))
+    }
+
+    /// Writes what `tables` gives, all or none.
+    fn write<'r, const N: usize>(
+        &self,
+        tables: impl FnOnce() -> Result<[(Table, Rows<'r>); N], serde_json::Error>,
+    ) -> Result<(), String> {
+        let Self::Disk(disk) = self else {
+            return Ok(());
+        };
+        let tables = tables().map_err(|error| error.to_string())?;
+        let rows = tables.into_iter().flat_map(|(table, rows)| {
+            rows.into_iter()
+                .map(move |(key, bytes)| ((table, key.to_owned()), Some(bytes)))
+        });
+        disk.change(rows)
+    }
+
+    /// From now on changes are written on a thread of the store's own, many in one go: they are durable when
+    /// [`Durable::now`] has said so.
+    pub(crate) fn write_behind(&mut self) -> Result<Durable, Error> {
+        match self {
+            Self::Memory => Ok(Durable::default()),
+            Self::Disk(disk) => disk.write_behind(),
+        }
+    }
+}
+
+fn definition(table: Table) -> TableDefinition<'static, &'static str, &'static [u8]> {
+    TableDefinition::new(table)
+}
+
+/// Rows as they are written.
+type Rows<'r> = Vec<(&'r str, Vec<u8>)>;
+
+fn written<'r>(
+    rows: impl Iterator<Item = (&'r str, &'r (impl Serialize + 'r))>,
+) -> Result<Rows<'r>, serde_json::Error> {
+    rows.map(|(key, value)| Ok((key, serde_json::to_vec(value)?)))
+        .collect()
 }
 
 fn unreadable(error: &dyn Display) -> Error {
     Error::State {
         path: PathBuf::from("hub.redb"),
         reason: format!("cannot be read: {error}; move it away to begin with an empty hub"),
-    }
-}
-
-/// A commit waits for the disk: lets the runtime's other tasks go on meanwhile. A hub may be started inside a runtime
-/// that cannot do that.
-fn blocking<T>(run: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(run),
-        _ => run(),
     }
 }
 
@@ -298,6 +320,38 @@ mod tests {
         assert_eq!(
             serde_json::to_value(&devices[0]).unwrap(),
             serde_json::to_value(&kept).unwrap()
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_written_behind_is_durable_when_it_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("state");
+        let mut store = Store::open(&path).unwrap();
+        let durable = store.write_behind().unwrap();
+        durable.now().await.unwrap();
+        for round in 0..20 {
+            let ids: Vec<_> = (0..50).map(|n| format!("{round}-{n}")).collect();
+            for id in &ids {
+                store.put_device(&device(id)).unwrap();
+            }
+            store.remove_device(&ids[0]).unwrap();
+            durable.now().await.unwrap();
+            let copy = directory.path().join(format!("copy-{round}"));
+            create_private(&copy).unwrap();
+            fs::copy(path.join("hub.redb"), copy.join("hub.redb")).unwrap();
+            let (_, devices) = Store::open(&copy).unwrap().load().unwrap();
+            assert_eq!(devices.len(), (round + 1) * 49);
+        }
+        // A clean end writes what nobody has waited for.
+        store.put_device(&device("last")).unwrap();
+        drop(durable);
+        drop(store);
+        let (_, devices) = Store::open(&path).unwrap().load().unwrap();
+        assert!(
+            devices
+                .iter()
+                .any(|device| device.identity.device_id == "last")
         );
     }
 

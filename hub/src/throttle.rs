@@ -50,6 +50,10 @@ pub struct Limits {
     pub queries: Rate,
     /// Operations on automatic device configurations.
     pub configurations: Rate,
+    /// Operations on jobs: made, looked at, cancelled.
+    pub jobs: Rate,
+    /// What jobs do with devices: twins changed, direct methods called. Above it, the job waits; it counts as nothing else.
+    pub job_devices: Rate,
 }
 
 impl Limits {
@@ -64,6 +68,8 @@ impl Limits {
         registry: Rate::per_minute(100),
         queries: Rate::per_minute(20),
         configurations: Rate::per_minute(20),
+        jobs: Rate::per_minute(100),
+        job_devices: Rate::per_second(10),
     };
 }
 
@@ -78,6 +84,8 @@ pub(crate) enum Operation {
     Registry,
     Query,
     Configuration,
+    Job,
+    JobDevice,
 }
 
 impl fmt::Display for Operation {
@@ -91,6 +99,8 @@ impl fmt::Display for Operation {
             Self::Registry => "registry operations",
             Self::Query => "queries",
             Self::Configuration => "operations on configurations",
+            Self::Job => "operations on jobs",
+            Self::JobDevice => "devices of jobs",
         })
     }
 }
@@ -107,6 +117,8 @@ struct Buckets {
     registry: Bucket,
     queries: Bucket,
     configurations: Bucket,
+    jobs: Bucket,
+    job_devices: Bucket,
 }
 
 impl Throttle {
@@ -120,6 +132,8 @@ impl Throttle {
             registry: Bucket::new(limits.registry),
             queries: Bucket::new(limits.queries),
             configurations: Bucket::new(limits.configurations),
+            jobs: Bucket::new(limits.jobs),
+            job_devices: Bucket::new(limits.job_devices),
         }))
     }
 
@@ -134,6 +148,8 @@ impl Throttle {
             Operation::Registry => &buckets.registry,
             Operation::Query => &buckets.queries,
             Operation::Configuration => &buckets.configurations,
+            Operation::Job => &buckets.jobs,
+            Operation::JobDevice => &buckets.job_devices,
         })
     }
 

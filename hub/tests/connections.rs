@@ -380,10 +380,6 @@ fn subscriptions_outlive_a_connection_without_clean_session() {
     let fixture = start();
     let owner = fixture.owner();
     let call = json!({"methodName": "m", "payload": 1, "responseTimeoutInSeconds": 5});
-    let invoke = |owner: &common::Rest| {
-        let (owner, call) = (owner.clone(), call.clone());
-        std::thread::spawn(move || owner.invoke("d1", &call))
-    };
     let mut device = fixture.device("d1");
     assert!(!device.session_present);
     device.subscribe_all();
@@ -391,7 +387,7 @@ fn subscriptions_outlive_a_connection_without_clean_session() {
 
     let mut device = fixture.device("d1");
     assert!(device.session_present);
-    let answered = invoke(&owner);
+    let answered = fixture.invoke("d1", call.clone());
     assert_eq!(device.answer(200, "2").payload, b"1");
     assert_eq!(
         answered.join().unwrap().body,

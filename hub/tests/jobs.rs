@@ -62,7 +62,7 @@ fn until(owner: &Rest, id: &str, status: &str) -> Value {
 }
 
 fn rows(owner: &Rest, text: &str) -> Vec<Value> {
-    let found = owner.call("POST", "/devices/query", Some(&json!({"query": text})));
+    let found = owner.query(text, &[]);
     assert_eq!(found.status, 200, "{}", found.body);
     assert_eq!(found.header("x-ms-item-type"), Some("DeviceJob"));
     found.body.as_array().unwrap().clone()

@@ -8,18 +8,10 @@
 
 mod common;
 
-use common::{Fixture, Response, start};
-use serde_json::{Value, json};
-use std::{
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use common::start;
+use serde_json::json;
+use std::time::{Duration, Instant};
 use twinflash_hub::Event;
-
-fn invoke(fixture: &Fixture, device: &'static str, body: Value) -> JoinHandle<Response> {
-    let owner = fixture.owner();
-    std::thread::spawn(move || owner.invoke(device, &body))
-}
 
 #[test]
 fn payloads_go_through_both_ways() {
@@ -47,7 +39,7 @@ fn payloads_go_through_both_ways() {
         ),
         (json!({"methodName": "m"}), "", "", json!(null)),
     ] {
-        let answered = invoke(&fixture, "d1", body);
+        let answered = fixture.invoke("d1", body);
         let call = device.answer(201, answer);
         assert!(
             call.topic.starts_with("$iothub/methods/POST/m/?$rid="),
@@ -77,7 +69,7 @@ fn large_payloads_up_to_128_kb() {
     let mut device = fixture.device("d1");
     device.subscribe_all();
     let full = "x".repeat(128 * 1024 - 2);
-    let answered = invoke(&fixture, "d1", json!({"methodName": "m", "payload": full}));
+    let answered = fixture.invoke("d1", json!({"methodName": "m", "payload": full}));
     assert_eq!(
         device.answer(200, &format!("\"{full}\"")).payload.len(),
         128 * 1024
@@ -90,7 +82,7 @@ fn large_payloads_up_to_128_kb() {
             &json!({"methodName": "m", "payload": format!("{full}x")}),
         )
         .method_refused(413_001);
-    let answered = invoke(&fixture, "d1", json!({"methodName": "m"}));
+    let answered = fixture.invoke("d1", json!({"methodName": "m"}));
     device.answer(200, &format!("\"{full}x\""));
     answered.join().unwrap().method_refused(413_001);
 }
@@ -136,8 +128,7 @@ fn who_cannot_be_reached_is_404103() {
 #[test]
 fn a_call_waits_for_the_device_to_connect() {
     let fixture = start();
-    let answered = invoke(
-        &fixture,
+    let answered = fixture.invoke(
         "d1",
         json!({"methodName": "m", "connectTimeoutInSeconds": 10}),
     );
@@ -162,7 +153,7 @@ fn no_answer_is_504101_and_a_late_one_harms_nobody() {
     assert!((5..7).contains(&begun.elapsed().as_secs()));
     device.answer(200, "1");
     device.publish(0, "$iothub/methods/res/200/?$rid=99999", b"1");
-    let answered = invoke(&fixture, "d1", json!({"methodName": "m"}));
+    let answered = fixture.invoke("d1", json!({"methodName": "m"}));
     device.answer(200, "2");
     assert_eq!(answered.join().unwrap().body["payload"], 2);
 }
@@ -172,7 +163,7 @@ fn a_device_may_reconnect_before_it_answers_but_no_other_may_answer() {
     let fixture = start();
     let mut device = fixture.device("d1");
     device.subscribe_all();
-    let answered = invoke(&fixture, "d1", json!({"methodName": "m"}));
+    let answered = fixture.invoke("d1", json!({"methodName": "m"}));
     let call = device.message();
     drop(device);
     let answer = call
@@ -207,7 +198,7 @@ fn bad_calls_and_bad_answers_are_refused() {
         .method_refused(413_001);
     let mut device = fixture.device("d1");
     device.subscribe_all();
-    let answered = invoke(&fixture, "d1", json!({"methodName": "m"}));
+    let answered = fixture.invoke("d1", json!({"methodName": "m"}));
     device.answer(200, "'single quotes'");
     answered.join().unwrap().method_refused(400_012);
 }
@@ -217,9 +208,8 @@ fn stopping_the_hub_answers_what_waits() {
     let fixture = start();
     let mut device = fixture.device("d1");
     device.subscribe_all();
-    let waiting = invoke(&fixture, "d1", json!({"methodName": "m"}));
-    let unreachable = invoke(
-        &fixture,
+    let waiting = fixture.invoke("d1", json!({"methodName": "m"}));
+    let unreachable = fixture.invoke(
         "d2",
         json!({"methodName": "m", "connectTimeoutInSeconds": 100}),
     );

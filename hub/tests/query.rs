@@ -8,22 +8,12 @@
 
 mod common;
 
-use common::{Fixture, Response, Rest, start};
+use common::{Fixture, Rest, start};
 use serde_json::{Value, json};
 use twinflash_hub::{Hub, Options};
 
-fn query(owner: &Rest, text: &str, headers: &[(&str, &str)]) -> Response {
-    let body = json!({"query": text}).to_string().into_bytes();
-    owner.raw(
-        "POST",
-        "/devices/query?api-version=2021-04-12",
-        Some(body),
-        headers,
-    )
-}
-
 fn rows(owner: &Rest, text: &str) -> Value {
-    let found = query(owner, text, &[]);
+    let found = owner.query(text, &[]);
     assert_eq!(found.status, 200, "{text}: {}", found.body);
     assert_eq!(found.header("x-ms-continuation"), None, "{text}");
     found.body
@@ -40,7 +30,7 @@ fn pages(owner: &Rest, text: &str, size: &str, mut between: impl FnMut(usize)) -
                 .as_deref()
                 .map(|token: &str| ("x-ms-continuation", token)),
         );
-        let found = query(owner, text, &headers);
+        let found = owner.query(text, &headers);
         assert_eq!(found.status, 200, "{text}: {}", found.body);
         pages.push(found.body.as_array().unwrap().clone());
         between(pages.len());
@@ -104,7 +94,7 @@ fn twins_are_found_by_what_is_in_them() {
         ("properties.reported.$version > 1", "d1"),
     ] {
         let text = format!("SELECT * FROM devices WHERE {condition}");
-        let answer = query(&owner, &text, &[]);
+        let answer = owner.query(&text, &[]);
         assert_eq!(answer.header("x-ms-item-type"), Some("Twin"));
         assert!(
             answer
@@ -140,7 +130,7 @@ fn rows_of_columns_and_groups_are_raw() {
     }
     let text =
         "SELECT DeviceId, tags.status AS s, status FROM devices WHERE deviceId < 'd' OR tags.x";
-    let answer = query(&owner, text, &[]);
+    let answer = owner.query(text, &[]);
     assert_eq!(answer.header("x-ms-item-type"), Some("Raw"));
     assert_eq!(
         answer.body,
@@ -175,7 +165,7 @@ fn rows_of_columns_and_groups_are_raw() {
         ),
         [[groups[0].clone()], [groups[1].clone()]]
     );
-    let jobs = query(&owner, "SELECT * FROM devices.jobs", &[]);
+    let jobs = owner.query("SELECT * FROM devices.jobs", &[]);
     assert_eq!(
         (jobs.header("x-ms-item-type"), jobs.body.clone()),
         (Some("DeviceJob"), json!([]))
@@ -226,9 +216,9 @@ fn a_continuation_is_good_for_its_query_only() {
     let fixture = start();
     let owner = fixture.owner();
     let text = "SELECT * FROM devices";
-    let first = query(&owner, text, &[("x-ms-max-item-count", "1")]);
+    let first = owner.query(text, &[("x-ms-max-item-count", "1")]);
     let token = first.header("x-ms-continuation").unwrap();
-    let go_on = |text: &str, token: &str| query(&owner, text, &[("x-ms-continuation", token)]);
+    let go_on = |text: &str, token: &str| owner.query(text, &[("x-ms-continuation", token)]);
     assert_eq!(ids(go_on(text, token).body.as_array().unwrap()), ["d2"]);
     // An empty header is none.
     assert_eq!(go_on(text, "").body.as_array().unwrap().len(), 2);
@@ -241,7 +231,9 @@ fn a_continuation_is_good_for_its_query_only() {
         go_on(text, token).refused(400, "ArgumentInvalid");
     }
     for count in ["0", "-1", "x", "1.5", "99999999999999999999"] {
-        query(&owner, text, &[("x-ms-max-item-count", count)]).refused(400, "ArgumentInvalid");
+        owner
+            .query(text, &[("x-ms-max-item-count", count)])
+            .refused(400, "ArgumentInvalid");
     }
 }
 
@@ -265,7 +257,7 @@ fn wrong_queries_are_refused_with_the_place() {
             "nested",
         ),
     ] {
-        let answer = query(&owner, text, &[]);
+        let answer = owner.query(text, &[]);
         answer.refused(400, "ArgumentInvalid");
         let message = answer.body["Message"].as_str().unwrap();
         assert!(message.contains(told), "{message}");
@@ -316,6 +308,6 @@ fn a_large_fleet_is_found_whole() {
         json!([{"deviceId": "device-2345"}])
     );
     // Without a size, a page has a hundred.
-    let first = query(&owner, "SELECT deviceId FROM devices", &[]);
+    let first = owner.query("SELECT deviceId FROM devices", &[]);
     assert_eq!(first.body.as_array().unwrap().len(), 100);
 }

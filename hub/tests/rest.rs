@@ -179,7 +179,9 @@ fn devices_are_made_changed_listed_and_deleted() {
     assert_eq!(ids("/devices"), ["d1", "d2", "made:1"]);
     assert_eq!(ids("/devices/"), ids("/devices"));
     assert_eq!(ids("/devices?top=2"), ["d1", "d2"]);
-    owner.get("/devices?top=0").refused(400, "ArgumentInvalid");
+    // As Azure: what is out of range is its end.
+    assert_eq!(ids("/devices?top=0"), ids("/devices?top=1001"));
+    owner.get("/devices?top=x").refused(400, "ArgumentInvalid");
     assert_eq!(
         owner.get("/statistics/devices").body,
         json!({"totalDeviceCount": 3, "enabledDeviceCount": 2, "disabledDeviceCount": 1})
@@ -224,15 +226,7 @@ fn bad_identities_are_refused() {
 fn queries_find_devices_page_by_page() {
     let fixture = start();
     let owner = fixture.owner();
-    let query = |text: &str, headers: &[(&str, &str)]| {
-        let body = json!({"query": text}).to_string().into_bytes();
-        owner.raw(
-            "POST",
-            "/devices/query?api-version=2021-04-12",
-            Some(body),
-            headers,
-        )
-    };
+    let query = |text: &str, headers: &[(&str, &str)]| owner.query(text, headers);
     let all = "SELECT * FROM devices";
     let found = query(all, &[]);
     assert_eq!(found.body.as_array().unwrap().len(), 2);

@@ -25,6 +25,8 @@ fn limited(change: impl FnOnce(&mut Limits)) -> Fixture {
         registry: two,
         queries: two,
         configurations: two,
+        jobs: two,
+        job_devices: two,
     };
     change(&mut limits);
     start_with(Options {
@@ -78,8 +80,11 @@ fn a_back_end_s_requests() {
         assert_eq!(ask("GET", "/devices/d1", None).status, 200);
         assert_eq!(ask("POST", "/devices/query", Some(&query)).status, 200);
         assert_eq!(ask("GET", "/configurations?top=20", None).status, 200);
+        assert_eq!(ask("GET", "/jobs/v2/query", None).status, 200);
         owner.invoke("d1", &call).method_refused(404_103);
     }
+    ask("GET", "/jobs/v2/j", None).refused(429, NAME);
+    ask("POST", "/jobs/v2/j/cancel", None).refused(429, NAME);
     ask("GET", "/configurations/c", None).refused(429, NAME);
     ask("GET", "/twins/d1", None).refused(429, NAME);
     ask("PATCH", "/twins/d1", Some(&patch)).refused(429, NAME);
@@ -124,4 +129,45 @@ fn messages_come_later_but_they_come() {
     let taken = begun.elapsed();
     assert!(taken >= Duration::from_millis(700), "{taken:?}");
     assert!(taken < Duration::from_secs(4), "{taken:?}");
+}
+
+#[test]
+fn a_job_comes_to_its_devices_one_after_the_other() {
+    let hub = limited(|limits| {
+        limits.job_devices = Rate::per_second(4);
+        limits.jobs = Rate::per_second(100);
+        limits.registry = Rate::per_second(100);
+    });
+    let owner = hub.owner();
+    for n in 0..6 {
+        let made = owner.call("PUT", &format!("/devices/n{n}"), Some(&json!({})));
+        assert_eq!(made.status, 200);
+    }
+    let twin = json!({"type": "scheduleUpdateTwin", "updateTwin": {"tags": {"a": 1}}, "queryCondition": "*"});
+    let method = json!({"type": "scheduleDeviceMethod", "cloudToDeviceMethod": {"methodName": "m"}, "queryCondition": "*"});
+    for (id, job) in [("twin", twin), ("method", method)] {
+        let path = format!("/jobs/v2/{id}");
+        let begun = Instant::now();
+        assert_eq!(owner.call("PUT", &path, Some(&job)).status, 200);
+        let ended = loop {
+            let job = owner.get(&path).body;
+            if job["status"] == "completed" {
+                break job;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(10), "{job}");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        // Eight devices, four of them at once. The limits of direct methods and of twins are for others.
+        let taken = begun.elapsed();
+        assert!(taken >= Duration::from_millis(700), "{id}: {taken:?}");
+        let done = &ended["deviceJobStatistics"];
+        let (name, other) = match id {
+            "twin" => ("succeededCount", "failedCount"),
+            _ => ("failedCount", "succeededCount"),
+        };
+        assert_eq!((&done[name], &done[other]), (&json!(8), &json!(0)));
+    }
+    let text = "SELECT * FROM devices.jobs WHERE devices.jobs.error.code = 'DeviceNotOnline'";
+    let found = owner.query(text, &[]);
+    assert_eq!(found.body.as_array().unwrap().len(), 8);
 }

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::{Connect, Device, Fixture, start_with, tls_as};
+use common::{Connect, Device, Fixture, start_with, tls_as, websocket::upgrade};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -95,9 +95,19 @@ impl Certificates {
 
     /// Connects as `id` with a certificate.
     fn connect(&self, hub: &Fixture, id: &str, name: &str) -> Result<Device, u8> {
-        let (chain, key) = (format!("{name}.pem"), format!("{name}.key"));
-        let own = (&*self.file(&chain), &*self.file(&key));
-        connect(hub, id, Some(own))
+        let [chain, key] = self.pair(name);
+        connect(hub, id, Some((&chain, &key)))
+    }
+
+    /// The same over WebSockets, on the port of the REST interface.
+    fn connect_over_websockets(&self, hub: &Fixture, id: &str, name: &str) -> Result<Device, u8> {
+        let [chain, key] = self.pair(name);
+        let stream = tls_as(hub.info(), hub.info().https_port, Some((&chain, &key)));
+        hub.connect_over(Device::over(upgrade(stream)), &hello(id))
+    }
+
+    fn pair(&self, name: &str) -> [PathBuf; 2] {
+        ["pem", "key"].map(|end| self.file(&format!("{name}.{end}")))
     }
 }
 
@@ -110,16 +120,18 @@ fn run(command: &mut Command) {
 fn connect(hub: &Fixture, id: &str, own: Option<(&Path, &Path)>) -> Result<Device, u8> {
     let info = hub.info();
     let device = Device::over(tls_as(info, info.mqtt_port, own));
-    hub.connect_over(
-        device,
-        &Connect {
-            client_id: id.into(),
-            user: Some(format!("localhost/{id}/?api-version=2021-04-12")),
-            password: None,
-            keep_alive: 60,
-            clean: true,
-        },
-    )
+    hub.connect_over(device, &hello(id))
+}
+
+/// What a device with a certificate says first.
+fn hello(id: &str) -> Connect {
+    Connect {
+        client_id: id.into(),
+        user: Some(format!("localhost/{id}/?api-version=2021-04-12")),
+        password: None,
+        keep_alive: 60,
+        clean: true,
+    }
 }
 
 #[test]
@@ -165,6 +177,11 @@ fn a_thumbprint_lets_in_its_certificate_only() {
     hub.refused_because("thumbprint is not one registered");
     assert_eq!(connect(&hub, "x", None).err(), Some(5));
     hub.refused_because("sent no client certificate");
+    let over = |name: &str| certificates.connect_over_websockets(&hub, "x", name);
+    let mut device = over("first").unwrap();
+    device.subscribe_all();
+    assert_eq!(device.get_twin()["desired"]["$version"], 1);
+    assert_eq!(over("third").err(), Some(5));
     // A certificate is no way into a device with keys, a key none into one with a certificate.
     assert_eq!(certificates.connect(&hub, "d1", "first").err(), Some(5));
     hub.refused_because("no password");

@@ -107,7 +107,7 @@ class Link {
       .then(() => this.#detached || this.#read())
       .then(() => this.#detached || this.#updater.handleTwin({ desired: this.#twin.properties.desired, reported: this.#twin.properties.reported }))
       // The updater asks again after a while.
-      .catch(() => {});
+      .catch(() => this.#detached || this.#updater.twinFailed());
   };
 
   #read() {

@@ -90,6 +90,10 @@ class Updater extends EventEmitter {
     this.#native.handleTwin(Boolean(complete), json(twin));
   }
 
+  twinFailed() {
+    this.#native.twinFailed();
+  }
+
   connected(connected = true) {
     this.#native.connected(Boolean(connected));
   }

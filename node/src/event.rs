@@ -23,6 +23,7 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
         }
         Event::Ended(ended) => json!(["ended", outcome(ended)]),
         Event::Refused(failure) => json!(["refused", to_json(failure)]),
+        Event::KeysRotated { version } => json!(["keysRotated", version]),
         Event::Warning(text) => json!(["warning", text]),
         _ => return None,
     })

@@ -199,6 +199,12 @@ impl NativeUpdater {
         self.held.updater.handle_twin(complete, json.as_bytes());
     }
 
+    /// The twin could not be read.
+    #[napi(catch_unwind)]
+    pub fn twin_failed(&self) {
+        self.held.updater.twin_failed();
+    }
+
     /// The hub is connected, or no longer.
     #[napi(catch_unwind)]
     pub fn connected(&self, connected: bool) {

@@ -9,6 +9,7 @@ mod bench;
 mod c;
 mod header;
 mod node;
+mod soak;
 mod test;
 
 use std::process::ExitCode;
@@ -22,6 +23,13 @@ cargo xtask test-node          the test step of the Node package alone
 cargo xtask package-node DIR   make the tarballs of the Node package for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
+                              a hub and a simulated fleet: devices a second, memory, queries
+cargo xtask soak [--minutes N] [--seed N] [--only WORD]
+                              what only chance and time find, for so long (10 minutes): the engine's
+                              blows, the simulated world, a killed process, hub and agents through
+                              update after update, the fuzz targets; figures at the end. --only runs
+                              the parts with this word in their names
 ";
 
 fn main() -> ExitCode {
@@ -33,6 +41,8 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
         ["package-node", directory] => report(node::package(directory)),
+        ["soak", ref options @ ..] => soak::run(options),
+        ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["help" | "--help" | "-h"] => {

@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     step("clippy", clippy),
     step("each feature by itself", features),
     step("tests", tests),
+    step("fuzz targets over their seeds", fuzz),
     step("sans-I/O library, driven from C", sansio),
     step("C library, driven from C and C++", c_library),
     slow("documentation", documentation),
@@ -142,10 +143,12 @@ pub(crate) fn execute(command: &mut Command) -> Outcome {
 }
 
 const SANSIO: &str = "bindings/sansio/Cargo.toml";
+const FUZZ: &str = "fuzz/Cargo.toml";
 
 fn format(run: &Run) -> Outcome {
     execute(&mut run.cargo(&["fmt", "--all", "--check"]))?;
-    execute(&mut run.cargo(&["fmt", "--manifest-path", SANSIO, "--check"]))
+    execute(&mut run.cargo(&["fmt", "--manifest-path", SANSIO, "--check"]))?;
+    execute(&mut run.cargo(&["fmt", "--manifest-path", FUZZ, "--check"]))
 }
 
 fn clippy(run: &Run) -> Outcome {
@@ -168,6 +171,7 @@ fn features(run: &Run) -> Outcome {
         &["--features=std"],
         &["--features=http"],
         &["--features=mqtt"],
+        &["--features=rustcrypto"],
     ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);
         execute(
@@ -193,6 +197,20 @@ fn tests(run: &Run) -> Outcome {
         command.env("TWINFLASH_FULL", "1");
     }
     execute(&mut command)
+}
+
+/// What is fuzzed, with its seeds and a few thousand mutations of them, without libFuzzer. In the workspace's
+/// directory and with its features: what both need is built once.
+fn fuzz(run: &Run) -> Outcome {
+    for command in ["clippy", "test"] {
+        let mut cargo = run.cargo(&[command, "--manifest-path", FUZZ, "--no-default-features"]);
+        cargo.args(["--quiet", "--target-dir"]).arg(&run.target);
+        if command == "clippy" {
+            cargo.args(["--all-targets", "--", "-D", "warnings"]);
+        }
+        execute(&mut cargo)?;
+    }
+    Ok(())
 }
 
 /// The library that has no std, and a C program that uses it.

@@ -9,17 +9,15 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 pub(crate) use refused::Refused;
 use serde_json::{Value, json};
 use std::{
-    sync::Arc,
+    io::{BufRead, BufReader, Read},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use twinflash::{iothub::ServiceConnectionString, tls::Roots};
-use ureq::{
-    Agent,
-    config::Config,
-    http,
-    tls::{Certificate, RootCerts, TlsConfig},
+use twinflash::{
+    iothub::ServiceConnectionString,
+    tls::{Roots, ureq_config},
 };
+use ureq::{Agent, Body, config::Config, http};
 
 const API_VERSION: &str = "2021-04-12";
 /// How long a token is good for. It is made anew for each request, so this bounds only how wrong the
@@ -33,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAGE: usize = 1000;
 /// The largest answer that is read: a page of large twins. In bytes.
 const MAX_ANSWER: u64 = 256 * 1024 * 1024;
+/// The longest line of an endless answer: a message of 256 KB with its properties.
+const MAX_LINE: u64 = 1024 * 1024;
 /// How long a device may take to answer a method.
 const RESPONSE_TIMEOUT: u64 = 30;
 /// How long a device that is not connected is waited for when a method is called.
@@ -72,6 +72,8 @@ pub(crate) enum About<'a> {
     Registry(&'a str),
     Configuration(&'a str),
     Job(&'a str),
+    /// The messages of a device, or of all.
+    Messages(Option<&'a str>),
     Hub,
 }
 
@@ -124,20 +126,8 @@ impl Service {
         roots: &Roots,
         direct: bool,
     ) -> Result<Self, Error> {
-        let roots = match roots.certificates()? {
-            None => RootCerts::WebPki,
-            Some(certificates) => certificates
-                .iter()
-                .map(|certificate| Certificate::from_der(certificate).to_owned())
-                .collect::<Vec<_>>()
-                .into(),
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
         let mut config = Config::builder()
-            .tls_config(tls)
+            .tls_config(ureq_config(roots)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("twinflash/", env!("CARGO_PKG_VERSION")))
@@ -262,6 +252,44 @@ impl Service {
     }
 
     fn send_once(&self, request: Request<'_>) -> Result<Answer, Refused> {
+        let mut response = self.open(request, false)?;
+        let continuation = response.headers().get("x-ms-continuation");
+        let continuation = continuation.and_then(|value| value.to_str().ok());
+        let continuation = continuation.filter(|token| !token.is_empty());
+        let continuation = continuation.map(str::to_owned);
+        let body = self.read(&mut response)?;
+        let body = match body.is_empty() {
+            true => Ok(Value::Null),
+            false => serde_json::from_slice(&body),
+        };
+        Ok(Answer {
+            body: body.map_err(|error| self.no_hub(&error.to_string()))?,
+            continuation,
+        })
+    }
+
+    /// Reads an answer that goes on until the hub ends it; `on` gets each line as it comes.
+    pub(crate) fn lines(
+        &self,
+        request: Request<'_>,
+        on: &mut dyn FnMut(&[u8]) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let response = self.open(request, true)?;
+        let mut reader = BufReader::new(response.into_body().into_reader());
+        loop {
+            let mut line = Vec::new();
+            let read = (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line);
+            read.map_err(|error| self.unreachable(error.into()))?;
+            match line.pop() {
+                None => return Ok(()),
+                Some(b'\n') => on(&line)?,
+                Some(_) => return Err(self.no_hub("a line does not end")),
+            }
+        }
+    }
+
+    /// Sends a request; gives the response once the hub grants it. An endless one has no end in time.
+    fn open(&self, request: Request<'_>, endless: bool) -> Result<http::Response<Body>, Refused> {
         let about = request.about;
         let path: String = request
             .path
@@ -284,6 +312,10 @@ impl Service {
                 .header("Content-Type", "application/json; charset=utf-8")
                 .body(body.to_string())
                 .map(|http| self.agent.run(http)),
+            None if endless => http.body(()).map(|http| {
+                let http = self.agent.configure_request(http);
+                self.agent.run(http.timeout_global(None).build())
+            }),
             None if request.method == "POST" => {
                 http.body(String::new()).map(|http| self.agent.run(http))
             }
@@ -292,24 +324,17 @@ impl Service {
         let sent = sent.unwrap_or_else(|error| Err(error.into()));
         let mut response = sent.map_err(|error| self.unreachable(error))?;
         let status = response.status().as_u16();
-        let continuation = response.headers().get("x-ms-continuation");
-        let continuation = continuation.and_then(|value| value.to_str().ok());
-        let continuation = continuation.filter(|token| !token.is_empty());
-        let continuation = continuation.map(str::to_owned);
-        let body = response.body_mut().with_config().limit(MAX_ANSWER);
-        let body = body.read_to_vec();
-        let body = body.map_err(|error| self.unreachable(error))?;
-        let json = match body.is_empty() {
-            true => Ok(Value::Null),
-            false => serde_json::from_slice(&body),
-        };
         if (200..300).contains(&status) {
-            return Ok(Answer {
-                body: json.map_err(|error| self.no_hub(&error.to_string()))?,
-                continuation,
-            });
+            return Ok(response);
         }
-        Err(self.refused(about, status, &json.unwrap_or_default()))
+        let body = self.read(&mut response)?;
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        Err(self.refused(about, status, &body))
+    }
+
+    fn read(&self, response: &mut http::Response<Body>) -> Result<Vec<u8>, Refused> {
+        let body = response.body_mut().with_config().limit(MAX_ANSWER);
+        body.read_to_vec().map_err(|error| self.unreachable(error))
     }
 
     /// The hub's name, and the host that is connected to.

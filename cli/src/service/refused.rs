@@ -4,6 +4,9 @@ use super::{About, RESPONSE_TIMEOUT, Service};
 use crate::error::Error;
 use serde_json::Value;
 
+/// What a hub calls it when a device is not registered.
+const NO_DEVICE: &str = "DeviceNotFound";
+
 /// A request was not granted.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -12,6 +15,8 @@ pub(crate) struct Refused {
     pub(crate) said: String,
     /// The same request may be granted a little later.
     pub(crate) passing: bool,
+    /// The hub's HTTP status; 0 if it did not answer.
+    pub(crate) status: u16,
     /// The hub did nothing, since it is asked too often.
     pub(super) throttled: bool,
 }
@@ -32,7 +37,10 @@ impl About<'_> {
     /// What is spoken of.
     fn name(self) -> String {
         match self {
-            Self::Device(id) | Self::Registry(id) => format!("device \"{id}\""),
+            Self::Device(id) | Self::Registry(id) | Self::Messages(Some(id)) => {
+                format!("device \"{id}\"")
+            }
+            Self::Messages(None) => "the devices' messages".into(),
             Self::Configuration(id) => format!("configuration \"{id}\""),
             Self::Job(id) => format!("job \"{id}\""),
             Self::Hub => "this".into(),
@@ -52,7 +60,7 @@ impl About<'_> {
     /// How to get what is missing.
     fn remedy(self) -> &'static str {
         match self {
-            Self::Device(_) | Self::Registry(_) => {
+            Self::Device(_) | Self::Registry(_) | Self::Messages(_) => {
                 "register it (twinflash devices create), or check its id"
             }
             Self::Configuration(_) => "check its id (twinflash config list)",
@@ -85,6 +93,9 @@ impl Service {
                 "the policy \"{policy}\" of {hub} does not allow this: one with {} is needed{in_brackets}",
                 about.right()
             ),
+            (400 | 404 | 405, _) if matches!(about, About::Messages(_)) && name != NO_DEVICE => {
+                return self.only_local(about);
+            }
             (403, _) => format!("{hub} does not allow this{in_brackets}"),
             (404, _) => format!("{hub} has no {what}: {}{in_brackets}", about.remedy()),
             (409, _) => format!(
@@ -100,13 +111,27 @@ impl Service {
         Refused {
             message,
             said,
+            status,
             throttled: status == 429,
             passing: status == 429 || (status >= 500 && code != Some(504_101)),
         }
     }
 
+    /// A real hub has no REST interface for messages.
+    pub(crate) fn only_local(&self, about: About<'_>) -> Refused {
+        let hub = self.connection.hub();
+        let name = hub.split('.').next().unwrap_or(hub);
+        let device = match about {
+            About::Messages(Some(id)) => format!(" --device-id {id}"),
+            _ => String::new(),
+        };
+        permanent(format!(
+            "--telemetry reads from a local hub (twinflash hub) only, and {hub} is none: an Azure IoT hub hands messages out at its Event Hubs endpoint. There, use: az iot hub monitor-events --hub-name {name}{device}"
+        ))
+    }
+
     /// What answers does not answer as an IoT hub does.
-    pub(super) fn no_hub(&self, why: &str) -> Refused {
+    pub(crate) fn no_hub(&self, why: &str) -> Refused {
         permanent(format!(
             "what {} answers is not an IoT hub's ({why}): check HostName and port",
             self.server()
@@ -137,6 +162,7 @@ impl Service {
             error => (true, error.to_string()),
         };
         Refused {
+            status: 0,
             message: format!("cannot reach {server}: {why}"),
             said: String::new(),
             passing,
@@ -167,6 +193,7 @@ impl Service {
 
 fn permanent(message: String) -> Refused {
     Refused {
+        status: 0,
         message,
         said: String::new(),
         passing: false,

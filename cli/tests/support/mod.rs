@@ -312,7 +312,7 @@ impl World {
 }
 
 /// An authority's certificate as PEM, and a server it vouches for.
-fn authority() -> (String, ServerConfig) {
+pub fn authority() -> (String, ServerConfig) {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

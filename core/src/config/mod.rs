@@ -23,6 +23,7 @@
 
 mod install;
 mod tables;
+mod trust;
 
 use crate::{
     command,
@@ -31,7 +32,7 @@ use crate::{
     download::HttpOptions,
     install::Installer,
     tls::Roots,
-    update::{Code, Failure, Policy},
+    update::{Code, Failure, Policy, trust::Trust},
 };
 use install::InstallTable;
 use serde::Deserialize;
@@ -44,6 +45,7 @@ use std::{
     time::Duration,
 };
 use tables::{HttpTable, PolicyTable};
+use trust::TrustTable;
 
 /// The time a command has that tells the version.
 const VERSION_TIME: Duration = Duration::from_secs(60);
@@ -60,6 +62,8 @@ pub struct Config {
     current_version: Option<String>,
     version_from: Option<VersionFrom>,
     install: Option<InstallTable>,
+    #[serde(default)]
+    trust: TrustTable,
     #[serde(default)]
     policy: PolicyTable,
     #[serde(default)]
@@ -139,6 +143,9 @@ impl Config {
         let mut builder = Updater::builder(self.state_dir(), self.contract()?, installer)
             .policy(self.policy()?)
             .http(self.http()?);
+        if let Some(trust) = self.trust()? {
+            builder = builder.trust(trust);
+        }
         if let Some(version) = self.current_version()? {
             builder = builder.current_version(version);
         }
@@ -209,6 +216,14 @@ impl Config {
         self.policy.policy()
     }
 
+    /// The keys that must vouch for an image, where the configuration has some.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: a key cannot be read or used, or there are fewer than must sign.
+    pub fn trust(&self) -> Result<Option<Trust>, Failure> {
+        self.trust.trust(&self.directory)
+    }
+
     /// How images are fetched.
     ///
     /// # Errors
@@ -260,6 +275,7 @@ impl fmt::Debug for Config {
             .field("current_version", &self.current_version)
             .field("version_from", &self.version_from)
             .field("install", &self.install)
+            .field("trust", &self.trust)
             .field("policy", &self.policy)
             .field("directory", &self.directory)
             .finish_non_exhaustive()

@@ -32,6 +32,8 @@ pub(super) struct PolicyTable {
     allow_http: Option<bool>,
     max_size: Option<u64>,
     require_check: Option<bool>,
+    require_manifest: Option<bool>,
+    floor: Option<String>,
     retry_first: Option<Seconds>,
     retry_longest: Option<Seconds>,
     retry_time: Option<Seconds>,
@@ -99,6 +101,7 @@ impl PolicyTable {
             allow_http => allow_http;
             max_size => max_size;
             require_check => require_check;
+            require_manifest => require_manifest;
             retry_first => retry.first, 0;
             retry_longest => retry.longest, 0;
             retry_time => retry.time, 0;
@@ -115,6 +118,7 @@ impl PolicyTable {
             confirm_attempts => confirm_attempts;
             confirm_time => confirm_time, 0;
         }
+        policy.floor.clone_from(&table.floor);
         if policy.retry.first > policy.retry.longest {
             return Err(wrong(
                 "policy.retry_first is longer than policy.retry_longest",

@@ -58,6 +58,7 @@ pub(super) struct Members {
     pub(super) check: Option<String>,
     pub(super) size: Option<String>,
     pub(super) manifest: Option<String>,
+    pub(super) keys: Option<String>,
 }
 
 /// A member a request cannot be without, besides the URI.

@@ -9,6 +9,10 @@ use alloc::{format, string::String, vec::Vec};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+/// The longest version, in bytes. It is reported, and a twin that holds a text of more than 4 KB is
+/// refused by the hub: then no back end would ever read how the update ended.
+const LONGEST_VERSION: usize = 1024;
+
 /// A reason for which a request is not run. A contract lists those it looks at, in its order; what
 /// makes a request impossible is refused after them in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -81,6 +85,8 @@ impl Contract {
             size: None,
             checks: Vec::new(),
             manifest: None,
+            keys: None,
+            signed: None,
         };
         // Everything that can be read is read before anything is refused, so that a refusal is
         // reported with the version it was about.
@@ -154,6 +160,14 @@ impl Contract {
             )),
         }
         match member(names.version.as_deref()).map(|(name, value)| text(name, value)) {
+            Some(Ok(version)) if version.len() > LONGEST_VERSION => note(refuse(
+                Code::InvalidRequest,
+                format!(
+                    "{} has {} bytes; a version has at most {LONGEST_VERSION}",
+                    names.version.as_deref().unwrap_or("the version"),
+                    version.len()
+                ),
+            )),
             Some(Ok(version)) => request.version = Some(version),
             Some(Err(failure)) => note(failure),
             None if self.file.asked.needs.contains(&Needed::Version) => note(refuse(
@@ -185,12 +199,40 @@ impl Contract {
                 )),
             }
         }
-        match member(names.manifest.as_deref()).map(|(name, value)| text(name, value)) {
-            Some(Ok(manifest)) => request.manifest = Some(manifest),
-            Some(Err(failure)) => note(failure),
-            None => {}
+        for (name, to) in [
+            (&names.manifest, &mut request.manifest),
+            (&names.keys, &mut request.keys),
+        ] {
+            match member(name.as_deref()) {
+                // A JWS in its JSON serialisation.
+                Some((_, object @ Value::Object(_))) => *to = Some(format!("{object}")),
+                Some((name, value)) => match text(name, value) {
+                    Ok(signed) => *to = Some(signed),
+                    Err(failure) => note(failure),
+                },
+                None => {}
+            }
         }
         first
+    }
+
+    /// Whether the contract's version rule lets a version in.
+    ///
+    /// # Errors
+    /// [`Code::VersionRefused`]: it wants a higher one than the running.
+    pub(crate) fn check_version(&self, asked: &str, running: Option<&str>) -> Result<(), Failure> {
+        match running {
+            Some(running)
+                if self.file.version == VersionRule::Higher
+                    && !version::compare(asked, running).is_gt() =>
+            {
+                Err(refuse(
+                    Code::VersionRefused,
+                    format!("version {asked} is not higher than the running {running}"),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What makes a request impossible under any contract.
@@ -207,25 +249,21 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
-        if request.manifest.is_some() {
+        if request.manifest.is_some() && !policy.require_manifest {
             // Not to be taken for verified: whoever sends one relies on it.
             let name = self.file.asked.members.manifest.as_deref();
             return Some(refuse(
                 Code::InvalidRequest,
                 format!(
-                    "{}: this version cannot check signed manifests; leave it out to be checked by size and check value only",
+                    "{}: no keys are configured to check it with; leave it out to be checked by size and check value only",
                     name.unwrap_or("manifest")
                 ),
             ));
         }
-        if self.file.version == VersionRule::Higher
-            && let (Some(asked), Some(running)) = (&request.version, running)
-            && !version::compare(asked, running).is_gt()
+        if let Some(asked) = &request.version
+            && let Err(failure) = self.check_version(asked, running)
         {
-            return Some(refuse(
-                Code::VersionRefused,
-                format!("version {asked} is not higher than the running {running}"),
-            ));
+            return Some(failure);
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(
@@ -239,6 +277,8 @@ impl Contract {
         }
         let unchecked = request.checks.is_empty();
         let missing = match self.file.check {
+            // It says more than a request could.
+            _ if policy.require_manifest => false,
             CheckRule::Required => unchecked,
             CheckRule::Size => request.size.is_none() || (policy.require_check && unchecked),
             // Without TLS nothing at all would vouch for the image.

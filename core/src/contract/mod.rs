@@ -22,10 +22,15 @@ use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 use serde_json::{Value, json};
 
-/// A contract, loaded and checked.
+#[cfg(not(target_has_atomic = "ptr"))]
+use alloc::rc::Rc as Shared;
+#[cfg(target_has_atomic = "ptr")]
+use alloc::sync::Arc as Shared;
+
+/// A contract, loaded and checked. Cheap to clone: many engines may have the same.
 #[derive(Debug, Clone)]
 pub struct Contract {
-    file: file::File,
+    file: Shared<file::File>,
 }
 
 /// A contract's file is wrong; says where in it, and why.
@@ -101,7 +106,7 @@ impl Contract {
     /// # Errors
     /// Names the path in the file and what is wrong there.
     pub fn from_json(json: &[u8]) -> Result<Self, ContractError> {
-        let file = file::File::read(json)?;
+        let file = file::File::read(json)?.into();
         Ok(Self { file })
     }
 

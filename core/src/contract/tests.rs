@@ -360,6 +360,8 @@ fn any_member_makes_a_request_new() {
         size: None,
         checks: Vec::new(),
         manifest: None,
+        keys: None,
+        signed: None,
     };
     assert_eq!(
         request("https://h/x?a").content(),

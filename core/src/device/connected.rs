@@ -197,7 +197,10 @@ impl Handler {
                     self.tell(DeviceEvent::Refused(error));
                 }
             }
-            iothub::Event::TwinFailed(error) => self.tell(DeviceEvent::Refused(error)),
+            iothub::Event::TwinFailed(error) => {
+                updater.twin_failed();
+                self.tell(DeviceEvent::Refused(error));
+            }
             iothub::Event::WaitingForClock => self.tell(DeviceEvent::WaitingForClock),
         }
     }

@@ -1,6 +1,6 @@
 //! The driver: performs the engine's outputs in order, on a thread of its own.
 
-use super::pipeline::{Pipeline, Task};
+use super::pipeline::{Pipeline, Task, Worker};
 use super::shared::{End, Shared, Slot};
 use super::{Answer, Builder, Event, Outbound, restart};
 use crate::download::{Downloader, Stop};
@@ -39,66 +39,11 @@ impl fmt::Debug for Handlers {
 }
 
 pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
-    let Builder {
-        state_dir,
-        contract,
-        mut installer,
-        current_version,
-        policy,
-        http,
-        handlers,
-    } = builder;
-    let (journal, loaded) = Journal::open(&state_dir)?;
-    let mut notes = Vec::new();
-    let stored = match loaded {
-        Loaded::Empty => Stored::Empty,
-        Loaded::Record(json) => Stored::Record(json),
-        Loaded::Lost { set_aside } => {
-            let names: Vec<_> = set_aside.iter().map(|p| p.display().to_string()).collect();
-            notes.push(format!(
-                "both copies of the journal are damaged; they were put aside as {}",
-                names.join(" and ")
-            ));
-            Stored::Lost
-        }
-    };
-    let image = installer.inspect().unwrap_or_else(|failure| {
-        notes.push(format!(
-            "which image is installed cannot be told: {failure}"
-        ));
-        ImageState::Unknown
-    });
     let seed = RandomState::new().hash_one(std::process::id());
-    let restart = installer.restart();
-    let health = match &policy.confirm {
-        Confirm::Health(command) => command.clone(),
-        _ => Vec::new(),
-    };
-    let downloader = Downloader::new(http)?;
-    let engine = Engine::new(Config {
-        contract,
-        policy,
-        current_version,
-        boot_id: restart::boot_id(&restart, seed),
-        restart: restart.clone(),
-        installer: installer.describe(),
-        seed,
-    });
-    let shared = Arc::new(Shared::new(engine));
-    let notes = notes
-        .into_iter()
-        .map(|note| Output::Event(Event::Warning(note)));
-    shared.lock().outputs.extend(notes);
-    shared.input(Input::Boot { stored, image });
-    let pipeline = Pipeline::start(Arc::clone(&shared), installer, downloader, health)?;
-    let mut driver = Driver {
-        shared: Arc::clone(&shared),
-        journal,
-        pipeline,
-        handlers,
-        restart,
-        stop: None,
-    };
+    let boot_id = restart::boot_id(&builder.installer.restart(), seed);
+    let (mut driver, worker) = Driver::new(builder, seed, boot_id)?;
+    let shared = Arc::clone(&driver.shared);
+    worker.start()?;
     driver.save_first();
     thread::Builder::new()
         .name("twinflash".into())
@@ -107,7 +52,7 @@ pub(super) fn start(builder: Builder) -> Result<Arc<Shared>, Failure> {
     Ok(shared)
 }
 
-struct Driver {
+pub(super) struct Driver {
     shared: Arc<Shared>,
     journal: Journal,
     pipeline: Pipeline,
@@ -118,9 +63,86 @@ struct Driver {
 }
 
 impl Driver {
+    /// Opens the journal and gives the engine its start. `boot_id` as in [`Config`].
+    pub(super) fn new(
+        builder: Builder,
+        seed: u64,
+        boot_id: String,
+    ) -> Result<(Self, Worker), Failure> {
+        let Builder {
+            state_dir,
+            contract,
+            mut installer,
+            current_version,
+            policy,
+            trust,
+            http,
+            handlers,
+        } = builder;
+        let (journal, loaded) = Journal::open(&state_dir)?;
+        let mut notes = Vec::new();
+        let stored = match loaded {
+            Loaded::Empty => Stored::Empty,
+            Loaded::Record(json) => Stored::Record(json),
+            Loaded::Lost { set_aside } => {
+                let names: Vec<_> = set_aside.iter().map(|p| p.display().to_string()).collect();
+                notes.push(format!(
+                    "both copies of the journal are damaged; they were put aside as {}",
+                    names.join(" and ")
+                ));
+                Stored::Lost
+            }
+        };
+        let image = installer.inspect().unwrap_or_else(|failure| {
+            notes.push(format!(
+                "which image is installed cannot be told: {failure}"
+            ));
+            ImageState::Unknown
+        });
+        let restart = installer.restart();
+        let health = match &policy.confirm {
+            Confirm::Health(command) => command.clone(),
+            _ => Vec::new(),
+        };
+        let downloader = Downloader::new(http)?;
+        let mut engine = Engine::new(Config {
+            contract,
+            policy,
+            current_version,
+            boot_id,
+            restart: restart.clone(),
+            installer: installer.describe(),
+            seed,
+        });
+        if let Some(trust) = trust {
+            engine.set_trust(trust);
+        }
+        let shared = Arc::new(Shared::new(engine));
+        let notes = notes
+            .into_iter()
+            .map(|note| Output::Event(Event::Warning(note)));
+        shared.lock().outputs.extend(notes);
+        shared.input(Input::Boot { stored, image });
+        let (pipeline, worker) = Pipeline::new(Arc::clone(&shared), installer, downloader, health);
+        let driver = Self {
+            shared,
+            journal,
+            pipeline,
+            handlers,
+            restart,
+            stop: None,
+        };
+        Ok((driver, worker))
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Saves what the start has decided: a start of a new version is counted before its application
     /// comes to do anything.
-    fn save_first(&mut self) {
+    pub(super) fn save_first(&mut self) {
         loop {
             let mut state = self.shared.lock();
             let mut outputs = state.outputs.iter();
@@ -210,7 +232,7 @@ impl Driver {
         }
     }
 
-    fn perform(&mut self, output: Output) {
+    pub(super) fn perform(&mut self, output: Output) {
         match output {
             Output::Save { record, checkpoint } => self.save(&record, checkpoint),
             Output::Answer {
@@ -225,6 +247,11 @@ impl Driver {
                 self.stop = Some(stop.clone());
                 self.pipeline.run(Task::Download(job, image, stop));
             }
+            Output::FetchManifest(job) => {
+                let stop = Stop::new();
+                self.stop = Some(stop.clone());
+                self.pipeline.run(Task::Manifest(job, stop));
+            }
             Output::StopDownload => {
                 if let Some(stop) = self.stop.take() {
                     stop.stop();
@@ -237,7 +264,11 @@ impl Driver {
     }
 
     fn save(&mut self, record: &Record, checkpoint: bool) {
+        #[cfg(test)]
+        super::by_hand::saving(Some(record));
         let Err(failure) = self.journal.save(&record.to_json()) else {
+            #[cfg(test)]
+            super::by_hand::saving(None);
             return;
         };
         if checkpoint {
@@ -314,7 +345,12 @@ impl Driver {
     fn restarting(&mut self) {
         self.shared.input(Input::Restarting);
         loop {
-            let next = self.shared.lock().outputs.pop_front();
+            let next = {
+                let mut state = self.shared.lock();
+                // One that is asked for again, as a save has failed, comes after this one.
+                let again = matches!(state.outputs.front(), Some(Output::Restart));
+                (!again).then(|| state.outputs.pop_front()).flatten()
+            };
             let Some(output) = next else { return };
             self.perform(output);
         }

@@ -3,6 +3,8 @@
 //! [`Updater`] has everything but a connection to the hub: the application, or an Azure SDK, brings
 //! that. [`Device`] is an updater with a connection of its own.
 
+#[cfg(test)]
+pub(crate) mod by_hand;
 #[cfg(feature = "mqtt")]
 mod connected;
 mod driver;

@@ -4,7 +4,7 @@ use super::{Event, Outbound, Updater, driver::Handlers};
 use crate::contract::Contract;
 use crate::download::HttpOptions;
 use crate::install::{Installer, Restart};
-use crate::update::{Failure, Policy};
+use crate::update::{Failure, Policy, trust::Trust};
 use std::path::{Path, PathBuf};
 
 /// Makes an [`Updater`]. See [`Updater::builder`].
@@ -15,6 +15,7 @@ pub struct Builder {
     pub(super) installer: Box<dyn Installer>,
     pub(super) current_version: Option<String>,
     pub(super) policy: Policy,
+    pub(super) trust: Option<Trust>,
     pub(super) http: HttpOptions,
     pub(super) handlers: Handlers,
 }
@@ -27,6 +28,7 @@ impl Builder {
             installer,
             current_version: None,
             policy: Policy::default(),
+            trust: None,
             http: HttpOptions::default(),
             handlers: Handlers::default(),
         }
@@ -42,6 +44,13 @@ impl Builder {
     /// What the device's owner allows.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
+        self
+    }
+
+    /// Nothing is installed but what these keys vouch for, whatever the contract: a signed manifest in
+    /// the request (`fwManifest`), or beside the image (its URL's path followed by `.jws`).
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = Some(trust);
         self
     }
 

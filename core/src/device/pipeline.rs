@@ -23,6 +23,7 @@ const HEALTH_TIME: Duration = Duration::from_secs(60);
 /// Something to do.
 pub(super) enum Task {
     Download(Box<Job>, ImageInfo, Stop),
+    Manifest(Box<Job>, Stop),
     Step(Step),
 }
 
@@ -31,7 +32,9 @@ impl Task {
     fn broken(&self) -> Input<'static> {
         let failure = Failure::new(Code::InstallFailed, "the installer panicked");
         match self {
-            Self::Download(..) => Input::TransferEnded(Ended::Failed(failure, Retry::Never)),
+            Self::Download(..) | Self::Manifest(..) => {
+                Input::TransferEnded(Ended::Failed(failure, Retry::Never))
+            }
             Self::Step(step) => Input::Done(*step, Err(failure)),
         }
     }
@@ -43,34 +46,34 @@ pub(super) struct Pipeline {
     pending: Arc<AtomicUsize>,
 }
 
+/// The other end, where the work is done.
+pub(super) struct Worker {
+    tasks: mpsc::Receiver<Task>,
+    pending: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    installer: Box<dyn Installer>,
+    downloader: Downloader,
+    health: Vec<String>,
+}
+
 impl Pipeline {
-    pub(super) fn start(
+    pub(super) fn new(
         shared: Arc<Shared>,
-        mut installer: Box<dyn Installer>,
+        installer: Box<dyn Installer>,
         downloader: Downloader,
         health: Vec<String>,
-    ) -> Result<Self, Failure> {
-        let (tasks, receiver) = mpsc::channel::<Task>();
+    ) -> (Self, Worker) {
+        let (tasks, receiver) = mpsc::channel();
         let pending = Arc::new(AtomicUsize::new(0));
-        let left = Arc::clone(&pending);
-        thread::Builder::new()
-            .name("twinflash-image".into())
-            .spawn(move || {
-                for task in receiver {
-                    // An application's installer may panic; the update fails, nothing hangs.
-                    let broken = task.broken();
-                    let run = AssertUnwindSafe(|| {
-                        perform(&shared, installer.as_mut(), &downloader, &health, task)
-                    });
-                    let done = catch_unwind(run).unwrap_or(broken);
-                    left.fetch_sub(1, Ordering::AcqRel);
-                    shared.end_of_task(done);
-                }
-            })
-            .map_err(|error| {
-                Failure::new(Code::State, format!("cannot start a thread: {error}"))
-            })?;
-        Ok(Self { tasks, pending })
+        let worker = Worker {
+            tasks: receiver,
+            pending: Arc::clone(&pending),
+            shared,
+            installer,
+            downloader,
+            health,
+        };
+        (Self { tasks, pending }, worker)
     }
 
     pub(super) fn run(&self, task: Task) {
@@ -85,41 +88,79 @@ impl Pipeline {
     }
 }
 
-fn perform(
-    shared: &Shared,
-    installer: &mut dyn Installer,
-    downloader: &Downloader,
-    health: &[String],
-    task: Task,
-) -> Input<'static> {
-    let step = match task {
-        Task::Download(job, image, stop) => {
-            let mut on = |progress| shared.input(Input::Transfer(progress));
-            return Input::TransferEnded(downloader.fetch(&job, installer, image, &stop, &mut on));
-        }
-        Task::Step(step) => step,
-    };
-    let result = match step {
-        Step::Finish => installer.finish().and_then(|()| match shared.image() {
-            Some((size, sha256)) => installer.read_back(size, &sha256),
-            None => Ok(()),
-        }),
-        Step::Activate => installer.activate(),
-        Step::Confirm => installer.confirm(),
-        Step::Rollback => installer.rollback(),
-        Step::Abort => installer.abort(),
-        Step::Compare => match shared
-            .wanted_sha256()
-            .map(|sha256| installer.holds(&sha256))
-        {
-            Some(Ok(true)) => Ok(()),
-            Some(Err(failure)) => Err(failure),
-            Some(Ok(false)) | None => Err(Failure::new(
-                Code::HashMismatch,
-                "the active image is another one",
-            )),
-        },
-        Step::CheckHealth => command::run(health, HEALTH_TIME).map(drop),
-    };
-    Input::Done(step, result)
+impl Worker {
+    /// Works on a thread of its own, until the driver has gone.
+    pub(super) fn start(mut self) -> Result<(), Failure> {
+        thread::Builder::new()
+            .name("twinflash-image".into())
+            .spawn(move || {
+                while let Ok(task) = self.tasks.recv() {
+                    // An application's installer may panic; the update fails, nothing hangs.
+                    let broken = task.broken();
+                    let run = AssertUnwindSafe(|| self.perform(task));
+                    let done = catch_unwind(run).unwrap_or(broken);
+                    self.done(done);
+                }
+            })
+            .map_err(|error| {
+                Failure::new(Code::State, format!("cannot start a thread: {error}"))
+            })?;
+        Ok(())
+    }
+
+    /// Does what there is to do now, on this thread.
+    #[cfg(test)]
+    pub(super) fn work(&mut self) -> bool {
+        let Ok(task) = self.tasks.try_recv() else {
+            return false;
+        };
+        let done = self.perform(task);
+        self.done(done);
+        true
+    }
+
+    fn done(&self, input: Input<'static>) {
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+        self.shared.end_of_task(input);
+    }
+
+    fn perform(&mut self, task: Task) -> Input<'static> {
+        let (shared, installer) = (&self.shared, self.installer.as_mut());
+        let step = match task {
+            Task::Download(job, image, stop) => {
+                let mut on = |progress| shared.input(Input::Transfer(progress));
+                let ended = self
+                    .downloader
+                    .fetch(&job, installer, image, &stop, &mut on);
+                return Input::TransferEnded(ended);
+            }
+            Task::Manifest(job, stop) => {
+                return Input::TransferEnded(self.downloader.fetch_manifest(&job, &stop));
+            }
+            Task::Step(step) => step,
+        };
+        let result = match step {
+            Step::Finish => installer.finish().and_then(|()| match shared.image() {
+                Some((size, sha256)) => installer.read_back(size, &sha256),
+                None => Ok(()),
+            }),
+            Step::Activate => installer.activate(),
+            Step::Confirm => installer.confirm(),
+            Step::Rollback => installer.rollback(),
+            Step::Abort => installer.abort(),
+            Step::Compare => match shared
+                .wanted_sha256()
+                .map(|sha256| installer.holds(&sha256))
+            {
+                Some(Ok(true)) => Ok(()),
+                Some(Err(failure)) => Err(failure),
+                Some(Ok(false)) | None => Err(Failure::new(
+                    Code::HashMismatch,
+                    "the active image is another one",
+                )),
+            },
+            Step::CheckHealth => command::run(&self.health, HEALTH_TIME).map(drop),
+        };
+        Input::Done(step, result)
+    }
 }

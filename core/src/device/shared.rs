@@ -2,6 +2,7 @@
 
 use super::driver::OutboundHandler;
 use super::{Answer, Event, Outbound};
+use crate::clock;
 use crate::engine::{Engine, Input, Now, Output, Status};
 use crate::update::{Code, Ended, Failure};
 use std::{
@@ -84,7 +85,7 @@ impl Shared {
             }),
             work: Condvar::new(),
             changed: Condvar::new(),
-            started: Instant::now(),
+            started: clock::monotonic(),
         }
     }
 
@@ -93,7 +94,7 @@ impl Shared {
     }
 
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok();
+        let wall = clock::wall().duration_since(UNIX_EPOCH).ok();
         Now {
             monotonic: self.monotonic(),
             wall: wall.and_then(|wall| u64::try_from(wall.as_millis()).ok()),
@@ -136,7 +137,7 @@ impl Shared {
 
     /// The monotonic clock the engine is given.
     pub(super) fn monotonic(&self) -> Duration {
-        self.started.elapsed()
+        clock::monotonic().saturating_duration_since(self.started)
     }
 
     pub(super) fn status(&self) -> Status {

@@ -11,7 +11,7 @@ use crate::update::{Code, Failure, Outcome};
 use std::{
     path::Path,
     sync::{Arc, mpsc},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 /// The answer to a direct method.
@@ -112,6 +112,12 @@ impl Updater {
     /// patched. What is no JSON is ignored, with an [`Event::Warning`].
     pub fn handle_twin(&self, complete: bool, json: &[u8]) {
         self.shared.input(Input::Twin { complete, json });
+    }
+
+    /// The twin could not be read: the hub refused ([`Outbound::ReadTwin`] was answered with an error). It
+    /// is asked for again after a pause. Without this it is, too, but only after a minute.
+    pub fn twin_failed(&self) {
+        self.shared.input(Input::TwinFailed);
     }
 
     /// The hub is connected, or no longer.
@@ -241,7 +247,7 @@ impl Updater {
 
     /// Begins to close; returns at once with the time until which that may take. An installer of the
     /// application's own may fail from then on: what fails is done again at the next start.
-    pub fn begin_close(&self) -> Instant {
+    pub fn begin_close(&self) -> std::time::Instant {
         self.shared.begin_close()
     }
 }

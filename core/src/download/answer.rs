@@ -104,6 +104,10 @@ fn rest(head: &Head, resume: &Resume, job: &Job) -> Result<Answer, (Failure, Ret
             Retry::FromZero,
         )
     };
+    let kind = text(&head.headers, header::CONTENT_TYPE).unwrap_or_default();
+    if kind.to_ascii_lowercase().starts_with("multipart/") {
+        return Err(again("several ranges, where one was asked for"));
+    }
     let range = text(&head.headers, header::CONTENT_RANGE).and_then(content_range);
     let Some((first, last, total)) = range else {
         return Err(again("206 Partial Content without a range of bytes"));
@@ -150,6 +154,7 @@ fn announced(head: &Head, total: Option<u64>, job: &Job) -> Result<(), (Failure,
             Code::SizeMismatch,
             format!("it has {total} bytes, {size} were announced"),
         ),
+        _ if total == 0 => (Code::SizeMismatch, "it is empty".into()),
         _ if total > job.max_size => (
             Code::TooLarge,
             format!("it has {total} bytes, {} are allowed", job.max_size),

@@ -4,9 +4,11 @@ use super::{
     Stop,
     answer::{Answer, Resume, judge, too_short},
     failure::{RESUME, failure},
-    network::{self, BUFFER, BUFFERS, Ends, Event, Queue, Request, lock},
+    network::{Event, Request},
+    wire::{self, Wire},
 };
 use crate::{
+    clock,
     install::{ImageInfo, Installer},
     update::{
         Checkpoint, Checks, Code, Ended, Failure, Job, Progress, Retry, Scheme, redact, scheme_of,
@@ -14,27 +16,19 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
-    thread,
     time::{Duration, Instant},
 };
-use ureq::{Agent, config::Config};
+use ureq::config::Config;
 
 /// How often a stop is looked for while the network is silent.
 const TICK: Duration = Duration::from_millis(100);
-/// Once woken, so long is waited for more to come: where the network is fast, it makes the difference
-/// between being woken for every 16 KiB and for every 128; where it is slow, nobody notices.
-const NAP: Duration = Duration::from_micros(200);
 /// `Progress::Received` at most so often.
 const PROGRESS: Duration = Duration::from_millis(100);
 /// States kept for an installer whose `sync` answers less than was written.
 const UNSYNCED: usize = 16;
 
 /// Why an attempt ended before its last byte.
-enum Abort {
+pub(super) enum Abort {
     Failed(Failure, Retry),
     Stopped,
 }
@@ -135,9 +129,9 @@ fn attempt(
         on,
         durable: checks.bytes(),
         unsynced: VecDeque::new(),
-        synced: Instant::now(),
+        synced: clock::monotonic(),
         told: checks.bytes(),
-        told_at: Instant::now(),
+        told_at: clock::monotonic(),
         checks,
         answer,
     };
@@ -184,8 +178,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
-                // The network's side has gone when it has read the last byte.
-                let _ = line.empty.send(buffer);
+                line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
@@ -195,16 +188,17 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
     }
 }
 
+fn passed_since(moment: Instant) -> Duration {
+    clock::monotonic().saturating_duration_since(moment)
+}
+
 /// The line to the network's side. Dropping it ends that side, too.
-struct Line<'a> {
+pub(super) struct Line<'a> {
     job: &'a Job,
     stop: &'a Stop,
-    agent: Agent,
     /// Who answers, as it may be shown.
-    shown: String,
-    events: Receiver<Option<Event>>,
-    queue: Arc<Queue>,
-    empty: Sender<Vec<u8>>,
+    pub(super) shown: String,
+    wire: Box<dyn Wire>,
     /// How long it has waited for the network…
     waited: Duration,
     /// …and what came in that time. The time the installer takes is not the network's.
@@ -212,7 +206,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn open(
+    pub(super) fn open(
         config: &Config,
         job: &'a Job,
         stop: &'a Stop,
@@ -224,70 +218,36 @@ impl<'a> Line<'a> {
             https_only: job.https_only,
             max_redirects: job.max_redirects,
         };
-        let agent = config.new_agent();
-        let (send, events) = mpsc::sync_channel(BUFFERS);
-        let (empty, buffers) = mpsc::channel();
-        let queue = Arc::new(Queue::default());
-        let ends = Ends {
-            events: send,
-            queue: queue.clone(),
-            empty: buffers,
-        };
-        for _ in 0..BUFFERS {
-            let _ = empty.send(vec![0; BUFFER]);
-        }
-        let theirs = agent.clone();
-        thread::Builder::new()
-            .name("twinflash-http".into())
-            .spawn(move || network::run(&theirs, request, &ends))
-            .map_err(|error| {
-                let why = format!("cannot start a thread for the download: {error}");
-                (Failure::new(Code::Network, why), RESUME)
-            })?;
+        let wire = wire::open(config, request).map_err(|error| {
+            let why = format!("cannot start a thread for the download: {error}");
+            (Failure::new(Code::Network, why), RESUME)
+        })?;
         Ok(Self {
             job,
             stop,
-            agent,
             shown: redact(&job.uri),
-            events,
-            queue,
-            empty,
+            wire,
             waited: Duration::ZERO,
             came: 0,
         })
     }
 
+    /// A buffer goes round.
+    pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
+        self.wire.give_back(buffer);
+    }
+
     /// The next event; `None` if there was none for a moment.
-    fn next(&mut self) -> Result<Option<Event>, Abort> {
+    pub(super) fn next(&mut self) -> Result<Option<Event>, Abort> {
         if self.stop.is_stopped() {
             return Err(Abort::Stopped);
         }
-        let event = match self.events.try_recv() {
-            Ok(event) => Some(event),
-            Err(_) => {
-                let since = Instant::now();
-                let event = self.events.recv_timeout(TICK);
-                self.waited += since.elapsed();
-                match event {
-                    Ok(event) => {
-                        thread::sleep(NAP);
-                        Some(event)
-                    }
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => {
-                        let why = "the download's thread ended unexpectedly";
-                        return Err((failure(Code::Network, &self.shown, why), RESUME).into());
-                    }
-                }
-            }
-        };
-        let event = event.and_then(|event| match event {
-            Some(event) => Some(event),
-            None => {
-                let (buffer, filled) = lock(&self.queue).pop_front()?;
-                Some(Event::Bytes(buffer, filled))
-            }
-        });
+        let asked = clock::monotonic();
+        let event = self.wire.next(TICK).map_err(|_| {
+            let why = "the download's thread ended unexpectedly";
+            (failure(Code::Network, &self.shown, why), RESUME)
+        })?;
+        self.waited += passed_since(asked);
         match &event {
             Some(Event::Bytes(_, filled)) => self.came += *filled as u64,
             Some(_) => self.waited = Duration::ZERO,
@@ -306,13 +266,6 @@ impl<'a> Line<'a> {
             return Err((failure(Code::Stalled, &self.shown, &why), RESUME).into());
         }
         Ok(event)
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        // Wakes a read that would otherwise wait for a silent server.
-        self.agent.clone().shutdown();
     }
 }
 
@@ -348,7 +301,7 @@ impl Sink<'_> {
         }
         self.checks.update(bytes);
         self.installer.write(offset, bytes)?;
-        if self.told_at.elapsed() >= PROGRESS {
+        if passed_since(self.told_at) >= PROGRESS {
             self.tell();
         }
         Ok(())
@@ -356,7 +309,7 @@ impl Sink<'_> {
 
     fn tell(&mut self) {
         let received = self.checks.bytes();
-        self.told_at = Instant::now();
+        self.told_at = clock::monotonic();
         if std::mem::replace(&mut self.told, received) != received {
             (self.on)(Progress::Received(received));
         }
@@ -373,6 +326,7 @@ impl Sink<'_> {
                 Err(failure(Code::SizeMismatch, shown, &why).into())
             }
             Some(size) if received < size => Err(too_short(shown, received, size).into()),
+            _ if received == 0 => Err(failure(Code::SizeMismatch, shown, "it is empty").into()),
             _ => Ok(()),
         }
     }
@@ -381,7 +335,8 @@ impl Sink<'_> {
         let written = self.checks.bytes();
         let since = self.unsynced.back().map_or(self.durable, Checks::bytes);
         let due = written - since >= self.job.checkpoint_bytes
-            || (written > self.durable && self.synced.elapsed() >= self.job.checkpoint_interval);
+            || (written > self.durable
+                && passed_since(self.synced) >= self.job.checkpoint_interval);
         if due {
             self.checkpoint()?;
         }
@@ -399,7 +354,7 @@ impl Sink<'_> {
             self.unsynced.push_back(self.checks.clone());
         }
         let durable = self.installer.sync()?;
-        self.synced = Instant::now();
+        self.synced = clock::monotonic();
         let mut reached = None;
         while self
             .unsynced

@@ -7,8 +7,10 @@
 //! The network is read on a thread of its own, so that a silent server cannot hold up a stop, and
 //! receiving overlaps hashing and writing. A fixed set of buffers goes round between the two.
 //!
-//! A URL's query and user name appear in no message. The HTTP library underneath, `ureq`, logs
-//! queries at `trace` level (not at `debug`): do not turn that on for it where logs are kept.
+//! A URL's query and user name appear in no message. Nor do they in what the HTTP library underneath,
+//! `ureq`, logs up to the level `debug`. At `trace` it logs each request's bytes as it writes them,
+//! and there is no way to ask it not to: an application whose log is set to `trace` leaves out the targets
+//! `ureq` and `ureq_proto`, as in `RUST_LOG=trace,ureq=debug,ureq_proto=debug`.
 //!
 //! ```no_run
 //! use twinflash::download::{Downloader, HttpOptions, Stop};
@@ -24,7 +26,15 @@
 mod answer;
 mod attempt;
 mod failure;
+mod manifest;
 mod network;
+mod wire;
+
+#[cfg(test)]
+pub(crate) use {
+    network::{Event, Head, Request},
+    wire::{Gone, Wire, simulated},
+};
 
 use crate::{
     install::{ImageInfo, Installer},
@@ -39,11 +49,7 @@ use std::{
     },
     time::Duration,
 };
-use ureq::{
-    config::Config,
-    http::HeaderValue,
-    tls::{Certificate, RootCerts, TlsConfig},
-};
+use ureq::{config::Config, http::HeaderValue};
 
 /// How images are fetched; the same for all downloads of a [`Downloader`].
 #[derive(Debug, Clone)]
@@ -132,24 +138,8 @@ impl Downloader {
     /// [`Code::Tls`]: the certificate authorities cannot be used. [`Code::InvalidUri`]: the proxy's
     /// URL. [`Code::InvalidRequest`]: the user agent is no header value.
     pub fn new(options: HttpOptions) -> Result<Self, Failure> {
-        let roots = match options.roots.certificates() {
-            // rustls takes what it can read of them; none at all is said here, not at the handshake.
-            Ok(certificates) => options.roots.store().map(|_| certificates),
-            Err(error) => Err(error),
-        }
-        .map_err(|error| Failure::new(Code::Tls, error))?;
-        let roots = match roots {
-            None => RootCerts::WebPki,
-            Some(certificates) => certificates
-                .iter()
-                .map(|certificate| Certificate::from_der(certificate).to_owned())
-                .collect::<Vec<_>>()
-                .into(),
-        };
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .build();
+        let tls = crate::tls::ureq_config(&options.roots)
+            .map_err(|error| Failure::new(Code::Tls, error))?;
         let proxy = match &options.proxy {
             Proxy::Environment => ureq::Proxy::try_from_env(),
             Proxy::None => None,
@@ -178,6 +168,9 @@ impl Downloader {
             .timeout_resolve(Some(options.connect_timeout))
             .timeout_connect(Some(options.connect_timeout))
             .input_buffer_size(network::BUFFER)
+            // No limit of the library's own: behind an interim answer (103) it would count the body that is in the
+            // buffer, too. A header that does not fit into the buffer ends the attempt as a broken connection does.
+            .max_response_header_size(network::BUFFER)
             .build();
         Ok(Self { config })
     }
@@ -197,6 +190,14 @@ impl Downloader {
         on: &mut dyn FnMut(Progress),
     ) -> Ended {
         attempt::run(&self.config, job, installer, image, stop, on)
+    }
+}
+
+impl Downloader {
+    /// Makes one attempt at fetching a manifest: a text of at most [`Job::max_size`] bytes, with no
+    /// resume. Blocks; ends with [`Ended::Manifest`], or as [`fetch`](Self::fetch) does.
+    pub fn fetch_manifest(&self, job: &Job, stop: &Stop) -> Ended {
+        manifest::run(&self.config, job, stop)
     }
 }
 

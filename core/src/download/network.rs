@@ -23,23 +23,23 @@ pub(super) const BUFFER: usize = 128 * 1024;
 pub(super) const BUFFERS: usize = 8;
 
 /// What is asked for.
-pub(super) struct Request {
-    pub(super) uri: String,
+pub(crate) struct Request {
+    pub(crate) uri: String,
     /// First byte wanted, and the validator the rest must have; `None` is all of it.
-    pub(super) range: Option<(u64, Option<String>)>,
-    pub(super) https_only: bool,
-    pub(super) max_redirects: u32,
+    pub(crate) range: Option<(u64, Option<String>)>,
+    pub(crate) https_only: bool,
+    pub(crate) max_redirects: u32,
 }
 
 /// The server's answer, before its body.
-pub(super) struct Head {
+pub(crate) struct Head {
     /// Who answered, after redirects; may be shown.
-    pub(super) shown: String,
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
+    pub(crate) shown: String,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
 }
 
-pub(super) enum Event {
+pub(crate) enum Event {
     Head(Head),
     /// A buffer, and how many bytes of it are filled.
     Bytes(Vec<u8>, usize),

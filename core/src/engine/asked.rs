@@ -15,6 +15,8 @@ use serde_json::Value;
 /// [`READ_AGAIN_LONGEST`].
 const READ_AGAIN: Duration = Duration::from_secs(60);
 const READ_AGAIN_LONGEST: Duration = Duration::from_secs(3600);
+/// One that was refused is asked for again sooner: after this, doubled each time up to [`READ_AGAIN`].
+const READ_REFUSED: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn connected(&mut self) {
@@ -33,6 +35,17 @@ impl Engine {
         self.link.read_pause = pause;
         self.link.read_again = Some(self.now.monotonic + pause);
         self.output(Output::ReadTwin);
+    }
+
+    /// The twin could not be read, or what came is none.
+    pub(super) fn twin_failed(&mut self) {
+        if self.link.read_again.is_none() {
+            return;
+        }
+        let pause = READ_REFUSED.saturating_mul(1 << self.link.refused.min(6));
+        self.link.refused += 1;
+        let pause = self.jittered(pause.min(READ_AGAIN));
+        self.link.read_again = Some(self.now.monotonic.saturating_add(pause));
     }
 
     pub(super) fn disconnected(&mut self) {
@@ -95,6 +108,7 @@ impl Engine {
             .config
             .contract
             .judge(&members, Origin::Method, running, policy);
+        let verdict = self.vouched_for(verdict);
         let failure = match verdict {
             Verdict::Start(request) | Verdict::UpToDate(request) => match self.busy() {
                 Some(busy) => return self.refuse_method(id, 409, &busy),
@@ -191,6 +205,11 @@ impl Engine {
         self.transfer = Default::default();
         self.restart_asked = false;
         self.rollback_attempts = 0;
+        self.vouched = self
+            .examined
+            .take()
+            .filter(|key| *key == update.request.key);
+        self.clock_awaited = false;
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());
         self.record.core.attempts = 0;
@@ -208,8 +227,8 @@ impl Engine {
         self.is_connected();
         let document: Value = match serde_json::from_slice(json) {
             Ok(document @ Value::Object(_)) => document,
-            Ok(_) => return self.bad_twin("it is no object"),
-            Err(error) => return self.bad_twin(&error.to_string()),
+            Ok(_) => return self.bad_twin(complete, "it is no object"),
+            Err(error) => return self.bad_twin(complete, &error.to_string()),
         };
         if complete {
             self.twin_read(document);
@@ -218,13 +237,16 @@ impl Engine {
         }
     }
 
-    fn bad_twin(&mut self, why: &str) {
+    fn bad_twin(&mut self, complete: bool, why: &str) {
+        if complete {
+            self.twin_failed();
+        }
         self.event(Event::Warning(format!("a twin was ignored: {why}")));
     }
 
     fn twin_read(&mut self, mut document: Value) {
         let Some(desired) = document.get_mut("desired").map(Value::take) else {
-            return self.bad_twin("a complete twin has \"desired\" and \"reported\"");
+            return self.bad_twin(true, "a complete twin has \"desired\" and \"reported\"");
         };
         let version = version_of(&desired);
         if version < self.link.version {
@@ -235,6 +257,7 @@ impl Engine {
         self.link.desired_known = true;
         self.link.read_again = None;
         self.link.read_pause = Duration::ZERO;
+        self.link.refused = 0;
         self.confirming.reached = true;
         if version < self.link.newest.take() {
             // It was on its way when a later patch overtook it.
@@ -299,6 +322,7 @@ impl Engine {
             self.config
                 .contract
                 .judge(&members, Origin::Desired, running, &self.config.policy);
+        let verdict = self.vouched_for(verdict);
         if verdict == Verdict::Ignore {
             return;
         }

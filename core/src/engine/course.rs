@@ -1,5 +1,6 @@
 //! The course of an update up to its activation.
 
+use super::vouch::not_fetched;
 use super::{After, Engine, Event, Output, Step, Verified, Work};
 use crate::contract::Moment;
 use crate::update::{
@@ -38,6 +39,9 @@ impl Engine {
             return;
         }
         self.transfer.retry_at = None;
+        if !self.is_vouched_for() {
+            return;
+        }
         if self.phase() == Some(Phase::Waiting) && !self.begin_download() {
             return;
         }
@@ -118,8 +122,6 @@ impl Engine {
                 self.transfer.received = offset;
                 let update = self.record.update.as_ref();
                 let checkpoint = update.and_then(|update| update.checkpoint.as_ref());
-                let validated = checkpoint.is_some_and(|from| from.validator.is_some());
-                self.transfer.blind = offset > 0 && !validated;
                 if offset == 0 && checkpoint.is_some() {
                     // Its bytes are being overwritten.
                     self.change(|update| update.checkpoint = None);
@@ -137,7 +139,7 @@ impl Engine {
         if fetched > 0 {
             self.transfer.failure = None;
         }
-        self.change(|update| update.spent.bytes += fetched);
+        self.change(|update| update.spent.bytes = update.spent.bytes.saturating_add(fetched));
         self.transfer.received = bytes;
         self.event(Event::Progress {
             bytes,
@@ -198,12 +200,24 @@ impl Engine {
                 // Looked at anew: it may have changed again since.
                 self.consider_desired();
             }
+            (after, Ended::Manifest(text)) => {
+                if after.is_some() {
+                    self.transfer.since = None;
+                }
+                self.manifest_fetched(text);
+            }
             (Some(After::Pause), Ended::Stopped | Ended::Failed(..)) => {
                 self.transfer.since = None;
             }
             // A pause that came with the last byte is none.
             (_, Ended::Complete { bytes, digests }) => self.downloaded(bytes, &digests),
-            (None, Ended::Failed(failure, retry)) => self.attempt_failed(failure, retry),
+            (None, Ended::Failed(failure, retry)) => {
+                let (failure, retry) = match self.is_fetching_manifest() {
+                    true => not_fetched(failure, retry),
+                    false => (failure, retry),
+                };
+                self.attempt_failed(failure, retry);
+            }
             // The driver is closing.
             (None, Ended::Stopped) => {}
         }
@@ -218,7 +232,7 @@ impl Engine {
             }
             Retry::Resume(pause) => pause,
         };
-        self.change(|update| update.spent.attempts += 1);
+        self.change(|update| update.spent.attempts = update.spent.attempts.saturating_add(1));
         if let Some(failure) = self.budget_spent(&failure) {
             return self.failed(failure);
         }
@@ -264,7 +278,12 @@ impl Engine {
         }
         let doubled = self.transfer.pause.saturating_mul(2);
         self.transfer.pause = doubled.max(retry.first).min(retry.longest);
-        let half = self.transfer.pause / 2;
+        self.jittered(self.transfer.pause)
+    }
+
+    /// Half of the pause, and of the other half a random part.
+    pub(super) fn jittered(&mut self, pause: Duration) -> Duration {
+        let half = pause / 2;
         let millis = u64::try_from(half.as_millis()).unwrap_or(u64::MAX);
         half.saturating_add(Duration::from_millis(
             self.random() % millis.saturating_add(1),
@@ -282,8 +301,9 @@ impl Engine {
             update.sha256 = Some(sha256.clone());
         });
         let mismatch = self.mismatch(bytes, digests);
-        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.blind) {
-            // No validator said that the rest belongs to the beginning: from zero it may be right.
+        if let Some(failure) = mismatch.clone().filter(|_| self.transfer.offset > 0) {
+            // The rest may not belong to the beginning, whatever a validator said: from zero it may be
+            // right.
             return self.attempt_failed(failure, Retry::FromZero);
         }
         self.report(Moment::Downloaded);
@@ -295,7 +315,9 @@ impl Engine {
         let unchecked = self
             .request()
             .is_none_or(|request| request.checks.is_empty());
-        let by = if unchecked {
+        let by = if self.config.policy.require_manifest {
+            Verified::Signature
+        } else if unchecked {
             self.event(Event::Warning(String::from(
                 "only its transport (https) vouches for the image: the request carried no check value",
             )));
@@ -336,10 +358,13 @@ impl Engine {
 
     /// Starts applying; after a crash, starts it again.
     pub(super) fn apply(&mut self) {
+        if let Err(failure) = self.may_apply() {
+            return self.failed(failure);
+        }
         let now = self.wall_time(self.now);
         let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {
-            update.apply_attempts += 1;
+            update.apply_attempts = update.apply_attempts.saturating_add(1);
             // For the guard, should nothing be saved any more once the image is active.
             update.starts_allowed = allowed;
             update.times.applying = update.times.applying.or(now);

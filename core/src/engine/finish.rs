@@ -101,7 +101,9 @@ impl Engine {
             // started is saved once it was. One that ends this process sooner is run again, but not for ever.
             if matches!(self.config.restart, Restart::Command(_)) {
                 self.restart_by = None;
-                self.change(|update| update.restart_attempts += 1);
+                self.change(|update| {
+                    update.restart_attempts = update.restart_attempts.saturating_add(1)
+                });
                 self.save();
             }
             self.output(Output::Restart);
@@ -208,6 +210,7 @@ impl Engine {
             self.record.confirmed_version = Some(version.clone());
             self.running_version = Some(version.clone());
         }
+        self.signed_is_confirmed();
         self.record.core.attempts = 0;
         self.ended(Outcome::Completed);
         self.consider_desired();
@@ -238,7 +241,7 @@ impl Engine {
             return self.is_rolled_back();
         }
         // Before the restart: one that does not bring the old image is not repeated for ever.
-        self.change(|update| update.rollbacks += 1);
+        self.change(|update| update.rollbacks = update.rollbacks.saturating_add(1));
         self.save();
         self.restart_soon();
     }

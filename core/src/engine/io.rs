@@ -47,6 +47,8 @@ pub enum Input<'a> {
         /// The document.
         json: &'a [u8],
     },
+    /// [`Output::ReadTwin`] was refused.
+    TwinFailed,
     /// A direct method was called. [`Output::Answer`] follows, with its id.
     Method {
         /// Any number; it comes back with the answer.
@@ -134,6 +136,9 @@ pub enum Output {
     ReadTwin,
     /// Download; [`Input::Transfer`] and [`Input::TransferEnded`] follow.
     Download(Box<Job>, ImageInfo),
+    /// Fetch the manifest beside an image; [`Input::TransferEnded`] follows, with
+    /// [`Ended::Manifest`] where it has come.
+    FetchManifest(Box<Job>),
     /// Stop the running download; [`Input::TransferEnded`] follows.
     StopDownload,
     /// Perform a step of the installation; [`Input::Done`] follows.
@@ -186,6 +191,11 @@ pub enum Event {
     Refused(Failure),
     /// Something a person should look at.
     Warning(String),
+    /// Other keys are trusted from now on.
+    KeysRotated {
+        /// The new key set's version.
+        version: u64,
+    },
 }
 
 /// What vouches for an image.
@@ -196,6 +206,8 @@ pub enum Verified {
     Transport,
     /// The request's checks.
     Checks,
+    /// A signed manifest.
+    Signature,
 }
 
 impl Verified {
@@ -204,6 +216,7 @@ impl Verified {
         match self {
             Self::Transport => "transport",
             Self::Checks => "checks",
+            Self::Signature => "signature",
         }
     }
 }

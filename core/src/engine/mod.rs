@@ -15,6 +15,7 @@ mod course;
 mod finish;
 mod io;
 mod start;
+mod vouch;
 
 pub use control::{CANCEL_METHOD, STATUS_METHOD};
 pub use io::{Event, Input, Now, Output, Retrying, Status, Step, Stored, Verified};
@@ -22,7 +23,9 @@ pub use start::{Guard, guard};
 
 use crate::contract::{Contract, Moment, View};
 use crate::twin::Reporter;
-use crate::update::{Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Update};
+use crate::update::{
+    Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Update, trust::Trust,
+};
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
@@ -87,6 +90,14 @@ pub struct Engine {
     rollback_attempts: u32,
     save_again: Option<Duration>,
     save_failure: Option<Failure>,
+    trust: Option<Trust>,
+    /// The request whose manifest was found to be good just now.
+    examined: Option<Key>,
+    /// The running update's request, once its manifest was found to be good since this start.
+    vouched: Option<Key>,
+    /// Then it is looked again whether the clock can be believed.
+    clock_at: Option<Duration>,
+    clock_awaited: bool,
     random: u64,
 }
 
@@ -104,6 +115,8 @@ struct Link {
     /// The twin is asked for again at this time, if it has not come.
     read_again: Option<Duration>,
     read_pause: Duration,
+    /// Times it could not be read, one after another.
+    refused: u32,
 }
 
 /// What the pipeline is busy with.
@@ -125,8 +138,6 @@ enum After {
 struct Transfer {
     /// Where this attempt began.
     offset: u64,
-    /// This attempt resumed with no validator to say that the rest belongs to the beginning.
-    blind: bool,
     /// Bytes that are there.
     received: u64,
     total: Option<u64>,
@@ -187,6 +198,11 @@ impl Engine {
             rollback_attempts: 0,
             save_again: None,
             save_failure: None,
+            trust: None,
+            examined: None,
+            vouched: None,
+            clock_at: None,
+            clock_awaited: false,
         }
     }
 
@@ -198,6 +214,7 @@ impl Engine {
             Input::Connected => self.connected(),
             Input::Disconnected => self.disconnected(),
             Input::Twin { complete, json } => self.twin(complete, json),
+            Input::TwinFailed => self.twin_failed(),
             Input::Method { id, name, payload } => self.method(id, name, payload),
             Input::ReportDone { id, status } => self.report_done(id, status),
             Input::Transfer(progress) => self.progress(progress),
@@ -232,6 +249,7 @@ impl Engine {
                 .filter(|_| !self.is_unsaved_success()),
             self.answers.iter().map(|answer| answer.by).min(),
             self.transfer.retry_at.filter(|_| may_download),
+            self.clock_at.filter(|_| may_download),
             self.restart_by,
             self.confirming.again_at.filter(|_| waiting),
             waiting
@@ -245,14 +263,16 @@ impl Engine {
     }
 
     /// The wall time in milliseconds since 1970, where the clock can be believed: where it is past
-    /// the time this version was made and the record was last saved. A device without a
+    /// the time this version was made, the record was last saved and the last confirmed manifest was
+    /// issued. A device without a
     /// battery-backed clock starts in 1970.
     pub fn wall_time(&self, now: Now) -> Option<u64> {
         let saved = match now.monotonic < PATIENCE {
             true => self.record.saved,
             false => 0,
         };
-        let floor = saved.max(MADE).saturating_sub(SLACK);
+        let issued = self.record.manifest_issued.saturating_mul(1000);
+        let floor = saved.max(MADE).max(issued).saturating_sub(SLACK);
         now.wall.filter(|wall| *wall >= floor)
     }
 
@@ -503,5 +523,15 @@ mod tests {
         // It was the last save's clock that was wrong.
         assert_eq!(at(3600, Some(MADE)), Some(MADE));
         assert_eq!(at(3600, Some(0)), None);
+        // It is later than the newest manifest was issued, whatever the clock says.
+        engine.record.manifest_issued = (MADE + 5 * SLACK) / 1000;
+        let wall = |wall| {
+            engine.wall_time(Now {
+                monotonic: Duration::from_secs(3600),
+                wall: Some(wall),
+            })
+        };
+        assert_eq!(wall(MADE + 3 * SLACK), None);
+        assert!(wall(MADE + 4 * SLACK).is_some());
     }
 }

@@ -13,6 +13,7 @@ impl Engine {
             Stored::Record(json) => Record::from_json(&json).unwrap_or_else(|| self.lost()),
             Stored::Lost => self.lost(),
         };
+        self.take_kept_keys();
         self.started = self.wall_time(self.now);
         self.record.installer = self.config.installer.clone();
         let confirmed = self.record.confirmed_version.clone();
@@ -142,7 +143,11 @@ impl Engine {
         // Where nothing has to be restarted, this start is not one of the new version.
         let counted = self.config.restart == Restart::None
             || self.record.update.as_ref().is_some_and(|u| u.start_counted);
-        let starts = self.record.core.attempts + u32::from(!counted);
+        let starts = self
+            .record
+            .core
+            .attempts
+            .saturating_add(u32::from(!counted));
         if starts > self.config.policy.confirm_attempts {
             self.record.core.attempts = starts;
             return self.roll_back(too_many_starts());
@@ -184,7 +189,7 @@ pub fn guard(record: &mut Record, image: ImageState) -> Guard {
                 update.reason = Some(too_many_starts());
                 return Guard::RollBack;
             }
-            record.core.attempts = attempts + 1;
+            record.core.attempts = attempts.saturating_add(1);
             update.start_counted = true;
             Guard::Counted
         }

@@ -240,9 +240,7 @@ impl Installer for CommandInstall {
         let file = create(&part).map_err(&failed)?;
         let there = file.metadata().map_err(&failed)?.len();
         let start = if there < resume_at { 0 } else { resume_at };
-        disk::step("truncate", &part)
-            .and_then(|()| file.set_len(start))
-            .map_err(&failed)?;
+        disk::set_length(&file, &part, start).map_err(&failed)?;
         self.sync_dir()?;
         if let Some(size) = image.size
             && let Err(failure) = space::reserve(&file, &part, start, size)

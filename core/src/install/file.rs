@@ -1,8 +1,8 @@
 //! Replaces one file by another.
 
-use super::part::{Part, cannot, create, metadata, not_begun, open, same_file, storage, sync_file};
+use super::part::{Part, cannot, create, metadata, not_begun, open, same_file, storage};
 use super::{ImageInfo, ImageState, Installer, Restart, space};
-use crate::disk;
+use crate::disk::{self, Step};
 use crate::update::{Code, Failure};
 use rustix::fs::OFlags;
 use serde_json::Value;
@@ -116,6 +116,10 @@ impl FileInstall {
 impl Installer for FileInstall {
     fn inspect(&mut self) -> Result<ImageState, Failure> {
         let paths = self.paths()?;
+        if metadata(&paths.directory)?.is_some() {
+            // What a killed process did may be seen before it is durable; it will be acted upon.
+            disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))?;
+        }
         let target = metadata(&paths.target)?;
         let old = metadata(&paths.old)?;
         let none = metadata(&paths.none)?.is_some();
@@ -158,9 +162,7 @@ impl Installer for FileInstall {
         .map_err(failed)?;
         let there = file.metadata().map_err(failed)?.len();
         let start = if there < resume_at { 0 } else { resume_at };
-        disk::step("truncate", &paths.part)
-            .and_then(|()| file.set_len(start))
-            .map_err(failed)?;
+        disk::set_length(&file, &paths.part, start).map_err(failed)?;
         disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))?;
 
         let ready = (|| {
@@ -201,14 +203,14 @@ impl Installer for FileInstall {
             let failed = |error| storage("finish", &paths.part)(error);
             let file = open(&paths.part, OFlags::RDONLY).map_err(failed)?;
             match paths.target()? {
-                Some(target) => attributes::take_over(&file, &paths.target, &target),
-                None => attributes::set_default(&file),
+                Some(target) => attributes::take_over(&file, &paths.part, &paths.target, &target),
+                None => attributes::set_default(&file, &paths.part),
             }
             .map_err(storage(
                 "give the target's owner, mode and attributes to",
                 &paths.part,
             ))?;
-            sync_file(&file, &paths.part).map_err(failed)?;
+            disk::sync_file(&file, &paths.part).map_err(failed)?;
             disk::rename(&paths.part, &paths.new).map_err(failed)?;
         } else if metadata(&paths.new)?.is_none() {
             return Err(nothing_staged(&paths));
@@ -265,22 +267,18 @@ impl Installer for FileInstall {
     fn holds(&mut self, sha256: &[u8; 32]) -> Result<bool, Failure> {
         let paths = self.paths()?;
         let failed = |error| storage("read", &paths.target)(error);
-        let mut file = match fs::File::open(&paths.target) {
+        let file = match fs::File::open(&paths.target) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(failed(error)),
         };
         let mut hash = Sha256::new();
-        let mut buffer = vec![0; 256 * 1024];
-        loop {
-            let read = match io::Read::read(&mut file, &mut buffer) {
-                Ok(0) => return Ok(hash.finalize().as_slice() == sha256),
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            hash.update(buffer.get(..read).unwrap_or_default());
-        }
+        read_all(&file, &paths.target, |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })
+        .map_err(failed)?;
+        Ok(hash.finalize().as_slice() == sha256)
     }
 
     fn describe(&self) -> Option<Value> {
@@ -326,12 +324,20 @@ impl Paths {
         }
         // No hard links here, or not to this file; if a copy fails too, that says why.
         (|| {
-            let mut from = open(&self.target, OFlags::RDONLY)?;
-            let mut to = create(&self.old_part)?;
-            to.set_len(0)?;
-            io::copy(&mut from, &mut to)?;
-            attributes::take_over(&to, &self.target, &target)?;
-            sync_file(&to, &self.old_part)?;
+            let to = create(&self.old_part)?;
+            disk::set_length(&to, &self.old_part, 0)?;
+            let mut offset = 0;
+            read_all(
+                &open(&self.target, OFlags::RDONLY)?,
+                &self.target,
+                |bytes| {
+                    disk::write(&to, &self.old_part, offset, bytes)?;
+                    offset += bytes.len() as u64;
+                    Ok(())
+                },
+            )?;
+            attributes::take_over(&to, &self.old_part, &self.target, &target)?;
+            disk::sync_file(&to, &self.old_part)?;
             disk::rename(&self.old_part, &self.old)
         })()
         .map_err(failed)
@@ -355,6 +361,26 @@ impl Paths {
             disk::remove(path).map_err(storage("remove", path))?;
         }
         Ok(())
+    }
+}
+
+/// Hands over a file's content, a piece at a time.
+fn read_all(
+    mut file: &fs::File,
+    path: &Path,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let read = disk::step(Step::Read { path }, || {
+            io::Read::read(&mut file, &mut buffer)
+        });
+        match read {
+            Ok(0) => return Ok(()),
+            Ok(read) => take(buffer.get(..read).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

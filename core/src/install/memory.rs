@@ -4,12 +4,12 @@ use super::part::storage;
 use crate::disk;
 use crate::update::Failure;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{fs, io, path::Path};
+use std::{io, path::Path};
 
 /// Reads what was [saved](save); `None` where nothing was.
 pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let failed = storage("read", path);
-    match fs::read(path) {
+    match disk::read(path) {
         Ok(bytes) => match serde_json::from_slice(&bytes) {
             Ok(memory) => Ok(Some(memory)),
             Err(error) => Err(failed(io::Error::other(error))),

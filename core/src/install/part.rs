@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use std::{
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -39,9 +39,7 @@ impl Part {
 
     /// See [`Installer::write`](super::Installer::write).
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(storage("write", &self.path))?;
+        disk::write(&self.file, &self.path, offset, bytes).map_err(storage("write", &self.path))?;
         self.length = offset.saturating_add(bytes.len() as u64);
         if self.length.saturating_sub(self.written_back) >= WRITE_BACK {
             space::start_write_back(&self.file, self.written_back, self.length);
@@ -52,17 +50,15 @@ impl Part {
 
     /// See [`Installer::sync`](super::Installer::sync).
     pub(super) fn sync(&self) -> Result<u64, Failure> {
-        self.file
-            .sync_data()
-            .map_err(storage("write", &self.path))?;
+        disk::sync_data(&self.file, &self.path).map_err(storage("write", &self.path))?;
         Ok(self.length)
     }
 }
 
 /// Opens a file that only its owner may read, made if it is not there; never through a link.
 pub(super) fn create(path: &Path) -> io::Result<File> {
-    disk::step("create", path)?;
-    open(path, OFlags::WRONLY | OFlags::CREATE)
+    let step = disk::Step::Create { path, empty: false };
+    disk::step(step, || open(path, OFlags::WRONLY | OFlags::CREATE))
 }
 
 pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
@@ -72,11 +68,6 @@ pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
         return Err(io::Error::other("it is not a regular file"));
     }
     Ok(file)
-}
-
-pub(super) fn sync_file(file: &File, path: &Path) -> io::Result<()> {
-    disk::step("sync", path)?;
-    file.sync_all()
 }
 
 /// What is known of a file, if there is one; a link is not followed.

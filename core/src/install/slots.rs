@@ -103,6 +103,13 @@ impl SlotsInstall {
         Self::new(description.state_dir, description.options).ok()
     }
 
+    /// `proc` and `dev` lie elsewhere.
+    #[cfg(test)]
+    pub(crate) fn with_root(mut self, root: &Path) -> Self {
+        self.root = root.into();
+        self
+    }
+
     fn memory_path(&self) -> PathBuf {
         self.state_dir.join("slots.json")
     }
@@ -177,6 +184,7 @@ impl Installer for SlotsInstall {
         let Some(memory) = self.memory()? else {
             return Ok(ImageState::Old);
         };
+        self.settle()?;
         let (new, _) = self.pair(&memory.slot)?;
         let is_new = match (memory.stage, self.same_boot(Some(&memory))) {
             (Stage::Writing, _) => return Ok(ImageState::Partial),
@@ -228,9 +236,7 @@ impl Installer for SlotsInstall {
         }
         if !place.is_device() {
             let failed = storage("write", &place.path);
-            disk::step("truncate", &place.path)
-                .and_then(|()| file.set_len(start))
-                .map_err(&failed)?;
+            disk::set_length(&file, &place.path, start).map_err(&failed)?;
             disk::sync_dir(place.path.parent().unwrap_or(&place.path)).map_err(&failed)?;
             if let Some(size) = image.size {
                 space::reserve(&file, &place.path, start, size)?;

@@ -16,10 +16,11 @@ pub(super) fn reserve(file: &File, path: &Path, from: u64, size: u64) -> Result<
         return Ok(());
     }
     let failed = |error: Errno| disk::failure(&error.into(), Code::Storage, "make room for", path);
-    disk::step("reserve", path).map_err(|_| failed(Errno::IO))?;
-    let reserved = rustix::io::retry_on_intr(|| {
-        rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from, needed)
-    });
+    let reserve = || rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, from, needed);
+    let reserved = disk::step(disk::Step::Reserve { path }, || {
+        Ok(rustix::io::retry_on_intr(reserve)?)
+    })
+    .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
     match reserved {
         Ok(()) => return Ok(()),
         Err(Errno::NOSPC | Errno::FBIG | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => {}

@@ -2,6 +2,7 @@
 
 use super::{ConnectionString, Event, MethodRequest, line::Line};
 use crate::tls::{self, Clock, Roots};
+use rustls::ClientConfig;
 use std::{
     fmt,
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -133,7 +134,8 @@ impl fmt::Debug for Options {
 /// ```
 pub struct Client {
     commands: UnboundedSender<Command>,
-    thread: ThreadId,
+    /// The thread that is its own, if it has one.
+    thread: Option<ThreadId>,
     done: Arc<Done>,
 }
 
@@ -175,9 +177,34 @@ impl Client {
             .map_err(cannot_start)?;
         Ok(Self {
             commands,
-            thread: thread.thread().id(),
+            thread: Some(thread.thread().id()),
             done,
         })
+    }
+
+    /// As [`Client::connect`], for many devices in one program: it starts no thread. The future keeps
+    /// the connection up, and ends after the client is closed or dropped; it has to run on a tokio
+    /// runtime with I/O and time, where `handler` is called, too. [`Client::close`] waits for nothing.
+    ///
+    /// `tls` is what all of them share, as [`tls::client_config`] makes it; `options.roots` is not
+    /// looked at.
+    ///
+    /// # Errors
+    /// The options make no sense.
+    pub fn connect_with(
+        options: Options,
+        tls: Arc<ClientConfig>,
+        handler: impl FnMut(Event) + Send + 'static,
+    ) -> Result<(Self, impl Future<Output = ()> + Send), ConnectError> {
+        options.check()?;
+        let (commands, receiver) = unbounded_channel();
+        let client = Self {
+            commands,
+            thread: None,
+            done: Arc::default(),
+        };
+        let line = Line::new(options, tls, receiver, Box::new(handler));
+        Ok((client, line.run()))
     }
 
     /// Answers a method call. An answer given while the line is down leaves when it is up again, if
@@ -228,7 +255,7 @@ impl Client {
     /// As [`close`](Self::close), with its own time limit.
     pub(crate) fn close_until(&self, deadline: Instant) {
         self.send(Command::Close);
-        if thread::current().id() != self.thread {
+        if self.thread.is_some_and(|id| id != thread::current().id()) {
             self.done
                 .wait(deadline.saturating_duration_since(Instant::now()));
         }

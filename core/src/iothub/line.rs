@@ -251,10 +251,12 @@ impl Line {
             let event = loop {
                 let quiet = self.quiet();
                 let deadline = connection.deadline(&self.options, quiet);
+                // Of a closed one nothing more is asked; a dropped one's channel would answer at once.
+                let open = !matches!(connection.phase, Phase::Leaving { renewal: false, .. });
                 select! {
                     // What has come is read before anything is called late.
                     biased;
-                    command = self.commands.recv() => {
+                    command = self.commands.recv(), if open => {
                         self.command(connection, command.unwrap_or(Command::Close))?;
                     }
                     event = &mut poll => break event,

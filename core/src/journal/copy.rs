@@ -31,8 +31,22 @@ pub(super) const MAX_PAYLOAD: usize = 1024 * 1024;
 /// A copy that was read and whose checksum holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Copy {
+    header: [u8; HEADER],
     pub(super) sequence: u64,
     pub(super) payload: Vec<u8>,
+}
+
+impl Copy {
+    /// By the sequence numbers, whose last is followed by the first: whatever number is found, what is
+    /// saved next is newer.
+    pub(super) fn is_newer_than(&self, other: &Self) -> bool {
+        self.sequence.wrapping_sub(other.sequence).cast_signed() > 0
+    }
+
+    /// As it was read.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        [&self.header, &*self.payload].concat()
+    }
 }
 
 /// The bytes of a copy: header and payload, and zeros up to the end of its room if `whole`.
@@ -78,7 +92,11 @@ pub(super) fn decode(mut file: impl Read) -> io::Result<Option<Copy>> {
     let mut payload = Vec::new();
     file.take(length).read_to_end(&mut payload)?;
     let whole = payload.len() as u64 == length && checksum(head, &payload).as_slice() == sum;
-    Ok(whole.then_some(Copy { sequence, payload }))
+    Ok(whole.then_some(Copy {
+        header,
+        sequence,
+        payload,
+    }))
 }
 
 fn checksum(head: &[u8], payload: &[u8]) -> [u8; 32] {
@@ -106,6 +124,7 @@ mod tests {
                 assert!(!whole || bytes.len().is_multiple_of(ROOM));
                 let copy = read(&bytes).unwrap();
                 assert_eq!((copy.sequence, copy.payload.as_slice()), (5, payload));
+                assert_eq!(copy.bytes(), encode(5, payload, false));
             }
         }
     }
@@ -147,7 +166,23 @@ mod tests {
         bytes[8] = 2;
         let sum = checksum(&bytes[..CHECKED], b"new");
         bytes[CHECKED..HEADER].copy_from_slice(&sum);
-        assert_eq!(read(&bytes).unwrap().payload, b"new");
+        let copy = read(&bytes).unwrap();
+        assert_eq!(copy.payload, b"new");
+        assert_eq!(copy.bytes(), bytes, "not a byte of it is changed");
+    }
+
+    #[test]
+    fn every_number_has_a_next_one() {
+        let copy = |sequence| Copy {
+            header: [0; HEADER],
+            sequence,
+            payload: Vec::new(),
+        };
+        for number in [0, 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX - 1, u64::MAX] {
+            let (this, next) = (copy(number), copy(number.wrapping_add(1)));
+            assert!(next.is_newer_than(&this) && !this.is_newer_than(&next));
+            assert!(!this.is_newer_than(&this));
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Only one process at a time uses a state directory.
 
 use super::cannot;
+use crate::disk;
 use crate::update::{Code, Failure};
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::Read,
     path::Path,
 };
 
@@ -30,7 +31,7 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     super::private(&mut options);
-    let mut file = options.open(&path).map_err(failed)?;
+    let file = disk::create(&path, &options, false).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -43,9 +44,8 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     }
     let holder = format!("process {} ({})\n", std::process::id(), program());
     // A full disk must not keep a device from starting.
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.write_all(holder.as_bytes()));
+    let _ = disk::set_length(&file, &path, 0)
+        .and_then(|()| disk::write(&file, &path, 0, holder.as_bytes()));
     Ok(Lock(file))
 }
 

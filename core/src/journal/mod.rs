@@ -15,13 +15,13 @@
 mod copy;
 mod lock;
 
-use crate::disk;
+use crate::disk::{self, Step};
 use crate::update::{Code, Failure};
 use copy::Copy;
 use std::{
     fmt, fs,
     fs::{File, OpenOptions},
-    io::{self, Seek, SeekFrom, Write},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -93,9 +93,9 @@ impl Journal {
             let message = format!("a record of {bytes} bytes is more than {max}");
             return Err(failed(io::Error::other(message)));
         }
-        let sequence = self.sequence.saturating_add(1);
+        let sequence = self.sequence.wrapping_add(1);
         match open_copy(&path).map_err(failed)? {
-            Some(file) => overwrite(file, sequence, payload),
+            Some(file) => overwrite(&file, &path, sequence, payload),
             None => {
                 self.sync_directory = true;
                 self.create(&path, sequence, payload)
@@ -109,6 +109,28 @@ impl Journal {
         self.sequence = sequence;
         self.next = 1 - self.next;
         Ok(())
+    }
+
+    /// What [`open`](Self::open) would find, with nothing changed.
+    #[cfg(test)]
+    pub(crate) fn peek(directory: &Path) -> Loaded {
+        let paths = NAMES.map(|name| directory.join(name));
+        let copies = paths.iter().filter_map(|path| fs::read(path).ok());
+        let copies: Vec<_> = copies
+            .map(|c| copy::decode(&*c).unwrap_or_default())
+            .collect();
+        let there = !copies.is_empty();
+        match copies
+            .into_iter()
+            .flatten()
+            .max_by_key(|copy| copy.sequence)
+        {
+            Some(copy) => Loaded::Record(copy.payload),
+            None if there => Loaded::Lost {
+                set_aside: Vec::new(),
+            },
+            None => Loaded::Empty,
+        }
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -125,12 +147,20 @@ impl Journal {
             let Some(file) = open_copy(&path).map_err(failed)? else {
                 continue;
             };
-            // What a killed process wrote may be seen before it is durable; it will be acted upon.
-            file.sync_data().map_err(failed)?;
             // A sector that cannot be read is damage like any other.
-            match copy::decode(file).unwrap_or_default() {
+            let read = disk::step(Step::Read { path: &path }, || copy::decode(&file));
+            let copy = read.unwrap_or_default();
+            // What a killed process wrote may be seen before it is durable; it will be acted upon. It
+            // is written again, the same bytes: after a sync that failed, the kernel holds for written
+            // what it could not write (fsync(2)), and the next sync does nothing. Where it cannot be
+            // written, it is no worse than it was.
+            if let Some(copy) = &copy {
+                let _ = disk::write(&file, &path, 0, &copy.bytes());
+            }
+            disk::sync_data(&file, &path).map_err(failed)?;
+            match copy {
                 None => damaged.push(path),
-                Some(copy) if found.as_ref().is_some_and(|f| f.sequence >= copy.sequence) => {}
+                Some(copy) if found.as_ref().is_some_and(|f| !copy.is_newer_than(f)) => {}
                 Some(copy) => {
                     self.sequence = copy.sequence;
                     self.next = 1 - index;
@@ -139,6 +169,9 @@ impl Journal {
             }
         }
         if let Some(copy) = found {
+            // Its name, too: the process may have been killed before it could sync the directory.
+            disk::sync_dir(&self.directory).map_err(cannot("sync", &self.directory))?;
+            self.sync_directory = false;
             return Ok(Loaded::Record(copy.payload));
         }
         let mut set_aside = self.set_aside_before()?;
@@ -188,9 +221,9 @@ impl Journal {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         private(&mut options);
-        let mut file = options.open(&new)?;
-        file.write_all(&copy::encode(sequence, payload, true))?;
-        file.sync_all()?;
+        let file = disk::create(&new, &options, true)?;
+        disk::write(&file, &new, 0, &copy::encode(sequence, payload, true))?;
+        disk::sync_file(&file, &new)?;
         disk::rename(&new, path)
     }
 }
@@ -217,14 +250,13 @@ fn open_copy(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-fn overwrite(mut file: File, sequence: u64, payload: &[u8]) -> io::Result<()> {
+fn overwrite(file: &File, path: &Path, sequence: u64, payload: &[u8]) -> io::Result<()> {
     let mut bytes = copy::encode(sequence, payload, false);
     if bytes.len() as u64 > file.metadata()?.len() {
         bytes = copy::encode(sequence, payload, true);
     }
-    file.seek(SeekFrom::Start(0))?;
-    file.write_all(&bytes)?;
-    file.sync_data()
+    disk::write(file, path, 0, &bytes)?;
+    disk::sync_data(file, path)
 }
 
 /// Makes the directory, durably.

@@ -46,6 +46,19 @@ codes! {
     /// An update runs already.
     Busy = 106, "busy";
 
+    /// Keys are configured, and nothing signed vouches for the image.
+    ManifestRequired = 150, "manifest-required";
+    /// A signed document is not of the form it must have, or does not fit the request.
+    ManifestInvalid = 151, "manifest-invalid";
+    /// A signed document is not signed by as many trusted keys as must sign.
+    Untrusted = 152, "untrusted";
+    /// A manifest has expired, or was issued at a time to come.
+    Expired = 153, "expired";
+    /// The image is for another model, manufacturer or hardware revision.
+    Incompatible = 154, "incompatible";
+    /// A key, or a set of keys, cannot be used.
+    InvalidKey = 155, "invalid-key";
+
     /// The server answered with a status that ends the download.
     HttpStatus = 200, "http-status";
     /// The server's answer breaks HTTP or what was asked of it (an encoding, a wrong range).

@@ -9,6 +9,7 @@ mod policy;
 mod record;
 mod request;
 mod transfer;
+pub mod trust;
 mod uri;
 pub mod version;
 
@@ -18,6 +19,6 @@ pub use image::{ImageInfo, ImageState, Restart};
 pub use phase::{Outcome, Phase};
 pub use policy::{Confirm, Policy, RetryPolicy};
 pub use record::{Core, Record, Spent, Times, Update};
-pub use request::{Key, Origin, Request};
+pub use request::{Key, Origin, Request, Signed};
 pub use transfer::{Checkpoint, Ended, Job, Progress, Retry};
-pub use uri::{Scheme, redact, scheme_of};
+pub use uri::{Scheme, beside, redact, scheme_of};

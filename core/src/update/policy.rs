@@ -14,6 +14,12 @@ pub struct Policy {
     pub max_size: u64,
     /// A request must carry a check, even where its contract does not ask for one. Default: no.
     pub require_check: bool,
+    /// A signed manifest must vouch for every image, whatever its contract asks for. So it is in any
+    /// case where keys are configured; without keys nothing at all is installed then. Default: no.
+    pub require_manifest: bool,
+    /// The lowest version a manifest may be of, besides what the manifests of confirmed updates say.
+    /// Default: none.
+    pub floor: Option<String>,
     /// How failed attempts at a download are repeated.
     pub retry: RetryPolicy,
     /// A checkpoint after so much time… Default: 1 s.
@@ -51,6 +57,8 @@ impl Default for Policy {
             allow_http: false,
             max_size: 4 << 30,
             require_check: false,
+            require_manifest: false,
+            floor: None,
             retry: RetryPolicy::default(),
             checkpoint_interval: Duration::from_secs(1),
             checkpoint_bytes: 16 << 20,

@@ -33,6 +33,16 @@ pub struct Record {
     /// The desired request that is not started because of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_started: Option<Key>,
+    /// The keys of the last rotation, as [`KeySet`](super::trust::KeySet) has them. What a later version
+    /// has written and this one cannot read is no reason to lose the rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_set: Option<Value>,
+    /// The SHA-256 of the document they came in, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotated_by: Option<String>,
+    /// When the newest manifest of a confirmed update was issued, in seconds since 1970; 0 is none.
+    #[serde(default)]
+    pub manifest_issued: u64,
     /// The installer's own description, so that a rollback needs no configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installer: Option<Value>,
@@ -164,6 +174,9 @@ impl Default for Record {
             confirmed_sha256: None,
             lost: false,
             not_started: None,
+            key_set: None,
+            rotated_by: None,
+            manifest_issued: 0,
             installer: None,
             unknown: Map::new(),
         }

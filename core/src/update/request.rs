@@ -86,6 +86,22 @@ pub struct Request {
     /// A signed manifest, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<String>,
+    /// A signed key set, as it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
+    /// What the manifest says and the members above do not, once it was found to be good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<Signed>,
+}
+
+/// What is kept of a manifest for the time when its image has proved itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// When it was issued, in seconds since 1970.
+    pub issued: u64,
+    /// Then the lowest version that is still accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<String>,
 }
 
 impl Request {

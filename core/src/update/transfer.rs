@@ -79,6 +79,8 @@ pub enum Ended {
         /// What the checks came to.
         digests: Digests,
     },
+    /// The manifest that was to be fetched is there.
+    Manifest(String),
     /// It failed. What came before is covered by the last [`Progress::Durable`], if any.
     Failed(Failure, Retry),
     /// It was told to stop. What came before is covered by the last [`Progress::Durable`].

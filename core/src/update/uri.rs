@@ -39,6 +39,20 @@ pub fn scheme_of(uri: &str) -> Result<Scheme, Failure> {
     }
 }
 
+/// The address beside another: its path with this ending, its query kept, no fragment.
+///
+/// ```
+/// use twinflash::update::beside;
+/// assert_eq!(beside("https://h/a.bin?sig=x#y", ".jws"), "https://h/a.bin.jws?sig=x");
+/// ```
+pub fn beside(uri: &str, ending: &str) -> String {
+    let uri = uri.split('#').next().unwrap_or_default();
+    match uri.split_once('?') {
+        Some((path, query)) => format!("{path}{ending}?{query}"),
+        None => format!("{uri}{ending}"),
+    }
+}
+
 /// The URI as it may be shown: without user name and password, query and fragment. A storage
 /// account's SAS signature sits in the query.
 ///

@@ -309,6 +309,40 @@ fn a_late_twin_is_read_again() {
     assert_eq!(engine.status().version.as_deref(), Some("b"));
 }
 
+/// A hub that refuses to hand out the twin, or hands out none, is asked again: soon at first, then with
+/// longer pauses, and never while it is not waited for.
+#[test]
+fn a_twin_that_is_refused_is_asked_for_again_soon() {
+    let mut engine = new("configuration", Restart::None);
+    give(&mut engine, Input::TwinFailed, 1);
+    assert_eq!(engine.wake_at(), None);
+    let outputs = give(&mut engine, Input::Connected, 1);
+    assert!(outputs.contains(&Output::ReadTwin), "{outputs:?}");
+    let garbled = Input::Twin {
+        complete: true,
+        json: b"[]",
+    };
+    let mut at = 1;
+    for (refusal, longest) in [
+        (Input::TwinFailed, 2),
+        (garbled, 2),
+        (Input::TwinFailed, 4),
+        (Input::TwinFailed, 8),
+    ] {
+        give(&mut engine, refusal, at);
+        let early = give(&mut engine, Input::Tick, at + longest / 2 - 1);
+        assert!(!early.contains(&Output::ReadTwin), "{early:?}");
+        at += longest;
+        let outputs = give(&mut engine, Input::Tick, at);
+        assert!(outputs.contains(&Output::ReadTwin), "{outputs:?}");
+    }
+    twin(&mut engine, 1, "a");
+    give(&mut engine, Input::TransferEnded(Ended::Stopped), at);
+    give(&mut engine, Input::TwinFailed, at);
+    let outputs = give(&mut engine, Input::Tick, at + 90);
+    assert!(!outputs.contains(&Output::ReadTwin), "{outputs:?}");
+}
+
 /// A rollback that fails ends the update; what is desired by then is looked at.
 #[test]
 fn after_a_failed_rollback_what_is_desired_is_started() {

@@ -358,6 +358,7 @@ impl World {
             }
             Output::ReadTwin => self.inputs.push_back(Owned::Twin),
             Output::Download(job, _) => self.download(&job),
+            Output::FetchManifest(_) => unreachable!("no keys are configured"),
             Output::StopDownload => {
                 self.inputs
                     .retain(|input| !matches!(input, Owned::Transfer(_) | Owned::Ended(_)));

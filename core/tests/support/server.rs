@@ -8,7 +8,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -192,10 +192,27 @@ impl Server {
         Self::start("https", Some(Arc::new(config)), answer)
     }
 
+    /// Each connection is handed over before a byte of it is read, and is closed when `answer` lets go of it.
+    pub fn raw(answer: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> Self {
+        let connections = AtomicUsize::new(0);
+        Self::listen("http", move |stream, _| {
+            answer(connections.fetch_add(1, Ordering::Relaxed), stream);
+        })
+    }
+
     fn start(
         scheme: &'static str,
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn(&mut Reply) + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(scheme, move |stream, server| {
+            handle(stream, tls.clone(), server, &answer);
+        })
+    }
+
+    fn listen(
+        scheme: &'static str,
+        connection: impl Fn(TcpStream, Arc<Inner>) + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -204,15 +221,15 @@ impl Server {
             ended: AtomicBool::new(false),
         });
         let server = inner.clone();
-        let answer = Arc::new(answer);
+        let connection = Arc::new(connection);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if server.ended.load(Ordering::Relaxed) {
                     return;
                 }
-                let (server, answer, tls) = (server.clone(), answer.clone(), tls.clone());
+                let (server, connection) = (server.clone(), connection.clone());
                 let stream = stream.unwrap();
-                thread::spawn(move || handle(stream, tls, server, &*answer));
+                thread::spawn(move || connection(stream, server));
             }
         });
         Self {

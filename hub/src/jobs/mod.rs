@@ -7,9 +7,9 @@
 //! - A job whose time is over is `completed`; the devices it did not come to are `failed`. It is `failed` only if the hub
 //!   could not run it.
 //! - Several jobs run at once; together they are busy with [`MAX_BUSY`] devices at a time.
-//! - **After a restart** (or kill) a running job goes on with the devices it had not come to. Patches of twins that may or may
-//!   not have been made are made again, which changes nothing more. A direct method that was under way is not called twice:
-//!   whether the device ran it is not known, so that device is `failed`.
+//! - **After a restart** (or kill) a running job goes on with the devices it had not come to. No patch is made
+//!   twice. Neither is a direct method that was under way called twice: whether the device ran it is not known, so that device
+//!   is `failed`.
 //! - Results are kept until there are more than [`MAX_JOBS`] jobs or [`MAX_RESULTS`] results of devices; then those of the
 //!   oldest ended job are forgotten. Of the devices' answers a job keeps [`MAX_ANSWERS`] bytes; what comes then is `null`.
 

@@ -5,15 +5,18 @@ use crate::{
     clock,
     error::Refusal,
     methods::{self, Call},
-    state::{IfMatch, Shared},
+    state::Shared,
+    throttle::Operation,
 };
-use serde_json::Value;
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{iter, ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
-    task::JoinSet,
-    time::{sleep, timeout},
+    task::{JoinSet, yield_now},
+    time::{Instant, sleep, sleep_until, timeout},
 };
+
+/// How many twins are patched in one go, while which others do not get at the state.
+const BATCH: usize = 100;
 
 /// Goes on with the jobs that had not ended when the hub did.
 pub(crate) async fn resume(hub: Arc<Shared>) {
@@ -76,46 +79,81 @@ async fn work(hub: &Arc<Shared>, job: &Job) -> Result<(), Refusal> {
             if after.is_none() {
                 break;
             }
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
         devices = hub.job_devices(&job.id);
     }
 
-    let call = match job.kind {
-        Kind::ScheduleDeviceMethod => Some(Call::parse(job.request.clone())?),
-        Kind::ScheduleUpdateTwin => None,
-    };
-    let mut busy = JoinSet::new();
-    for device in devices {
-        while busy.try_join_next().is_some() {}
-        let Ok(permit) = hub.busy_with_jobs.clone().acquire_owned().await else {
-            break;
-        };
-        hub.begin_device_job(job, &device)?;
-        let (hub, job, call) = (hub.clone(), job.clone(), call.clone());
-        busy.spawn(async move {
-            let result = one(&hub, &job, call, &device).await;
-            if let Err(refusal) = hub.end_device_job(&job.id, &device, result) {
-                log::error!(target: "twinflash_hub", "job {}: {}", job.id, refusal.message);
-            }
-            drop(permit);
-        });
+    match job.kind {
+        Kind::ScheduleUpdateTwin => patch(hub, job, devices).await,
+        Kind::ScheduleDeviceMethod => {
+            let call = Call::parse(job.request.clone())?;
+            invoke(hub, job, &call, devices).await
+        }
     }
-    while busy.join_next().await.is_some() {}
-    Ok(())
 }
 
-/// Does with one device what the job is for; gives the device's answer, if it is one that answers.
-async fn one(
-    hub: &Shared,
+/// Patches the twins of many devices at a time: each time waits for the disk once.
+async fn patch(hub: &Shared, job: &Job, devices: Vec<String>) -> Result<(), Refusal> {
+    let mut batch = Vec::new();
+    for device in devices {
+        batch.push(device);
+        let pause = hub.throttle.reserve(Operation::JobDevice);
+        if pause.is_some() || batch.len() == BATCH {
+            hub.patch_job_devices(job, &batch)?;
+            batch.clear();
+            match pause {
+                Some(then) => sleep_until(then).await,
+                None => yield_now().await,
+            }
+        }
+    }
+    hub.patch_job_devices(job, &batch)
+}
+
+/// Calls a method on as many devices at once as may be. What begins together, or ends together, is noted together.
+async fn invoke(
+    hub: &Arc<Shared>,
     job: &Job,
-    call: Option<Call>,
-    device: &str,
-) -> Result<Option<Value>, Refusal> {
-    match call {
-        Some(call) => methods::invoke(hub, device, call).await.map(Some),
-        None => hub
-            .update_twin(device, &job.request, false, &IfMatch::None)
-            .map(|_| None),
+    call: &Call,
+    devices: Vec<String>,
+) -> Result<(), Refusal> {
+    let mut devices = devices.into_iter().peekable();
+    let mut busy = JoinSet::new();
+    let (mut permit, mut pause) = (None, None);
+    loop {
+        let mut begun = Vec::new();
+        while pause.is_none() && devices.peek().is_some() {
+            let free = || hub.busy_with_jobs.clone().try_acquire_owned().ok();
+            let Some(permit) = permit.take().or_else(free) else {
+                break;
+            };
+            pause = hub.throttle.reserve(Operation::JobDevice);
+            begun.extend(devices.next().map(|device| (device, permit)));
+        }
+        hub.begin_device_jobs(&job.id, begun.iter().map(|(device, _)| device.as_str()))?;
+        for (device, permit) in begun {
+            let (hub, call) = (hub.clone(), call.clone());
+            busy.spawn(async move {
+                let result = methods::invoke(&hub, &device, call).await;
+                drop(permit);
+                (device, result)
+            });
+        }
+        let more = devices.peek().is_some();
+        if !more && busy.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            Some(ended) = busy.join_next() => {
+                let all = iter::once(ended).chain(iter::from_fn(|| busy.try_join_next()));
+                hub.end_device_jobs(&job.id, all.flatten())?;
+            }
+            // Other jobs may have them all.
+            free = hub.busy_with_jobs.clone().acquire_owned(), if more && pause.is_none() => {
+                permit = free.ok();
+            }
+            () = sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => pause = None,
+        }
     }
 }

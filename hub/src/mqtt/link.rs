@@ -8,9 +8,15 @@ use mqtt_protocol_core::mqtt::{
     packet::{GenericPacketTrait, Packet, Qos, v3_1_1},
     role::Server,
 };
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::Pin,
+    task::{Poll, ready},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -64,12 +70,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             if let Some(reason) = &self.ended {
                 return Err(reason.clone());
             }
-            let mut buffer = [0; 8 * 1024];
-            let count = self.stream.read(&mut buffer).await.unwrap_or(0);
+            let count = self.read().await.unwrap_or(0);
             if count == 0 {
                 return Err(DisconnectReason::Lost);
             }
-            if self.received == 0 && buffer.first() != Some(&CONNECT) {
+            if self.received == 0 && self.unread.first() != Some(&CONNECT) {
                 return Err(DisconnectReason::Protocol(
                     "the first packet is not CONNECT".into(),
                 ));
@@ -80,9 +85,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                     "no CONNECT within {MAX_CONNECT} bytes"
                 )));
             }
-            self.unread
-                .extend_from_slice(buffer.get(..count).unwrap_or_default());
         }
+    }
+
+    /// Reads what has come. The buffer is not the connection's: it would have one all the time it waits, and most do
+    /// nothing else.
+    async fn read(&mut self) -> std::io::Result<usize> {
+        let Self { stream, unread, .. } = self;
+        poll_fn(|context| {
+            let mut buffer = [0; 8 * 1024];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
+            unread.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
     }
 
     /// One packet at a time, so that nothing behind CONNECT is looked at before it is let in.
@@ -100,6 +117,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             .unwrap_or(usize::MAX)
             .min(self.unread.len());
         self.unread.drain(..taken);
+        if self.unread.is_empty() {
+            self.unread = Vec::new();
+        }
         self.apply(events);
     }
 
@@ -149,6 +169,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.ended.get_or_insert(reason);
     }
 
+    /// Whether something is queued.
+    pub(crate) fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// What is queued is not to be written.
+    pub(crate) fn forget_output(&mut self) {
+        self.output = Vec::new();
+    }
+
     /// Writes what is queued.
     pub(crate) async fn flush(&mut self) -> Result<(), DisconnectReason> {
         if self.output.is_empty() {
@@ -159,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             self.stream.flush().await
         };
         let written = timeout(WRITE_TIMEOUT, write).await;
-        self.output.clear();
+        self.output = Vec::new();
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(DisconnectReason::Lost),

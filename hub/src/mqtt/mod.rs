@@ -2,6 +2,7 @@
 
 mod link;
 pub(crate) mod topic;
+mod will;
 
 use crate::{
     clock,
@@ -10,6 +11,7 @@ use crate::{
     identity::check_device_id,
     methods::Answer,
     state::{Attached, Shared, without_port},
+    telemetry::Message,
     throttle::Operation,
 };
 use link::Link;
@@ -25,6 +27,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use topic::Published;
+use will::Will;
 
 /// How long a peer may take to say CONNECT.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -51,7 +54,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         return link.close().await;
     };
     let refused = match admitted {
-        Ok(Ok(admitted)) => {
+        Ok(Ok(mut admitted)) => {
             let (id, connection) = (admitted.id.clone(), admitted.attached.connection);
             hub.tell(&Event::DeviceConnected {
                 device: id.clone(),
@@ -63,8 +66,14 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                 id: &id,
                 connection,
             };
+            let will = admitted.will.take();
             let reason = talk(hub, &mut link, admitted).await;
             drop(attached);
+            if let Some(will) = will
+                && reason != DisconnectReason::ByDevice
+            {
+                will.tell(hub, &id);
+            }
             hub.tell(&Event::DeviceDisconnected { device: id, reason });
             return link.close().await;
         }
@@ -101,6 +110,7 @@ struct Admitted {
     /// When the token ends; a certificate lets it stay.
     expires: Instant,
     silence: Duration,
+    will: Option<Will>,
 }
 
 struct Refused {
@@ -167,6 +177,7 @@ async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
         attached,
         expires: Instant::now() + Duration::from_secs(left),
         silence,
+        will: Will::of(&connect),
     })
 }
 
@@ -211,6 +222,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         attached,
         expires,
         silence,
+        ..
     } = admitted;
     let Attached {
         connection,
@@ -223,6 +235,12 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     // Who sends too much is read later.
     let mut read_from = None;
     loop {
+        if link.has_output()
+            && let Err(refusal) = hub.durable().await
+        {
+            link.forget_output();
+            return DisconnectReason::NotKept(refusal.message);
+        }
         if let Err(reason) = link.flush().await {
             return reason;
         }
@@ -261,7 +279,7 @@ fn pause(hub: &Shared, id: &str, packet: &Packet) -> Option<Instant> {
         return None;
     };
     match Published::parse(id, publish.topic_name()) {
-        Some(Published::Telemetry) => hub.throttle.reserve(Operation::Telemetry),
+        Some(Published::Telemetry { .. }) => hub.throttle.reserve(Operation::Telemetry),
         _ => None,
     }
 }
@@ -283,14 +301,7 @@ fn handle<S: AsyncRead + AsyncWrite + Unpin>(
             let published = Published::parse(id, topic).ok_or_else(|| {
                 DisconnectReason::Protocol(format!("a message to {:?}", shortened(topic)))
             })?;
-            take(
-                hub,
-                link,
-                id,
-                connection,
-                &published,
-                publish.payload().as_slice(),
-            )?;
+            take(hub, link, id, connection, &published, &publish)?;
             if let Some(packet_id) = publish.packet_id()
                 && let Ok(puback) = v3_1_1::Puback::builder().packet_id(packet_id).build()
             {
@@ -352,15 +363,23 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
     id: &str,
     connection: u64,
     published: &Published<'_>,
-    payload: &[u8],
+    publish: &v3_1_1::Publish,
 ) -> Result<(), DisconnectReason> {
+    let payload = publish.payload().as_slice();
     match *published {
-        Published::Telemetry => {
+        Published::Telemetry { properties } => {
             if payload.len() > MAX_MESSAGE {
                 return Err(DisconnectReason::Protocol(format!(
                     "a message of more than {MAX_MESSAGE} bytes"
                 )));
             }
+            hub.telemetry.tell(&Message {
+                device: id,
+                properties,
+                retain: publish.retain(),
+                will: false,
+                body: payload,
+            });
             hub.tell(&Event::Telemetry {
                 device: id.into(),
                 bytes: payload.len(),

@@ -68,6 +68,53 @@ async fn who_says_nothing_is_cut_off_after_15_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_says_connect_too_slowly_is_cut_off_too() {
+    let (hub, _) = hub();
+    let (mut peer, stream) = duplex(64);
+    let begun = Instant::now();
+    let dribble = async {
+        // CONNECT, and no end of its user name.
+        for byte in b"\x10\xff\x01\x00\x04MQTT\x04\x82\x00\x3c\x00\x02d1"
+            .iter()
+            .chain(&[b'x'; 90])
+        {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if peer.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(serve(&hub, "peer".into(), &[], stream), dribble);
+    assert!((15..18).contains(&begun.elapsed().as_secs()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_packet_is_no_sign_of_life() {
+    let (hub, told) = hub();
+    let (mut peer, stream) = duplex(1024);
+    let begun = Instant::now();
+    let client = async {
+        connect(&hub, &mut peer, 60).await;
+        for byte in b"\x30\xff\x01\x00\x04".iter().chain(&[b'x'; 90]) {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            if peer.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(serve(&hub, "peer".into(), &[], stream), client);
+    assert!((90..101).contains(&begun.elapsed().as_secs()));
+    let last = told.lock().unwrap().last().cloned();
+    assert!(matches!(
+        last,
+        Some(Event::DeviceDisconnected {
+            reason: DisconnectReason::KeepAlive,
+            ..
+        })
+    ));
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_keep_alive_is_longer_than_azure_s() {
     for (keep_alive, silence) in [
         (0, 1767),

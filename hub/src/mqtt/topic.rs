@@ -4,7 +4,10 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Published<'a> {
     /// A device-to-cloud message.
-    Telemetry,
+    Telemetry {
+        /// Its properties, as they stand there.
+        properties: &'a str,
+    },
     /// The answer to a direct method.
     MethodAnswer {
         status: i64,
@@ -43,7 +46,11 @@ impl<'a> Published<'a> {
         }
         let rest = topic.strip_prefix("devices/")?.strip_prefix(device)?;
         let rest = rest.strip_prefix("/messages/events")?;
-        (rest.is_empty() || rest.starts_with('/')).then_some(Self::Telemetry)
+        let properties = match rest {
+            "" => "",
+            rest => rest.strip_prefix('/')?,
+        };
+        Some(Self::Telemetry { properties })
     }
 }
 
@@ -115,11 +122,13 @@ mod tests {
         let parse = |topic| Published::parse("d", topic);
         assert_eq!(
             parse("devices/d/messages/events/"),
-            Some(Published::Telemetry)
+            Some(Published::Telemetry { properties: "" })
         );
         assert_eq!(
             parse("devices/d/messages/events/a=b&$.ct=x"),
-            Some(Published::Telemetry)
+            Some(Published::Telemetry {
+                properties: "a=b&$.ct=x"
+            })
         );
         assert_eq!(
             parse("$iothub/methods/res/200/?$rid=7"),

@@ -143,7 +143,7 @@ impl Query {
     }
 
     /// The rows of all given documents, in their order or, if grouped, in a stable one of their own.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn select<'d>(
         &self,
         documents: impl IntoIterator<Item = &'d dyn Document>,

@@ -1,58 +1,35 @@
 //! Automatic device configurations: `/configurations`.
 
-use super::{Body, Caller, Hub, Id, devices::with_etag};
+use super::{Body, Hub, Id, Top, with_etag};
 use crate::{
     configurations::{self, Configuration, Counter, MAX_CONFIGURATIONS},
-    error::{Code, Refusal},
-    sas::Rights,
+    error::Refusal,
     state::{IfMatch, Shared},
 };
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
 };
 use serde_json::Value;
 use std::{ops::ControlFlow, sync::Arc};
 
-pub(super) async fn list(
-    State(hub): Hub,
-    caller: Caller,
-    uri: Uri,
-) -> Result<Json<Vec<Value>>, Refusal> {
-    caller.needs(Rights::REGISTRY_READ)?;
-    let top = uri
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .find_map(|field| field.strip_prefix("top="))
-        .map_or(Ok(MAX_CONFIGURATIONS), |top| {
-            top.parse()
-                .ok()
-                .filter(|top| *top > 0)
-                .ok_or_else(|| Refusal::argument("top should be a whole number from 1."))
-        })?;
-    Ok(Json(shown(&hub, &hub.list_configurations(top)).await))
+pub(super) async fn list(State(hub): Hub, top: Top) -> Result<Json<Vec<Value>>, Refusal> {
+    let configurations = hub.list_configurations(top.up_to(MAX_CONFIGURATIONS));
+    shown(&hub, &configurations).await.map(Json)
 }
 
-pub(super) async fn get(
-    State(hub): Hub,
-    caller: Caller,
-    Id(id): Id,
-) -> Result<impl IntoResponse, Refusal> {
-    caller.needs(Rights::REGISTRY_READ)?;
+pub(super) async fn get(State(hub): Hub, Id(id): Id) -> Result<impl IntoResponse, Refusal> {
     one(&hub, &id).await
 }
 
 pub(super) async fn put(
     State(hub): Hub,
-    caller: Caller,
     Id(id): Id,
     headers: HeaderMap,
     Body(body): Body,
 ) -> Result<impl IntoResponse, Refusal> {
-    caller.needs(Rights::REGISTRY_WRITE)?;
     let status = match hub.put_configuration(&id, &body, &if_match(&headers))? {
         true => StatusCode::CREATED,
         false => StatusCode::OK,
@@ -63,18 +40,15 @@ pub(super) async fn put(
 
 pub(super) async fn delete(
     State(hub): Hub,
-    caller: Caller,
     Id(id): Id,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refusal> {
-    caller.needs(Rights::REGISTRY_WRITE)?;
     hub.delete_configuration(&id, &if_match(&headers))?;
     apply(&hub, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn test(caller: Caller, Body(body): Body) -> Result<Json<Value>, Refusal> {
-    caller.needs(Rights::REGISTRY_READ)?;
+pub(super) async fn test(Body(body): Body) -> Result<Json<Value>, Refusal> {
     configurations::test(&body).map(Json)
 }
 
@@ -94,17 +68,17 @@ async fn apply(hub: &Arc<Shared>, id: &str) -> Result<(), Refusal> {
     let (hub, id) = (hub.clone(), id.to_owned());
     tokio::spawn(async move { hub.apply_configuration(&id).await })
         .await
-        .map_err(|_| Refusal::new(Code::UNAVAILABLE, "The hub is being stopped."))?
+        .map_err(|_| Refusal::stopping())?
 }
 
 async fn one(hub: &Shared, id: &str) -> Result<(HeaderMap, Json<Value>), Refusal> {
     let configuration = hub.configuration(id)?;
-    let shown = shown(hub, &[configuration]).await;
+    let shown = shown(hub, &[configuration]).await?;
     Ok(with_etag(shown.into_iter().next().unwrap_or_default()))
 }
 
 /// Configurations with their metrics, which are computed by one walk over the twins.
-async fn shown(hub: &Shared, configurations: &[Arc<Configuration>]) -> Vec<Value> {
+async fn shown(hub: &Shared, configurations: &[Arc<Configuration>]) -> Result<Vec<Value>, Refusal> {
     let mut counters: Vec<_> = configurations
         .iter()
         .map(|configuration| Counter::new(configuration))
@@ -117,7 +91,7 @@ async fn shown(hub: &Shared, configurations: &[Arc<Configuration>]) -> Vec<Value
         })
     {
         after = Some(next);
-        tokio::task::yield_now().await;
+        hub.give_way().await?;
     }
-    counters.into_iter().map(Counter::shown).collect()
+    Ok(counters.into_iter().map(Counter::shown).collect())
 }

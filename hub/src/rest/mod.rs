@@ -1,9 +1,12 @@
 //! The back end's side: REST at Azure's paths, and MQTT over WebSockets on the same port.
 
+mod body;
 mod configurations;
+mod connection;
 mod devices;
 mod jobs;
 mod query;
+mod telemetry;
 mod twins;
 mod websocket;
 
@@ -11,41 +14,38 @@ use crate::{
     error::{Code, Refusal},
     event::Event,
     sas::Rights,
-    server::Slot,
     state::{IfMatch, Shared},
     throttle::Operation,
 };
 use axum::{
-    Extension, Router,
-    body::Bytes,
-    extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, Method, StatusCode, Uri, header, request::Parts},
+    Json, Router,
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use body::{Body, LenientBody};
+pub(crate) use connection::serve;
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
-
-/// The largest body: a direct method's 128 KB with room for its JSON escapes.
-const MAX_BODY: usize = 512 * 1024;
-/// How long a body may take to come.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+use std::{any::Any, sync::Arc};
 
 /// Whose request it is.
 #[derive(Clone)]
 pub(crate) struct Peer {
     /// The address it comes from.
     pub(crate) address: String,
-    /// Its place among the connections that are served at once.
-    pub(crate) slot: Arc<Slot>,
+    /// Its certificates of the TLS handshake, its own first: a device over WebSockets may have some.
+    pub(crate) certificates: Arc<[CertificateDer<'static>]>,
+    /// Its place among the connections that are served at once, to be given back at its end.
+    pub(crate) slot: Arc<dyn Any + Send + Sync>,
 }
 
 type Hub = State<Arc<Shared>>;
 
 /// All that is served.
-pub(crate) fn router(hub: Arc<Shared>) -> Router {
+fn router(hub: Arc<Shared>) -> Router {
     let service = Router::new()
         .route("/devices", get(devices::list))
         // The Node SDK asks with a slash.
@@ -57,7 +57,7 @@ pub(crate) fn router(hub: Arc<Shared>) -> Router {
         )
         .route(
             "/twins/{id}",
-            get(twins::get).patch(twins::patch).put(twins::put),
+            get(twins::get).patch(twins::update).put(twins::update),
         )
         .route("/twins/{id}/methods", post(twins::invoke))
         .route("/configurations", get(configurations::list))
@@ -73,9 +73,9 @@ pub(crate) fn router(hub: Arc<Shared>) -> Router {
         .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
         .route("/statistics/devices", get(devices::statistics))
         .route("/statistics/service", get(devices::service_statistics))
+        .route("/twinflash/telemetry", get(telemetry::read))
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(hub.clone(), authenticate))
         .layer(middleware::from_fn_with_state(hub.clone(), observe));
     Router::new()
@@ -95,34 +95,49 @@ async fn wrong_method() -> Refusal {
     )
 }
 
-/// Lets through only requests with a good token and an `api-version`, and not too many, before their body is read.
-async fn authenticate(State(hub): Hub, mut request: Request, next: Next) -> Response {
+/// Lets through only requests with a good token that allows what is asked for, and not too many, before their body is read.
+async fn authenticate(State(hub): Hub, request: Request, next: Next) -> Response {
     let checked = check(&hub, request.headers(), request.uri()).and_then(|rights| {
-        operation(request.method(), request.uri().path())
-            .map_or(Ok(()), |operation| hub.throttle.take(operation))?;
-        Ok(rights)
+        let (needed, operation) = demands(request.method(), request.uri().path());
+        if !needed.is_none_or(|needed| rights.include(needed)) {
+            return Err(Refusal::new(
+                Code::UNAUTHORIZED,
+                "Unauthorized: the policy of the token does not allow this.",
+            ));
+        }
+        operation.map_or(Ok(()), |operation| hub.throttle.take(operation))
     });
     match checked {
-        Ok(rights) => {
-            request.extensions_mut().insert(rights);
-            next.run(request).await
-        }
+        Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
 }
 
-/// What a request counts as. Direct methods are not here: they count by their payload.
-fn operation(method: &Method, path: &str) -> Option<Operation> {
+/// The right that a request needs, and what it counts as. Direct methods count by their payload, which is not read yet.
+fn demands(method: &Method, path: &str) -> (Option<Rights>, Option<Operation>) {
+    let reads = *method == Method::GET;
     let mut segments = path.split('/').skip(1);
-    let (first, second, third) = (segments.next()?, segments.next(), segments.next());
-    match (first, second, third) {
-        ("devices", Some("query"), None) => Some(Operation::Query),
-        ("devices", ..) | ("statistics", ..) => Some(Operation::Registry),
-        ("configurations", ..) => Some(Operation::Configuration),
-        ("twins", _, None) if *method == Method::GET => Some(Operation::TwinRead),
-        ("twins", _, None) => Some(Operation::TwinUpdate),
-        _ => None,
-    }
+    let (first, second, third) = (segments.next(), segments.next(), segments.next());
+    let registry = match reads {
+        true => Rights::REGISTRY_READ,
+        false => Rights::REGISTRY_WRITE,
+    };
+    let (rights, operation) = match (first.unwrap_or_default(), second, third) {
+        ("devices", Some("query"), None) => (Rights::SERVICE_CONNECT, Some(Operation::Query)),
+        ("statistics", Some("service"), _) => (Rights::SERVICE_CONNECT, Some(Operation::Registry)),
+        ("devices" | "statistics", ..) => (registry, Some(Operation::Registry)),
+        ("configurations", Some("testQueries"), _) => {
+            (Rights::REGISTRY_READ, Some(Operation::Configuration))
+        }
+        ("configurations", ..) => (registry, Some(Operation::Configuration)),
+        ("twins", _, None) if reads => (Rights::SERVICE_CONNECT, Some(Operation::TwinRead)),
+        ("twins", _, None) => (Rights::SERVICE_CONNECT, Some(Operation::TwinUpdate)),
+        ("jobs", ..) => (Rights::SERVICE_CONNECT, Some(Operation::Job)),
+        ("twins" | "twinflash", ..) => (Rights::SERVICE_CONNECT, None),
+        // There is nothing.
+        _ => return (None, None),
+    };
+    (Some(rights), operation)
 }
 
 fn check(hub: &Shared, headers: &HeaderMap, uri: &Uri) -> Result<Rights, Refusal> {
@@ -134,12 +149,7 @@ fn check(hub: &Shared, headers: &HeaderMap, uri: &Uri) -> Result<Rights, Refusal
         )
     })?;
     let rights = hub.service_rights(token, text(header::HOST).unwrap_or_default())?;
-    let version = |field: &str| {
-        field
-            .strip_prefix("api-version=")
-            .is_some_and(|version| !version.is_empty())
-    };
-    if !uri.query().unwrap_or_default().split('&').any(version) {
+    if parameter(uri, "api-version").is_none() {
         return Err(Refusal::new(
             Code::INVALID_PROTOCOL_VERSION,
             "The query has no api-version; the SDKs send api-version=2021-04-12.",
@@ -167,32 +177,6 @@ async fn observe(State(hub): Hub, request: Request, next: Next) -> Response {
     response
 }
 
-/// What the caller may do; `authenticate` put it there.
-struct Caller(Rights);
-
-impl Caller {
-    fn needs(&self, rights: Rights) -> Result<(), Refusal> {
-        if self.0.include(rights) {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            Code::UNAUTHORIZED,
-            "Unauthorized: the policy of the token does not allow this.",
-        ))
-    }
-}
-
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Refusal;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
-        Extension::<Rights>::from_request_parts(parts, state)
-            .await
-            .map(|Extension(rights)| Self(rights))
-            .map_err(|_| Refusal::new(Code::UNAUTHORIZED_ACCESS, "Unauthorized."))
-    }
-}
-
 impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
     type Rejection = Refusal;
 
@@ -204,71 +188,6 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
                 .and_then(|value| value.to_str().ok()),
         ))
     }
-}
-
-/// A JSON body, whatever its content type says. An empty one is `null`.
-struct Body(Value);
-
-impl<S: Send + Sync> FromRequest<S> for Body {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = read(request, state).await?;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(Value::Null));
-        }
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| not_json(&error))
-    }
-}
-
-/// A body that is read as leniently as Azure reads those of direct methods (with Newtonsoft's Json.NET): names without
-/// quotes, texts in single quotes, comments, a comma after the last member. The .NET tutorial's back end sends such.
-struct LenientBody(Value);
-
-impl<S: Send + Sync> FromRequest<S> for LenientBody {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        const OPTIONS: jsonc_parser::ParseOptions = jsonc_parser::ParseOptions {
-            allow_comments: true,
-            allow_loose_object_property_names: true,
-            allow_trailing_commas: true,
-            allow_missing_commas: false,
-            allow_single_quoted_strings: true,
-            allow_hexadecimal_numbers: true,
-            allow_unary_plus_numbers: false,
-            allow_bare_decimal_point_numbers: true,
-            // Json.NET takes them, but JSON, which the device gets, has no such numbers.
-            allow_non_finite_numbers: false,
-            allow_extended_string_escapes: false,
-        };
-        let bytes = read(request, state).await?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| not_json(&error))?;
-        // Bounds the depth too.
-        jsonc_parser::parse_to_serde_value(text, &OPTIONS)
-            .map(Self)
-            .map_err(|error| not_json(&error))
-    }
-}
-
-fn not_json(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(Code::FORMAT, format!("The body is not JSON: {error}."))
-}
-
-/// Reads a body whole, within its limits of size and time.
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
-    timeout(BODY_TIMEOUT, Bytes::from_request(request, state))
-        .await
-        .map_err(|_| Refusal::new(Code::FORMAT, "The body did not come in time."))?
-        .map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(
-                Code::TOO_LARGE,
-                format!("The body is larger than {MAX_BODY} bytes."),
-            ),
-            _ => Refusal::new(Code::FORMAT, "The body did not come whole."),
-        })
 }
 
 /// The id in a path.
@@ -283,4 +202,47 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
             .map(|axum::extract::Path(id)| Self(id))
             .map_err(|_| Refusal::argument("The path holds no id."))
     }
+}
+
+/// How many items a list is to have at most, by `top` of the request's query.
+struct Top(Option<usize>);
+
+impl Top {
+    /// As Azure has it, what is outside of 1 to `most` is `most`.
+    fn up_to(self, most: usize) -> usize {
+        self.0
+            .filter(|top| (1..=most).contains(top))
+            .unwrap_or(most)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Top {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let top = parameter(&parts.uri, "top").map(str::parse).transpose();
+        top.map(Self)
+            .map_err(|_| Refusal::argument("top should be a whole number."))
+    }
+}
+
+/// A parameter of the request's query, as it stands there; an empty one is none.
+fn parameter<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let mut fields = uri.query().unwrap_or_default().split('&');
+    fields
+        .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+        .filter(|value| !value.is_empty())
+}
+
+/// A body with its `etag` as a header too.
+fn with_etag(body: Value) -> (HeaderMap, Json<Value>) {
+    let mut headers = HeaderMap::new();
+    let etag = body
+        .get("etag")
+        .and_then(Value::as_str)
+        .map(|etag| format!("\"{etag}\""));
+    if let Some(Ok(etag)) = etag.map(|etag| HeaderValue::from_str(&etag)) {
+        headers.insert(header::ETAG, etag);
+    }
+    (headers, Json(body))
 }

@@ -30,7 +30,7 @@ pub(super) async fn upgrade(
             let (ours, theirs) = tokio::io::duplex(1024 * 1024);
             tokio::join!(
                 bridge(socket, ours),
-                mqtt::serve(&hub, peer.address, &[], theirs)
+                mqtt::serve(&hub, peer.address, &peer.certificates, theirs)
             );
             drop(peer.slot);
         })

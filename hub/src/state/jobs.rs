@@ -1,6 +1,6 @@
 //! Jobs and what they did with each device.
 
-use super::{Shared, State, internal};
+use super::{Shared, State, internal, query::Turn};
 use crate::{
     clock,
     error::{Code, Error, Refusal},
@@ -16,9 +16,6 @@ use std::{
     ops::{Bound, ControlFlow},
 };
 use tokio::sync::watch;
-
-/// How many results are looked at before others get at the state.
-const CHUNK: usize = 1000;
 
 /// A job, and what stops it.
 struct Running {
@@ -90,6 +87,20 @@ impl Jobs {
         self.devices
             .range(first..)
             .take_while(move |(key, _)| key.starts_with(&prefix))
+    }
+
+    /// An answer as it is kept: without its payload when the job keeps enough already.
+    fn bounded(&mut self, job: &str, mut answer: Value) -> Value {
+        let Some(running) = self.jobs.get_mut(job) else {
+            return answer;
+        };
+        let size = size(Some(&answer));
+        if running.answers + size <= MAX_ANSWERS {
+            running.answers += size;
+        } else if let Some(payload) = answer.get_mut("payload") {
+            payload.take();
+        }
+        answer
     }
 
     fn shown(&self, job: &Job) -> Value {
@@ -250,6 +261,7 @@ impl Shared {
     ) -> Option<String> {
         let state = self.lock();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let turn = Turn::begin();
         let devices = state
             .jobs
             .devices
@@ -258,7 +270,7 @@ impl Shared {
             if visit(key, &device.shown()).is_break() {
                 return None;
             }
-            if index + 1 == CHUNK {
+            if turn.is_over(index) {
                 return Some(key.clone());
             }
         }
@@ -321,57 +333,98 @@ impl Shared {
             .collect()
     }
 
-    /// Notes that a job begins with a device.
-    pub(crate) fn begin_device_job(&self, job: &Job, device: &str) -> Result<(), Refusal> {
+    /// Patches the twins of some of a job's devices. Twins and results are kept together, so that after a kill no patch is made
+    /// twice.
+    pub(crate) fn patch_job_devices(&self, job: &Job, devices: &[String]) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let key = DeviceJob::key(&job.id, device);
-        let Some(found) = state.jobs.devices.get_mut(&key) else {
-            return Ok(());
-        };
-        found.set(DeviceStatus::Running);
-        // A patch is made again after a kill; a method is not, so that it must be known that it was called.
-        if job.kind == Kind::ScheduleDeviceMethod {
-            let found = found.clone();
-            state.save_device_jobs(vec![found])?;
+        let (mut changed, mut results) = (Vec::new(), Vec::new());
+        for id in devices {
+            let key = DeviceJob::key(&job.id, id);
+            // The job may have ended in the meantime.
+            let found = state.jobs.devices.get(&key);
+            let Some(mut result) = found.filter(|found| found.status.is_open()).cloned() else {
+                continue;
+            };
+            result.set(DeviceStatus::Running);
+            match state.updated(id, &job.request, false) {
+                Ok(updated) => {
+                    changed.push(updated);
+                    result.set(DeviceStatus::Completed);
+                }
+                Err(refusal) => result.fail(refusal.code.1, &refusal.message),
+            }
+            results.push((key, result));
+        }
+        state
+            .store
+            .put_devices_and(
+                changed.iter().map(|(device, _)| device),
+                store::JOB_DEVICES,
+                results.iter().map(|(key, result)| (key.as_str(), result)),
+            )
+            .map_err(internal)?;
+        state.jobs.devices.extend(results);
+        let mut told = Vec::new();
+        for (device, patches) in changed {
+            let id = device.identity.device_id.clone();
+            let entry = state.entry_mut(&id)?;
+            entry.device = device;
+            for patch in patches {
+                entry.send_desired(&patch);
+                told.push((id.clone(), patch));
+            }
+        }
+        drop(state);
+        for (id, patch) in told {
+            self.tell_desired(&id, patch);
         }
         Ok(())
     }
 
-    /// Notes what became of a device, unless the job ended before.
-    pub(crate) fn end_device_job(
+    /// Notes, before a job calls a method, which devices it calls: it is not called a second time after a kill.
+    pub(crate) fn begin_device_jobs<'d>(
         &self,
         job: &str,
-        device: &str,
-        result: Result<Option<Value>, Refusal>,
+        devices: impl Iterator<Item = &'d str>,
     ) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let found = state.jobs.devices.get(&DeviceJob::key(job, device));
-        let Some(mut found) = found
-            .filter(|found| found.status == DeviceStatus::Running)
-            .cloned()
-        else {
-            return Ok(());
-        };
-        match result {
-            Ok(mut answer) => {
-                if let Some(running) = state.jobs.jobs.get_mut(job) {
-                    let size = size(answer.as_ref());
-                    if running.answers + size > MAX_ANSWERS {
-                        if let Some(payload) =
-                            answer.as_mut().and_then(|answer| answer.get_mut("payload"))
-                        {
-                            payload.take();
-                        }
-                    } else {
-                        running.answers += size;
-                    }
+        let begun = devices
+            .filter_map(|device| state.jobs.devices.get(&DeviceJob::key(job, device)))
+            .map(|found| {
+                let mut begun = found.clone();
+                begun.set(DeviceStatus::Running);
+                begun
+            })
+            .collect();
+        state.save_device_jobs(begun)
+    }
+
+    /// Notes what devices answered, unless the job ended before.
+    pub(crate) fn end_device_jobs(
+        &self,
+        job: &str,
+        results: impl Iterator<Item = (String, Result<Value, Refusal>)>,
+    ) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let mut ended = Vec::new();
+        for (device, result) in results {
+            let found = state.jobs.devices.get(&DeviceJob::key(job, &device));
+            let Some(mut found) = found
+                .filter(|found| found.status == DeviceStatus::Running)
+                .cloned()
+            else {
+                continue;
+            };
+            match result {
+                Ok(answer) => {
+                    found.answer = Some(state.jobs.bounded(job, answer));
+                    found.set(DeviceStatus::Completed);
                 }
-                found.answer = answer;
-                found.set(DeviceStatus::Completed);
+                Err(refusal) => found.fail(refusal.code.1, &refusal.message),
             }
-            Err(refusal) => found.fail(refusal.code.1, &refusal.message),
+            ended.push(found);
         }
-        state.save_device_jobs(vec![found])
+        state.save_device_jobs(ended)
     }
 
     /// Ends a job; `reason` says why of the devices it did not finish with.

@@ -1,5 +1,5 @@
-//! All that a running hub knows, behind one lock. What must last is in the [`Store`] before it is in here, and in here
-//! before anybody is told.
+//! All that a running hub knows, behind one lock. What must last is handed to the [`Store`] before it is in here; nobody is
+//! answered before it is durable there: [`Shared::durable`] stands before every answer.
 
 mod access;
 mod configurations;
@@ -16,7 +16,8 @@ use crate::{
     jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
-    store::{self, Device, Policies, Store},
+    store::{self, Device, Durable, Policies, Store},
+    telemetry::Telemetry,
     throttle::Throttle,
     twin::Twin,
     x509::Authorities,
@@ -28,7 +29,7 @@ use jobs::Jobs;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -57,7 +58,10 @@ pub(crate) struct Shared {
     authorities: Authorities,
     pub(crate) throttle: Throttle,
     state: Mutex<State>,
+    /// Not there as long as each change is durable at once.
+    durable: OnceLock<Durable>,
     pub(crate) calls: Calls,
+    pub(crate) telemetry: Telemetry,
     /// As many permits as devices that jobs may be busy with.
     pub(crate) busy_with_jobs: Arc<Semaphore>,
     /// Rings when a device became able to take direct methods.
@@ -111,10 +115,11 @@ impl Shared {
                 Ok((id, Arc::new(configuration)))
             })
             .collect::<Result<_, Error>>()?;
+        let jobs = Jobs::load(&store)?;
         let mut state = State {
             entries,
             configurations,
-            jobs: Jobs::load(&store)?,
+            jobs,
             store,
             next_connection: 1,
         };
@@ -126,7 +131,9 @@ impl Shared {
             authorities,
             throttle,
             state: Mutex::new(state),
+            durable: OnceLock::new(),
             calls: Calls::default(),
+            telemetry: Telemetry::default(),
             busy_with_jobs: Arc::new(Semaphore::new(MAX_BUSY)),
             reachable: Notify::new(),
             stopping: watch::Sender::new(false),
@@ -143,6 +150,30 @@ impl Shared {
         let mut stopping = self.stopping.subscribe();
         async move {
             let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
+
+    /// Waits until all that is known is durable, if it is kept: to be called before anybody is answered.
+    pub(crate) async fn durable(&self) -> Result<(), Refusal> {
+        match self.durable.get() {
+            Some(durable) => durable.now().await.map_err(internal),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on changes are durable when [`Shared::durable`] says so, no longer at once.
+    pub(crate) fn write_behind(&self) -> Result<(), Error> {
+        let durable = self.lock().store.write_behind()?;
+        let _ = self.durable.set(durable);
+        Ok(())
+    }
+
+    /// Lets others go on between two parts of what takes long, and ends it when the hub stops.
+    pub(crate) async fn give_way(&self) -> Result<(), Refusal> {
+        tokio::task::yield_now().await;
+        match *self.stopping.borrow() {
+            true => Err(Refusal::stopping()),
+            false => Ok(()),
         }
     }
 
@@ -272,13 +303,9 @@ impl Shared {
         if_match: &IfMatch,
     ) -> Result<Value, Refusal> {
         let mut state = self.lock();
-        let entry = state.entry(id)?;
-        if_match.check(&entry.device.twin.etag())?;
-        let mut device = entry.device.clone();
-        let told = device.twin.update(body, replace)?;
-        let configured = state.configure(&mut device);
+        if_match.check(&state.entry(id)?.device.twin.etag())?;
+        let (device, told) = state.updated(id, body, replace)?;
         let entry = state.save(device)?;
-        let told: Vec<Value> = told.into_iter().chain(configured).collect();
         told.iter().for_each(|patch| entry.send_desired(patch));
         let shown = entry.shown_twin();
         drop(state);
@@ -342,6 +369,19 @@ impl State {
         self.entries
             .get_mut(id)
             .ok_or_else(|| Refusal::no_device(id))
+    }
+
+    /// A device as a back end's PATCH or PUT makes it, to be saved, and the patches it is to be told.
+    fn updated(
+        &self,
+        id: &str,
+        body: &Value,
+        replace: bool,
+    ) -> Result<(Device, Vec<Value>), Refusal> {
+        let mut device = self.entry(id)?.device.clone();
+        let told = device.twin.update(body, replace)?;
+        let configured = self.configure(&mut device);
+        Ok((device, told.into_iter().chain(configured).collect()))
     }
 
     /// Keeps a changed or new device, in the store first.

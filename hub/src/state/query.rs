@@ -9,10 +9,25 @@ use serde_json::{Value, json};
 use std::{
     borrow::Cow,
     ops::{Bound, ControlFlow},
+    time::{Duration, Instant},
 };
 
-/// How many twins are looked at before others get at the state.
-const CHUNK: usize = 1000;
+/// For how long is looked at twins, or whatever else, before others get at the state.
+const TURN: Duration = Duration::from_millis(20);
+
+/// The time of one who looks at many things.
+pub(super) struct Turn(Instant);
+
+impl Turn {
+    pub(super) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether it is over, after the thing with this index.
+    pub(super) fn is_over(&self, index: usize) -> bool {
+        index % 16 == 15 && self.0.elapsed() >= TURN
+    }
+}
 
 impl Shared {
     /// Shows `visit` the twins of devices whose id is above `after`, in the order of ids, until it has enough. After some
@@ -23,13 +38,14 @@ impl Shared {
         visit: &mut dyn FnMut(&str, &dyn Document) -> ControlFlow<()>,
     ) -> Option<String> {
         let state = self.lock();
+        let turn = Turn::begin();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = state.entries.range::<str, _>((start, Bound::Unbounded));
         for (index, (id, entry)) in entries.enumerate() {
             if visit(id, entry).is_break() {
                 return None;
             }
-            if index + 1 == CHUNK {
+            if turn.is_over(index) {
                 return Some(id.clone());
             }
         }

@@ -9,17 +9,20 @@
     clippy::indexing_slicing
 )]
 
+pub mod websocket;
+
 use data_encoding::BASE64;
 use ring::hmac;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
     io::{ErrorKind, Read, Write},
     net::TcpStream,
     path::Path,
     sync::{Arc, Mutex},
+    thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use twinflash_hub::{Event, Hub, Info, Options};
@@ -34,13 +37,13 @@ pub fn start() -> Fixture {
     start_with(Options::default())
 }
 
-pub fn start_with(options: Options) -> Fixture {
+pub fn start_with(mut options: Options) -> Fixture {
     let events = Arc::new(Mutex::new(Vec::new()));
     let told = events.clone();
+    options.devices.extend(["d1".into(), "d2".into()]);
     let hub = Hub::start(Options {
         mqtt_port: 0,
         https_port: 0,
-        devices: vec!["d1".into(), "d2".into()],
         observer: Some(Arc::new(move |event| {
             told.lock().unwrap().push(event.clone())
         })),
@@ -97,13 +100,13 @@ impl Fixture {
     }
 
     pub fn owner(&self) -> Rest {
-        let token = token(
-            "localhost",
-            &self.owner_key(),
-            unix() + 600,
-            Some("iothubowner"),
-        );
-        Rest::new(self.info(), Some(token))
+        Rest::owner(self.info())
+    }
+
+    /// Calls a direct method, to answer it meanwhile.
+    pub fn invoke(&self, device: &'static str, body: Value) -> JoinHandle<Response> {
+        let owner = self.owner();
+        std::thread::spawn(move || owner.invoke(device, &body))
     }
 
     pub fn with_token(&self, token: Option<String>) -> Rest {
@@ -235,6 +238,13 @@ impl Response {
 }
 
 impl Rest {
+    /// With all rights.
+    pub fn owner(info: &Info) -> Self {
+        let key = field(&info.service_connection_string, "SharedAccessKey");
+        let token = token("localhost", &key, unix() + 600, Some("iothubowner"));
+        Self::new(info, Some(token))
+    }
+
     fn new(info: &Info, token: Option<String>) -> Self {
         let roots = CertificateDer::pem_slice_iter(info.ca_pem.as_bytes())
             .map(|certificate| ureq::tls::Certificate::from_der(&certificate.unwrap()).to_owned())
@@ -283,6 +293,23 @@ impl Rest {
         body: Option<Vec<u8>>,
         headers: &[(&str, &str)],
     ) -> Response {
+        self.attempt(method, path, body, headers).unwrap()
+    }
+
+    /// The same of a hub that may go away.
+    pub fn try_call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<Response> {
+        let body = body.map(|body| body.to_string().into_bytes());
+        let path = with_version(path);
+        self.attempt(method, &path, body, &[]).ok()
+    }
+
+    fn attempt(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+        headers: &[(&str, &str)],
+    ) -> Result<Response, ureq::Error> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base));
@@ -295,19 +322,24 @@ impl Rest {
         let mut response = match body {
             Some(body) => self.agent.run(request.body(body).unwrap()),
             None => self.agent.run(request.body(()).unwrap()),
-        }
-        .unwrap();
-        let text = response.body_mut().read_to_string().unwrap();
+        }?;
+        let text = response.body_mut().read_to_string()?;
         let body = if text.is_empty() {
             Value::Null
         } else {
             serde_json::from_str(&text).unwrap()
         };
-        Response {
+        Ok(Response {
             status: response.status().as_u16(),
             headers: response.headers().clone(),
             body,
-        }
+        })
+    }
+
+    pub fn query(&self, text: &str, headers: &[(&str, &str)]) -> Response {
+        let body = json!({"query": text}).to_string().into_bytes();
+        let path = with_version("/devices/query");
+        self.raw("POST", &path, Some(body), headers)
     }
 
     pub fn invoke(&self, device: &str, body: &Value) -> Response {

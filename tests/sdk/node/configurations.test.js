@@ -2,8 +2,9 @@
 
 import assert from 'node:assert/strict';
 import test from 'node:test';
+import transports from 'azure-iot-device-mqtt';
 import service from 'azure-iothub';
-import { eventually, leftOut, ready, registry } from './hub.js';
+import { call, connect, eventually, leftOut, ready, registry } from './hub.js';
 
 const only = { skip: leftOut };
 
@@ -56,7 +57,29 @@ test('a job patches twins, and is found', only, async () => {
   const { result: rows } = await query.next();
   assert.deepEqual(rows.map((row) => [row.deviceId, row.status]), [['worker', 'completed']]);
 
+  await assert.rejects(jobs.scheduleTwinUpdate('node-job', '*', patch, new Date(), 60), (error) => error.responseBody.includes('JobAlreadyExists'));
+  await assert.rejects(jobs.getJob('none'), (error) => error.responseBody.includes('JobNotFound'));
+  await assert.rejects(jobs.scheduleTwinUpdate('wrong', 'tags.', patch, new Date(), 60), (error) => error.name === 'ArgumentError');
+
   const later = new Date(Date.now() + 3_600_000);
   await jobs.scheduleDeviceMethod('node-late', '*', { methodName: 'm', payload: null }, later, 60);
   assert.equal((await jobs.cancelJob('node-late')).jobStatus.status, 'cancelled');
+});
+
+test('a job calls a method on each device', only, async (t) => {
+  const client = await connect(t, 'job', transports.Mqtt);
+  client.onDeviceMethod('job', (request, response) => response.send(200, { said: request.payload }, () => {}));
+  await call('job', 'job', 0, { connectTimeoutInSeconds: 10 });
+  const jobs = service.JobClient.fromConnectionString(ready.serviceConnectionString);
+  const condition = "deviceId IN ['job', 'offline']";
+  await jobs.scheduleDeviceMethod('node-methods', condition, { methodName: 'job', payload: { n: 1 } }, new Date(), 60);
+  const done = await eventually(async () => {
+    const { jobStatus: job } = await jobs.getJob('node-methods');
+    return job.status === 'completed' && job;
+  }, 'completed');
+  assert.deepEqual([done.deviceJobStatistics.succeededCount, done.deviceJobStatistics.failedCount], [1, 1]);
+  const { result } = await registry().createQuery("SELECT * FROM devices.jobs WHERE devices.jobs.jobId = 'node-methods'").next();
+  const [one, other] = result;
+  assert.deepEqual(one.outcome.deviceMethodResponse, { status: 200, payload: { said: { n: 1 } } });
+  assert.equal(other.error.code, 'DeviceNotOnline');
 });

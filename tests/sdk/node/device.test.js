@@ -90,36 +90,40 @@ test('methods go both ways', { skip: leftOut }, async (t) => {
   await assert.rejects(late, (error) => error.name === 'GatewayTimeoutError' && error.responseBody.includes('504101'));
 });
 
-test('a dropped connection comes back, and its methods too', { skip: leftOut }, async (t) => {
-  const client = await connect(t, 'd4', Mqtt);
-  echo(client, 'm');
-  await called('d4', 'm', 1);
-  const again = once(client, 'connect');
-  await takeOver('d4');
-  await again;
-  assert.deepEqual(await called('d4', 'm', 2), { status: 200, payload: { said: 2 } });
-});
+/** A device's connection string as each transport has to have it: over WebSockets the SDK knows no port but 443. */
+const transported = [
+  ['MQTT', Mqtt, (name) => ready.devices[name]],
+  ['WebSockets', MqttWs, (name) => ready.devices[name].replace(/^HostName=[^;]*/, 'HostName=localhost')],
+];
 
-test('a renewed token keeps methods', { skip: leftOut }, async (t) => {
-  // Valid for 6 s, renewed 4 s before that: the hub would close the connection in this test's time.
-  const provider = device.SharedAccessKeyAuthenticationProvider.fromConnectionString(ready.devices.d5, 6, 4);
-  const tokens = [];
-  provider.on('newTokenAvailable', (credentials) => tokens.push(credentials.sharedAccessSignature));
-  const client = await opened(t, device.Client.fromAuthenticationProvider(provider, Mqtt));
-  echo(client, 'm');
-  await called('d5', 'm', 1);
-  const count = tokens.length;
-  await eventually(() => tokens.length >= count + 4, 'four renewals: longer than one token lives', 20);
-  assert.deepEqual(await called('d5', 'm', 2), { status: 200, payload: { said: 2 } });
-});
+for (const [over, transport, connection] of transported) {
+  test(`a dropped connection over ${over} comes back, and its methods too`, { skip: leftOut }, async (t) => {
+    const client = await opened(t, device.Client.fromConnectionString(connection('d4'), transport));
+    echo(client, 'm');
+    await called('d4', 'm', 1);
+    const again = once(client, 'connect');
+    await takeOver('d4');
+    await again;
+    assert.deepEqual(await called('d4', 'm', 2), { status: 200, payload: { said: 2 } });
+  });
+
+  test(`a renewed token over ${over} keeps methods`, { skip: leftOut }, async (t) => {
+    // Valid for 6 s, renewed 4 s before that: the hub would close the connection in this test's time.
+    const provider = device.SharedAccessKeyAuthenticationProvider.fromConnectionString(connection('d5'), 6, 4);
+    const tokens = [];
+    provider.on('newTokenAvailable', (credentials) => tokens.push(credentials.sharedAccessSignature));
+    const client = await opened(t, device.Client.fromAuthenticationProvider(provider, transport));
+    echo(client, 'm');
+    await called('d5', 'm', 1);
+    const count = tokens.length;
+    await eventually(() => tokens.length >= count + 4, 'four renewals: longer than one token lives', 20);
+    assert.deepEqual(await called('d5', 'm', 2), { status: 200, payload: { said: 2 } });
+  });
+}
 
 test('MQTT over WebSockets', { skip: leftOut }, async (t) => {
-  // The port of the connection string is the one of MQTT; over WebSockets the SDK knows 443 only.
-  const { SharedAccessKey } = fields('d1');
-  const client = await opened(
-    t,
-    device.Client.fromConnectionString(`HostName=localhost;DeviceId=d1;SharedAccessKey=${SharedAccessKey}`, MqttWs),
-  );
+  const [, transport, connection] = transported[1];
+  const client = await opened(t, device.Client.fromConnectionString(connection('d1'), transport));
   echo(client, 'm');
   assert.deepEqual((await called('d1', 'm', 'x'.repeat(100_000))).payload, { said: 'x'.repeat(100_000) });
   const twin = await client.getTwin();
@@ -153,11 +157,14 @@ test('a certificate lets a device in by its thumbprint', { skip: leftOut }, asyn
   const deviceId = 'node-certified';
   const authentication = { type: 'selfSigned', x509Thumbprint: { primaryThumbprint: own.thumbprint } };
   await registry().create({ deviceId, authentication });
-  const client = () => device.Client.fromConnectionString(`HostName=${fields('d1').HostName};DeviceId=${deviceId};x509=true`, Mqtt);
-  const admitted = await opened(t, client(), { cert: own.cert, key: own.key });
-  echo(admitted, 'm');
-  assert.deepEqual(await called(deviceId, 'm', 1), { status: 200, payload: { said: 1 } });
-  await assert.rejects(opened(t, client(), { cert: other.cert, key: other.key }), errors.UnauthorizedError);
+  for (const [host, transport] of [[fields('d1').HostName, Mqtt], ['localhost', MqttWs]]) {
+    const client = () => device.Client.fromConnectionString(`HostName=${host};DeviceId=${deviceId};x509=true`, transport);
+    const admitted = await opened(t, client(), { cert: own.cert, key: own.key });
+    echo(admitted, 'm');
+    assert.deepEqual(await called(deviceId, 'm', 1), { status: 200, payload: { said: 1 } });
+    await admitted.close();
+    await assert.rejects(opened(t, client(), { cert: other.cert, key: other.key }), errors.UnauthorizedError);
+  }
   await registry().delete(deviceId);
 });
 

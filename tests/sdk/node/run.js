@@ -18,7 +18,7 @@ function mayUse(port) {
   });
 }
 
-const devices = ['d1', 'd2', 'd3', 'd4', 'd5', 'offline', 'agent'];
+const devices = ['d1', 'd2', 'd3', 'd4', 'd5', 'job', 'offline', 'agent'];
 const [program, ...words] = process.env.TWINFLASH_HUB.split(' ');
 const hub = spawn(
   program,

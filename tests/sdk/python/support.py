@@ -6,18 +6,25 @@ other. The HTTPS port is 443 where that may be used, as the device SDK over WebS
 skipped.
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 import pytest
 from azure.iot.hub import IoTHubRegistryManager
+from msrest.exceptions import HttpOperationError
+from paho.mqtt import client as paho
 
 TWINFLASH = shlex.split(os.environ["TWINFLASH_HUB"])[0]
 
@@ -56,7 +63,7 @@ def may_use(port):
 @pytest.fixture(scope="session")
 def hub():
     command = shlex.split(os.environ["TWINFLASH_HUB"])
-    for device in ["d1", "d2", "agent-1", "agent-2", "agent-3", "chiller", "job-1", "job-2"]:
+    for device in ["d1", "d2", "aio", "teller", "agent-1", "agent-2", "agent-3", "chiller", "job-1", "job-2"]:
         command += ["--device", device]
     command += ["--mqtt-port", "8883"]
     command += ["--https-port", "443" if may_use(443) else "0"]
@@ -84,6 +91,50 @@ def eventually(condition, what, seconds=15):
             return value
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.05)
+
+
+def error(call):
+    """What a service SDK's call is refused with."""
+    with pytest.raises(HttpOperationError) as caught:
+        call()
+    return caught.value.response
+
+
+def websockets(hub):
+    """Leaves out a test that needs them where they cannot be had."""
+    if hub.ready["httpsPort"] != 443:
+        pytest.skip("port 443 may not be used here, and the SDK knows no other")
+
+
+def mqtt(hub, name, prepare=lambda client: None):
+    """A device by other means than the SDKs: connected, once `prepare` has set what else it is to say."""
+    fields = dict(field.split("=", 1) for field in hub.device(name).split(";"))
+    host = fields["HostName"]
+    resource = urllib.parse.quote(f"{host}/devices/{name}", safe="")
+    expiry = int(time.time()) + 60
+    key = base64.b64decode(fields["SharedAccessKey"])
+    digest = hmac.new(key, f"{resource}\n{expiry}".encode(), hashlib.sha256).digest()
+    signature = urllib.parse.quote(base64.b64encode(digest), safe="")
+    client = paho.Client(client_id=name, clean_session=False)
+    client.username_pw_set(
+        f"{host}/{name}/api-version=2016-11-14",
+        f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}",
+    )
+    client.tls_set_context(ssl.create_default_context(cadata=hub.ca_pem))
+    prepare(client)
+    connected = threading.Event()
+    client.on_connect = lambda *_: connected.set()
+    client.connect(host, 8883)
+    client.loop_start()
+    assert connected.wait(10)
+    return client
+
+
+def take_over(hub, name):
+    """Connects with the same id, and goes: the hub drops the first connection."""
+    client = mqtt(hub, name)
+    client.disconnect()
+    client.loop_stop()
 
 
 def free_port():
@@ -147,7 +198,27 @@ def firmware(tmp_path_factory):
     server.process.wait(10)
 
 
-class Agent:
+class Running:
+    """A `twinflash` command that prints JSON, and what it has printed."""
+
+    def __init__(self, *arguments):
+        self.process = subprocess.Popen(
+            [TWINFLASH, "--json", *arguments], stdout=subprocess.PIPE, stderr=sys.stderr, text=True
+        )
+        # Of its own: the last lines of the one before may still be on their way.
+        self.events = []
+        lines = map(json.loads, self.process.stdout)
+        threading.Thread(target=self.events.extend, args=[lines], daemon=True).start()
+
+    def seen(self, event):
+        return [e for e in self.events if e["event"] == event]
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(10)
+
+
+class Agent(Running):
     """`twinflash device`, and the file it updates."""
 
     def __init__(self, hub, firmware, directory, device, contract, connection=None, install="", policy=""):
@@ -171,28 +242,14 @@ class Agent:
             {policy}
             """
         )
-        self.events = []
         self.start()
 
     def start(self):
-        self.events.clear()
-        self.process = subprocess.Popen(
-            [TWINFLASH, "device", "--json", "--config", self.configuration],
-            stdout=subprocess.PIPE, stderr=sys.stderr, text=True,
-        )
-        threading.Thread(target=self.read, daemon=True).start()
+        super().__init__("device", "--config", self.configuration)
         eventually(lambda: self.seen("connected"), "the agent is connected")
 
-    def read(self):
-        for line in self.process.stdout:
-            self.events.append(json.loads(line))
-
-    def seen(self, event):
-        return [e for e in self.events if e["event"] == event]
-
     def stop(self):
-        self.process.terminate()
-        assert self.process.wait(10) == 0
+        assert super().stop() == 0
 
 
 @pytest.fixture

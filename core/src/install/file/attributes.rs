@@ -1,8 +1,8 @@
 //! Owner, mode and extended attributes, from one file to another.
 
-use crate::disk;
+use crate::disk::{self, Step};
 use rustix::{
-    fs::{Gid, Mode, Uid, XattrFlags},
+    fs::{Gid, Uid, XattrFlags},
     io::Errno,
 };
 use std::{
@@ -19,8 +19,14 @@ const LARGEST: usize = 64 * 1024;
 const OF_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
 
 /// Gives `file` the mode of a file that had none before it.
-pub(super) fn set_default(file: &File) -> io::Result<()> {
-    file.set_permissions(Permissions::from_mode(0o644))
+pub(super) fn set_default(file: &File, path: &Path) -> io::Result<()> {
+    set_mode(file, path, 0o644)
+}
+
+fn set_mode(file: &File, path: &Path, mode: u32) -> io::Result<()> {
+    disk::step(Step::SetMode { path, mode }, || {
+        file.set_permissions(Permissions::from_mode(mode))
+    })
 }
 
 /// Gives `file` the owner and group of another file.
@@ -34,17 +40,16 @@ pub(super) fn take_owner(file: &File, from: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives `file` owner, extended attributes and mode of the file at `path`.
+/// Gives the file at `path` owner, extended attributes and mode of the file at `from`.
 ///
 /// In this order: a change of owner takes set-user-ID bits and capabilities away, and a mode
 /// without write permission keeps attributes from being set.
-pub(super) fn take_over(file: &File, path: &Path, from: &Metadata) -> io::Result<()> {
-    disk::step("take over", path)?;
-    take_owner(file, from)?;
-    take_extended(file, path)?;
-    disk::step("set mode", path)?;
-    rustix::fs::fchmod(file, Mode::from_raw_mode(from.mode() & 0o7777))?;
-    Ok(())
+pub(super) fn take_over(file: &File, path: &Path, from: &Path, known: &Metadata) -> io::Result<()> {
+    disk::step(Step::TakeOver { path }, || {
+        take_owner(file, known)?;
+        take_extended(file, from)
+    })?;
+    set_mode(file, path, known.mode() & 0o7777)
 }
 
 fn take_extended(file: &File, path: &Path) -> io::Result<()> {

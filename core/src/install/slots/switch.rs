@@ -10,7 +10,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -36,6 +35,16 @@ impl SlotsInstall {
             Switch::TryBoot(tryboot) => self.boot(tryboot, slot, slot),
             Switch::Commands(commands) => self.run(&commands.keep, slot),
         }
+    }
+
+    /// What a killed process did to a link may be seen before it is durable; it will be acted upon.
+    pub(super) fn settle(&self) -> Result<(), Failure> {
+        let Switch::Link(link) = &self.options.switch else {
+            return Ok(());
+        };
+        let link = std::path::absolute(link).map_err(storage("find", link))?;
+        let directory = link.parent().unwrap_or(&link);
+        disk::sync_dir(directory).map_err(storage("sync", directory))
     }
 
     fn run(&self, command: &[String], slot: &Slot) -> Result<(), Failure> {
@@ -123,7 +132,7 @@ impl SlotsInstall {
         let [of_a, of_b] = tryboot.partitions;
         let of = |slot: &Slot| if slot == a { of_a } else { of_b };
         let path = &tryboot.autoboot;
-        let before = match fs::read_to_string(path) {
+        let before = match disk::read_text(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             other => other.map_err(storage("read", path))?,
         };
@@ -196,8 +205,7 @@ fn point(link: &Path, to: &Path) -> Result<(), Failure> {
     (|| {
         disk::remove(&beside)?;
         if !points {
-            disk::step("symlink", &beside)?;
-            symlink(&to, &beside)?;
+            disk::symlink(&to, &beside)?;
             disk::rename(&beside, link)?;
         }
         disk::sync_dir(directory)

@@ -233,7 +233,7 @@ fn each_step_is_durable_before_the_one_that_needs_it() {
     it.finish().unwrap();
     assert_eq!(
         steps(cut::done()),
-        format!("take over {TARGET}, set mode {TARGET}, sync {PART}, rename {STAGED}, sync DIR")
+        format!("take over {PART}, set mode {PART}, sync {PART}, rename {STAGED}, sync DIR")
     );
     it.activate().unwrap();
     assert_eq!(
@@ -264,6 +264,21 @@ fn each_step_is_durable_before_the_one_that_needs_it() {
         done.find(&format!("remove {STAGED}")),
     );
     assert!(kept < synced && synced < new, "{done}");
+}
+
+/// A process that was killed may have renamed, and not synced: what is said to be so must stay so.
+#[test]
+fn what_inspect_says_survives_a_power_cut() {
+    let directory = directory();
+    let mut it = install(directory.path());
+    update(&mut it);
+    cut::done();
+    assert_eq!(it.inspect().unwrap(), ImageState::New);
+    let place = directory.path().file_name().unwrap().to_string_lossy();
+    assert_eq!(cut::done(), [format!("sync {place}")]);
+    // A directory that is not there is none that needs it.
+    let mut it = FileInstall::new(directory.path().join("none/app.bin"));
+    assert_eq!(it.inspect().unwrap(), ImageState::Old);
 }
 
 #[test]

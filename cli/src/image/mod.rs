@@ -1,17 +1,24 @@
 //! `twinflash image`
 
+mod sign;
+mod verify;
+
 use crate::{
     error::Error,
+    key::{Signer, read},
     screen::{Screen, Tone},
 };
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
-use twinflash::update::{Checks, Digests};
+use twinflash::update::{
+    Checks, Digests,
+    trust::{Jws, Kind},
+};
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Image {
@@ -20,6 +27,8 @@ pub(crate) enum Image {
         /// The image
         file: PathBuf,
     },
+    Sign(sign::Sign),
+    Verify(verify::Verify),
 }
 
 /// Under the names that the DevKit's tool prints and that requests have.
@@ -36,7 +45,11 @@ struct Info {
 
 impl Image {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let Self::Info { file } = self;
+        let file = match self {
+            Self::Info { file } => file,
+            Self::Sign(sign) => return sign.run(screen),
+            Self::Verify(verify) => return verify.run(screen),
+        };
         let (size, digests) = digest(&file)?;
         let info = Info {
             fw_path: file.display().to_string(),
@@ -82,4 +95,25 @@ pub(crate) fn digest(file: &Path) -> Result<(u64, Digests), Error> {
         checks.update(buffer.get(..read).unwrap_or_default());
     }
     Ok((checks.bytes(), checks.finish()))
+}
+
+/// A file that holds text.
+pub(crate) fn read_text(file: &Path) -> Result<String, Error> {
+    let bytes = read(file)?;
+    String::from_utf8(bytes).map_err(|_| Error::new(format_args!("{} is no text", file.display())))
+}
+
+/// Writes a signed document.
+pub(crate) fn write(file: &Path, text: &str) -> Result<(), Error> {
+    fs::write(file, format!("{text}\n"))
+        .map_err(|error| Error::new(format_args!("cannot write {}: {error}", file.display())))
+}
+
+/// Signs with each of the keys.
+pub(crate) fn add_signatures(jws: &mut Jws, kind: Kind, signers: &[Signer]) -> Result<(), Error> {
+    for signer in signers {
+        let (protected, message) = jws.to_sign(kind, signer.public());
+        jws.add(protected, &signer.sign(&message)?);
+    }
+    Ok(())
 }

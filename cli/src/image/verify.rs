@@ -1,0 +1,106 @@
+//! `twinflash image verify`
+
+use super::{digest, read_text};
+use crate::{
+    error::Error,
+    key::public_keys,
+    screen::{Screen, Tone, iso},
+};
+use data_encoding::HEXLOWER;
+use serde_json::json;
+use std::path::PathBuf;
+use time::OffsetDateTime;
+use twinflash::update::trust::{KeyId, KeySet, Manifest, Trust};
+
+/// Check a manifest's signatures, and that it is of this image
+///
+/// Everything a device looks at but what it alone knows: its model and its floor.
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// The image
+    file: PathBuf,
+    /// The manifest
+    #[arg(long, value_name = "FILE")]
+    manifest: PathBuf,
+    /// The public keys that are trusted (PEM; may be given several times)
+    #[arg(long, value_name = "PEM", required = true)]
+    trust: Vec<PathBuf>,
+    /// How many of them must have signed
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threshold: u32,
+    /// A key that does not count, by its id (may be given several times)
+    #[arg(long, value_name = "ID")]
+    revoked: Vec<String>,
+}
+
+impl Verify {
+    pub(super) fn run(self, screen: &Screen) -> Result<bool, Error> {
+        let mut keys = Vec::new();
+        for file in &self.trust {
+            keys.extend(public_keys(file)?);
+        }
+        let revoked = self.revoked.iter().map(|id| KeyId::parse(id));
+        let revoked = revoked.collect::<Result<_, _>>()?;
+        let keys = KeySet::new(1, self.threshold, keys, revoked)?;
+        let manifest = Trust::new(keys, Default::default()).open(&read_text(&self.manifest)?)?;
+        let (size, digests) = digest(&self.file)?;
+        check_image(&manifest, size, &digests.sha256)?;
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        manifest.check_time(u64::try_from(now).unwrap_or_default().saturating_mul(1000))?;
+        if screen.is_json() {
+            screen.json(&json!({"verified": true, "manifest": manifest}));
+        } else {
+            screen.text(
+                "the signatures are right, and the image is the one they are of",
+                Tone::Good,
+            );
+            show(screen, &manifest);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a manifest is of this image.
+pub(super) fn check_image(manifest: &Manifest, size: u64, sha256: &[u8; 32]) -> Result<(), Error> {
+    if manifest.size != size {
+        return Err(Error::new(format_args!(
+            "the image has {size} bytes; the manifest is of one with {}",
+            manifest.size
+        )));
+    }
+    if manifest.sha256 != *sha256 {
+        return Err(Error::new(format_args!(
+            "the image's SHA-256 is {}; the manifest is of {}",
+            HEXLOWER.encode(sha256),
+            HEXLOWER.encode(&manifest.sha256)
+        )));
+    }
+    Ok(())
+}
+
+/// What a manifest says.
+pub(super) fn show(screen: &Screen, manifest: &Manifest) {
+    let time = |seconds: u64| {
+        let at = i64::try_from(seconds)
+            .ok()
+            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        at.map_or_else(|| seconds.to_string(), iso)
+    };
+    let list = |list: &[String]| (!list.is_empty()).then(|| list.join(", "));
+    let compatibility = &manifest.compatibility;
+    for (name, value) in [
+        ("version", Some(manifest.version.clone())),
+        ("size", Some(manifest.size.to_string())),
+        ("sha256", Some(HEXLOWER.encode(&manifest.sha256))),
+        ("manufacturer", list(&compatibility.manufacturer)),
+        ("model", list(&compatibility.model)),
+        ("hw revision", list(&compatibility.hardware_revision)),
+        ("issued", Some(time(manifest.issued))),
+        ("expires", manifest.expires.map(time)),
+        ("floor", manifest.floor.clone()),
+    ] {
+        if let Some(value) = value {
+            screen.pair(14, name, &value, "", Tone::Normal);
+        }
+    }
+}
