@@ -9,6 +9,7 @@ mod bench;
 mod c;
 mod header;
 mod install;
+mod node;
 mod python;
 mod soak;
 mod test;
@@ -23,6 +24,8 @@ cargo xtask header [--check]  make include/twinflash.h, or only see whether it i
 cargo xtask c                 only the C library's tests and examples
 cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
+cargo xtask test-node         the test step of the Node package alone
+cargo xtask package-node DIR  make the tarballs of the Node package for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
@@ -41,6 +44,8 @@ fn main() -> ExitCode {
         ["test"] => test::run(false),
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
+        ["test-node"] => report(node::run(&test::Run::new(true))),
+        ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["header"] => report(header::run(&test::root(), false)),

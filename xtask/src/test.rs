@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-type Outcome = Result<(), String>;
+pub(crate) type Outcome = Result<(), String>;
 
 struct Step {
     name: &'static str,
@@ -30,6 +30,7 @@ const STEPS: &[Step] = &[
     slow("the unmodified Azure SDKs for Node", sdk_node),
     slow("the tutorials' back ends", tutorials),
     slow("the Python package", python_package),
+    slow("the Node package", crate::node::run),
 ];
 
 const fn step(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
@@ -49,12 +50,12 @@ const fn slow(name: &'static str, run: fn(&Run) -> Outcome) -> Step {
 }
 
 /// What every step needs to know.
-struct Run {
+pub(crate) struct Run {
     /// The workspace.
-    root: PathBuf,
+    pub(crate) root: PathBuf,
     /// Where cargo builds.
-    target: PathBuf,
-    quick: bool,
+    pub(crate) target: PathBuf,
+    pub(crate) quick: bool,
 }
 
 /// The workspace.
@@ -111,7 +112,7 @@ fn line(name: &str, outcome: &Outcome, time: Duration) -> String {
 }
 
 impl Run {
-    fn new(quick: bool) -> Self {
+    pub(crate) fn new(quick: bool) -> Self {
         let root = root();
         let target = env::var_os("CARGO_TARGET_DIR").unwrap_or("target".into());
         Self {
@@ -122,13 +123,13 @@ impl Run {
     }
 
     /// A command, run in the workspace.
-    fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program.as_ref());
         command.args(arguments).current_dir(&self.root);
         command
     }
 
-    fn cargo(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         self.command(
             env::var_os("CARGO").unwrap_or("cargo".into()).as_ref() as &Path,
             arguments,
@@ -137,7 +138,7 @@ impl Run {
 }
 
 /// Runs a command, its output going where ours goes.
-fn execute(command: &mut Command) -> Outcome {
+pub(crate) fn execute(command: &mut Command) -> Outcome {
     let program = Path::new(command.get_program())
         .file_name()
         .unwrap_or_default();
@@ -348,7 +349,7 @@ fn tutorials(run: &Run) -> Outcome {
 }
 
 /// Installs the SDKs for Node; returns the directory they are installed in.
-fn node_modules(run: &Run) -> Result<PathBuf, String> {
+pub(crate) fn node_modules(run: &Run) -> Result<PathBuf, String> {
     let tests = run.root.join("tests/sdk/node");
     let lock = tests.join("package-lock.json");
     let wanted = fs::read(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
@@ -363,14 +364,14 @@ fn node_modules(run: &Run) -> Result<PathBuf, String> {
 }
 
 /// Builds the command that starts a hub.
-fn hub(run: &Run) -> Result<String, String> {
+pub(crate) fn hub(run: &Run) -> Result<String, String> {
     execute(&mut run.cargo(&["build", "--quiet", "-p", "twinflash-cli"]))?;
     let program = run.target.join("debug/twinflash");
     Ok(format!("{} hub --json", program.display()))
 }
 
 /// A program in a network of its own, where every port is free and may be used; where the system does not allow one, in ours.
-fn own_network(run: &Run, program: &str) -> Command {
+pub(crate) fn own_network(run: &Run, program: &str) -> Command {
     let enter = ["--map-root-user", "--net", "sh", "-c"];
     let up = "ip link set lo up";
     let allowed = run

@@ -145,7 +145,7 @@ impl Worker {
 
     fn done(&self, input: Input<'static>) {
         self.pending.fetch_sub(1, Ordering::AcqRel);
-        self.shared.input(input);
+        self.shared.end_of_task(input);
     }
 
     fn perform(&mut self, task: Task) -> Input<'static> {

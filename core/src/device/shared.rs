@@ -4,7 +4,7 @@ use super::driver::OutboundHandler;
 use super::{Answer, Event, Outbound};
 use crate::clock;
 use crate::engine::{Engine, Input, Now, Output, Status};
-use crate::update::{Code, Failure};
+use crate::update::{Code, Ended, Failure};
 use std::{
     collections::{HashMap, VecDeque},
     fmt,
@@ -108,6 +108,21 @@ impl Shared {
             return;
         }
         self.feed(&mut state, input);
+    }
+
+    /// A task of the pipeline's ended. What fails while the updater is being closed is not judged: the
+    /// next start goes on with it, as after a crash.
+    pub(super) fn end_of_task(&self, end: Input<'_>) {
+        let mut state = self.lock();
+        let failed = matches!(
+            end,
+            Input::Done(_, Err(_)) | Input::TransferEnded(Ended::Failed(..))
+        );
+        match state.closing && failed {
+            true => self.work.notify_one(),
+            false if state.closed => {}
+            false => self.feed(&mut state, end),
+        }
     }
 
     pub(super) fn feed(&self, state: &mut State, input: Input<'_>) {

@@ -244,9 +244,9 @@ impl Updater {
         self.shared.close();
     }
 
-    /// Begins to close; returns at once with the time until which that may take.
-    #[cfg(feature = "mqtt")]
-    pub(super) fn begin_close(&self) -> std::time::Instant {
+    /// Begins to close; returns at once with the time until which that may take. An installer of the
+    /// application's own may fail from then on: what fails is done again at the next start.
+    pub fn begin_close(&self) -> std::time::Instant {
         self.shared.begin_close()
     }
 }

@@ -1,0 +1,5 @@
+//! What an addon of Node is linked with.
+
+fn main() {
+    napi_build::setup();
+}

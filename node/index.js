@@ -1,0 +1,9 @@
+'use strict';
+
+const { codes, version } = require('./lib/native.js');
+const { TwinflashError } = require('./lib/errors.js');
+const { Updater } = require('./lib/updater.js');
+const { Device } = require('./lib/device.js');
+const { attach } = require('./lib/attach.js');
+
+module.exports = { Updater, Device, attach, TwinflashError, codes: Object.freeze(codes()), version: version() };

@@ -1,0 +1,95 @@
+'use strict';
+// The options object becomes the configuration that all languages share: its keys in snake_case, as JSON.
+
+const { TwinflashError, wrongOption } = require('./errors.js');
+
+const STEPS = ['inspect', 'begin', 'write', 'sync', 'finish', 'activate', 'confirm', 'rollback', 'abort'];
+
+const snake = (key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+const camel = (key) => key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
+
+/** Everything that is an object of options: its keys are ours. In `contract` and `install.slots` they are not. */
+function convert(value, path) {
+  if (typeof value === 'bigint' || typeof value === 'function' || typeof value === 'symbol') {
+    throw wrongOption(`${path} is a ${typeof value}, which it cannot be`);
+  }
+  if (typeof value === 'number' && !Number.isFinite(value)) {
+    throw wrongOption(`${path} is ${value}; it must be a finite number`);
+  }
+  if (Array.isArray(value)) return value.map((item, index) => convert(item, `${path}[${index}]`));
+  if (value === null || typeof value !== 'object' || path === 'contract' || path === 'install.slots') return value;
+  if (value instanceof URL) return value.href;
+  const converted = {};
+  for (const [key, item] of Object.entries(value)) {
+    const place = path ? `${path}.${key}` : key;
+    if (item === undefined) continue;
+    if (key.includes('_')) throw wrongOption(`${place} is no option; it is called ${camel(key)} here`);
+    converted[snake(key)] = convert(item, place);
+  }
+  return converted;
+}
+
+/** Whether `install` is an installer of the application's own. */
+const isOwn = (install) => STEPS.some((step) => typeof install?.[step] === 'function');
+
+/** Takes the options apart: the configuration as JSON, the application's installer, its restart function. */
+function take(options) {
+  if (options === null || typeof options !== 'object') {
+    throw wrongOption(`the options are ${options === null ? 'null' : `a ${typeof options}`}; they must be an object`);
+  }
+  const { install, onRestart, ...rest } = options;
+  if (onRestart !== undefined && typeof onRestart !== 'function') throw wrongOption('onRestart must be a function');
+  if (install === undefined || install === null) {
+    throw wrongOption('install is missing: it says what is installed (file, slots, command, or an installer of your own)');
+  }
+  if (typeof install !== 'object') throw wrongOption(`install is a ${typeof install}; it must be an object`);
+  if (rest.stateDir === undefined) throw wrongOption('stateDir is missing: it is where the updater remembers what it was doing');
+  const own = isOwn(install);
+  if (own) {
+    const missing = STEPS.filter((step) => typeof install[step] !== 'function');
+    if (missing.length) throw wrongOption(`install.${missing[0]} must be a function`);
+  }
+  return { config: JSON.stringify(convert(own ? rest : { ...rest, install }, '')), installer: own ? install : null, onRestart };
+}
+
+/** What the native part is told of an installer, whose `inspect` has answered. */
+function describe(installer, inspected) {
+  if (typeof inspected !== 'string') {
+    throw wrongOption(`install.inspect must answer old, new, partial or unknown; it answered ${inspected}`);
+  }
+  const { restart } = installer;
+  return {
+    inspected,
+    restart: typeof restart === 'string' ? restart : undefined,
+    command: Array.isArray(restart) ? restart : undefined,
+    readsBack: typeof installer.readBack === 'function',
+    holds: typeof installer.holds === 'function',
+  };
+}
+
+/** Keys as the options have them, where a message of the native part names them. */
+function inOurWords(message) {
+  const keys = /(?<![\w/-])([a-z]+(?:_[a-z]+)+)(?![\w/-])/g;
+  const place = /^configuration, at ([^:]*)/;
+  return message
+    .replace(/ at line \d+ column \d+$/, '')
+    .replace(place, (_, path) => `the option ${camel(path)}`)
+    .replace(/`([a-z_.]+)`/g, (_, key) => `\`${camel(key)}\``)
+    .replace(keys, (key) => (KEYS.has(key) ? camel(key) : key));
+}
+
+/** The keys of more than one word. */
+const KEYS = new Set(
+  `connection_string state_dir current_version version_from install_time command_time connect_timeout user_agent
+   allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
+   stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
+   confirm_time hardware_revision require_manifest`.split(/\s+/),
+);
+
+/** What the native part threw, as what the application is to get. */
+function translate(error) {
+  if (error.code === 'invalid-config') return wrongOption(inOurWords(error.message));
+  return new TwinflashError(error.message, error.code);
+}
+
+module.exports = { take, describe, translate, KEYS };

@@ -1,0 +1,171 @@
+// End to end: an unmodified client of azure-iot-device, or the package's own connection, against a real hub and its service SDK.
+
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'node:test';
+import device from 'azure-iot-device';
+import transports from 'azure-iot-device-mqtt';
+import service from 'azure-iothub';
+import mqtt from 'mqtt';
+import { attach, Device } from 'twinflash';
+import { directory, eventually, serve, updaterIn } from './support.js';
+
+const ready = JSON.parse(process.env.TWINFLASH_READY);
+const ca = readFileSync(ready.ca, 'utf8');
+const only = { skip: ready.httpsPort === 443 ? false : 'port 443 may not be used here, and the SDK knows no other' };
+const registry = () => service.Registry.fromConnectionString(ready.serviceConnectionString);
+
+const fields = (name) =>
+  Object.fromEntries(ready.devices[name].split(';').map((field) => [field.slice(0, field.indexOf('=')), field.slice(field.indexOf('=') + 1)]));
+
+async function clientFor(t, name, transport) {
+  // Over WebSockets the SDK knows port 443 only, and takes no other from the connection string.
+  const { SharedAccessKey } = fields(name);
+  const string = transport === transports.MqttWs ? `HostName=localhost;DeviceId=${name};SharedAccessKey=${SharedAccessKey}` : ready.devices[name];
+  const client = device.Client.fromConnectionString(string, transport);
+  t.after(() => client.close().catch(() => {}));
+  await client.setOptions({ ca });
+  return client;
+}
+
+async function call(name, methodName, payload) {
+  const client = service.Client.fromConnectionString(ready.serviceConnectionString);
+  const { result } = await client.invokeDeviceMethod(name, { methodName, payload, connectTimeoutInSeconds: 10, responseTimeoutInSeconds: 10 });
+  return { status: result.status, payload: result.payload };
+}
+
+const reported = async (name) => (await registry().getTwin(name)).responseBody.properties.reported;
+
+/** Another connection with the same id, which is gone again at once: the hub drops the first. */
+function takeOver(name) {
+  const { HostName: host, SharedAccessKey: key } = fields(name);
+  const [hostname, port = 8883] = host.split(':');
+  const password = device.SharedAccessSignature.create(hostname, name, key, Math.floor(Date.now() / 1000) + 60).toString();
+  return new Promise((resolve, reject) => {
+    const other = mqtt.connect(`mqtts://${hostname}:${port}`, {
+      ca, clientId: name, username: `${hostname}/${name}/?api-version=2021-04-12`, password, clean: false, protocolVersion: 4,
+      protocolId: 'MQTT', reconnectPeriod: 0,
+    });
+    other.once('error', reject);
+    other.once('connect', () => other.end(false, {}, resolve));
+  });
+}
+
+for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', transports.MqttWs]]) {
+  test(`an update over azure-iot-device: ${name}`, only, async (t) => {
+    const base = directory(t);
+    const { image, ask } = await serve(t);
+    const client = await clientFor(t, name, transport);
+    // The application's own, before and after.
+    client.onDeviceMethod('reboot', (request, response) => response.send(200, { said: request.payload }, () => {}));
+    const updater = updaterIn(t, base);
+    const link = await attach(client, updater);
+    client.onDeviceMethod('late', (request, response) => response.send(201, null, () => {}));
+    await assert.rejects(attach(client, updater), /detach/);
+
+    assert.deepEqual(await call(name, 'reboot', 1), { status: 200, payload: { said: 1 } });
+    assert.equal((await call(name, 'firmwareUpdate', { fwPackageUri: 'test.com' })).status, 400);
+    const answer = await call(name, 'firmwareUpdate', { ...ask, fwVersion: '2.0.0' });
+    assert.deepEqual(answer, { status: 200, payload: 'FirmwareUpdate started.' });
+    assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+    assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
+    // The hub has been told when done() is settled.
+    assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'applyComplete');
+    assert.equal((await call(name, 'late', 1)).status, 201);
+
+    const gone = await serve(t);
+    gone.state.status = 404;
+    await call(name, 'firmwareUpdate', { ...gone.ask, fwVersion: '3.0.0' });
+    assert.equal((await updater.done({ timeout: 20 })).error.code, 'http-status');
+    assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'downloadFailed');
+
+    link.detach();
+    assert.equal((await call(name, 'firmwareUpdate', ask)).status, 404);
+    assert.equal((await call(name, 'reboot', 2)).status, 200);
+    const again = await attach(client, updater);
+    assert.equal((await call(name, 'getFirmwareUpdateStatus')).status, 200);
+    again.detach();
+  });
+}
+
+test('desired properties over azure-iot-device, and a fresh twin after a reconnect', only, async (t) => {
+  const base = directory(t);
+  const first = await serve(t);
+  const second = await serve(t);
+  const client = await clientFor(t, 'desired', transports.Mqtt);
+  const updater = updaterIn(t, base, { contract: 'configuration' });
+  await attach(client, updater);
+  const twin = await new Promise((resolve, reject) => client.getTwin((error, twin) => (error ? reject(error) : resolve(twin))));
+  const patches = [];
+  twin.on('properties.desired', (patch) => patches.push(patch));
+  const desire = (fwVersion, { ask }) => {
+    const firmware = { fwVersion, fwPackageURI: ask.fwPackageUri, fwPackageCheckValue: ask.fwPackageCheckValue };
+    return registry().updateTwin('desired', { properties: { desired: { firmware } } }, '*');
+  };
+  await desire('2', first);
+  await eventually(() => updater.status().version === '2', 'the request');
+  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.deepEqual(readFileSync(join(base, 'app.bin')), first.image);
+  assert.ok(patches.some((patch) => patch.firmware?.fwVersion === '2'), "the application's own listener");
+
+  let reads = 0;
+  updater.on('readTwin', () => reads++);
+  const back = once(client, 'connect');
+  await takeOver('desired');
+  await back;
+  // A patch may have been lost with the line.
+  await eventually(() => reads > 0, 'a fresh twin');
+  await desire('3', second);
+  await eventually(() => updater.status().version === '3', 'the request after the reconnect');
+  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.deepEqual(readFileSync(join(base, 'app.bin')), second.image);
+  assert.equal((await reported('desired')).firmware.fwUpdateStatus, 'current');
+});
+
+test('what cannot be attached', async (t) => {
+  const updater = updaterIn(t, directory(t));
+  await assert.rejects(attach({}, updater), TypeError);
+  const client = await clientFor(t, 'mqtt', transports.Mqtt);
+  await assert.rejects(attach(client, {}), TypeError);
+  // Opened first: a client that is closed while it connects for a handler's sake stays connected.
+  await client.open();
+  await client.getTwin();
+  client.onDeviceMethod('firmwareUpdate', () => {});
+  await assert.rejects(attach(client, updater), /already been registered/);
+});
+
+test('an update over our own connection', only, async (t) => {
+  const base = directory(t);
+  const { image, ask } = await serve(t);
+  writeFileSync(join(base, 'app.bin'), 'old');
+  const updater = updaterIn(t, base, { connectionString: ready.devices.own, ca: ready.ca });
+  const connection = new Device(updater);
+  const events = [];
+  connection.on('disconnect', (error) => events.push(error.message));
+  await once(connection, 'connect');
+  assert.equal(connection.updater, updater);
+  assert.throws(() => new Device(updater), /has a Device already/);
+  assert.equal((await call('own', 'firmwareUpdate', ask)).status, 200);
+  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
+  assert.equal((await reported('own')).iothubDM.firmwareUpdate.status, 'applyComplete');
+  assert.deepEqual(events, []);
+  await connection.close();
+  await assert.rejects(updater.done(), { code: 'state' });
+});
+
+test('a connection that cannot be made says why', async (t) => {
+  const updater = updaterIn(t, directory(t));
+  assert.throws(() => new Device(updater), (error) => error instanceof TypeError && /connectionString is missing/.test(error.message));
+  assert.throws(() => new Device(updater, { connectionString: 7 }), TypeError);
+  assert.throws(() => new Device(updater, { connectionString: 'HostName=x' }), { code: 'invalid-request' });
+  const { HostName } = fields('own');
+  const key = Buffer.alloc(32, 1).toString('base64');
+  const connection = new Device(updater, { connectionString: `HostName=${HostName};DeviceId=own;SharedAccessKey=${key}`, ca });
+  const [error] = await once(connection, 'disconnect');
+  assert.equal(error.code, 'network');
+  assert.ok(error.message.length > 10 && !error.message.includes(key), error.message);
+  await connection.close();
+});
