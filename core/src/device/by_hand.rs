@@ -12,6 +12,23 @@ type Watcher = Box<dyn FnMut(Option<&Record>)>;
 
 thread_local!(static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) });
 
+thread_local!(static PERFORM: RefCell<Option<Box<dyn Fn() -> bool>>> = const { RefCell::new(None) });
+
+/// From now on this one performs the next output where this thread's worker waits for that; its answer
+/// is whether there was one.
+pub(crate) fn performing_by(perform: Option<Box<dyn Fn() -> bool>>) {
+    PERFORM.set(perform);
+}
+
+/// What waits is performed, where a test does that by hand.
+pub(super) fn perform_all() {
+    PERFORM.with_borrow(|perform| {
+        if let Some(perform) = perform {
+            while perform() {}
+        }
+    });
+}
+
 /// From now on this one is told by this thread's driver: of a record that it is about to save, and with
 /// nothing that it is saved.
 pub(crate) fn watch(watcher: Option<Watcher>) {

@@ -5,7 +5,7 @@ use crate::command;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Input, Step};
 use crate::install::Installer;
-use crate::update::{Code, Ended, Failure, ImageInfo, Job, Retry};
+use crate::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -152,7 +152,13 @@ impl Worker {
         let (shared, installer) = (&self.shared, self.installer.as_mut());
         let step = match task {
             Task::Download(job, image, stop) => {
-                let mut on = |progress| shared.input(Input::Transfer(progress));
+                let mut on = |progress| {
+                    let starting_over = progress == Progress::StartingOver;
+                    shared.input(Input::Transfer(progress));
+                    if starting_over && !shared.until_performed() {
+                        stop.stop();
+                    }
+                };
                 let ended = self
                     .downloader
                     .fetch(&job, installer, image, &stop, &mut on);

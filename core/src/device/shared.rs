@@ -214,6 +214,21 @@ impl Shared {
         }
     }
 
+    /// Waits until the driver has performed what there is; `false` where it has gone. Not on the driver's
+    /// thread.
+    pub(super) fn until_performed(&self) -> bool {
+        #[cfg(test)]
+        super::by_hand::perform_all();
+        let mut state = self.lock();
+        while !state.closed && (!state.outputs.is_empty() || state.performing) {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.closed
+    }
+
     pub(super) fn method(&self, name: &str, payload: &[u8]) -> Option<Answer> {
         let (state, id, answer) = self.call(name, payload, Slot::Waiting)?;
         drop(state);

@@ -111,6 +111,13 @@ fn attempt(
         Some((_, checks)) if answer.offset > 0 => checks,
         _ => {
             image.size = answer.total.or(job.size);
+            if job.resume.is_some() {
+                // Else a power cut would leave the checkpoint beside bytes that are not its own.
+                on(Progress::StartingOver);
+                if stop.is_stopped() {
+                    return Err(Abort::Stopped);
+                }
+            }
             let begun = installer.begin(&image, 0)?;
             if begun != 0 {
                 let why = format!("the installer begins at byte {begun}, not at the first");

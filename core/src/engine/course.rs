@@ -117,16 +117,20 @@ impl Engine {
             return;
         }
         match progress {
+            Progress::StartingOver => {
+                if self
+                    .record
+                    .update
+                    .as_ref()
+                    .is_some_and(|u| u.checkpoint.is_some())
+                {
+                    self.change(|update| update.checkpoint = None);
+                    self.save();
+                }
+            }
             Progress::Started { offset, total } => {
                 self.transfer.offset = offset;
                 self.transfer.received = offset;
-                let update = self.record.update.as_ref();
-                let checkpoint = update.and_then(|update| update.checkpoint.as_ref());
-                if offset == 0 && checkpoint.is_some() {
-                    // Its bytes are being overwritten.
-                    self.change(|update| update.checkpoint = None);
-                    self.save_as(true);
-                }
                 self.transfer.total = total.or(self.request().and_then(|request| request.size));
             }
             Progress::Received(bytes) => self.received(bytes),

@@ -55,6 +55,9 @@ pub struct Checkpoint {
 /// What a running attempt says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
+    /// The bytes of the job's checkpoint are about to be given up, for it starts from zero: the
+    /// checkpoint must be durably gone when this has been told.
+    StartingOver,
     /// The server has answered and bytes begin to come.
     Started {
         /// Where the body really starts: the checkpoint's offset, or 0.

@@ -118,6 +118,7 @@ impl Drop for World {
     fn drop(&mut self) {
         observe::by(None);
         simulated::by(None);
+        by_hand::performing_by(None);
         virtual_clock::set(None);
         cut::no_links(false);
         by_hand::watch(None);
@@ -355,6 +356,7 @@ impl World {
             },
         };
         simulated::by(None);
+        by_hand::performing_by(None);
         self.outside.borrow_mut().cut_off();
         note(|| format!("--- {end:?}"));
         end
@@ -410,6 +412,8 @@ impl World {
         simulated::by(Some(Box::new(move |request| {
             Box::new(Line::open(&outside, &for_lines, request))
         })));
+        let for_saves = hands.clone();
+        by_hand::performing_by(Some(Box::new(move || perform(&for_saves))));
         let started = self.outside.borrow().clock;
         self.outside.borrow_mut().connected = true;
         hands.input(Input::Connected);

@@ -224,6 +224,14 @@ fn two_cuts() {
     println!("{} pairs of cuts", runs.into_inner());
 }
 
+/// Seeds that once failed.
+#[test]
+fn seeds_of_old() {
+    for seed in [3_203, 16_762, 27_808, 56_043] {
+        prove_as(&Case::random(seed), &format!("TWINFLASH_WORLD_SEED={seed}"));
+    }
+}
+
 /// Several faults at random. One that fails is played again by its seed alone:
 /// `TWINFLASH_WORLD_SEED=… TWINFLASH_WORLD_RUNS=1`.
 #[test]
