@@ -284,6 +284,9 @@ impl Device {
                 let content = job.content.clone();
                 self.download(content);
             }
+            Output::FetchManifest(_) => {
+                panic!("a manifest is asked for, and no keys are configured")
+            }
             Output::StopDownload => {
                 self.later
                     .retain(|later| !matches!(later, Later::Transfer(_) | Later::Ended(_)));

@@ -183,6 +183,7 @@ pub(crate) fn download(data: &[u8]) {
                 assert!(wait <= Duration::from_secs(24 * 3600), "{wait:?}");
             }
         }
+        Ended::Manifest(_) => panic!("an image was asked for, no manifest"),
         Ended::Stopped => panic!("nobody stopped it"),
     }
 }
