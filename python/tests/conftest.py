@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import pathlib
+import signal
 import sys
 import threading
 import time
@@ -14,6 +15,9 @@ import twinflash
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # At the end: there is a conftest, too.
 sys.path.append(str(ROOT / "tests/sdk/python"))
+
+# A shell that starts this in the background has it ignore Ctrl-C, and so would the programs that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 IMAGE = bytes(range(256)) * 4096
 

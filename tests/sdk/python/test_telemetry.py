@@ -41,7 +41,10 @@ def test_messages_of_the_sdk(hub, watch):
 
 def test_a_last_will(hub, watch):
     topic = "devices/teller/messages/events/"
-    mqtt(hub, "teller", lambda client: client.will_set(topic, "gone", 1)).disconnect()
+    leaving = mqtt(hub, "teller", lambda client: client.will_set(topic, "gone", 1))
+    leaving.disconnect()
+    # Returns once the DISCONNECT is written: the next client would else cut this one off before it.
+    leaving.loop_stop()
     client = mqtt(hub, "teller", lambda client: client.will_set(topic + "why=crash", "gone", 1))
     client.loop_stop()
     client.socket().close()
