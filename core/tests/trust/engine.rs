@@ -1,0 +1,191 @@
+//! What a test needs the clock for, or a record of another time: at the engine.
+
+use super::*;
+
+/// An engine whose clock is the test's.
+struct Bare {
+    engine: Engine,
+    outputs: Vec<Output>,
+}
+
+impl Bare {
+    fn new(signer: &Signer) -> Self {
+        Self::started(
+            Some(trust(key_set(1, 1, &[signer]))),
+            Stored::Empty,
+            Some(0),
+        )
+    }
+
+    fn started(trust: Option<Trust>, stored: Stored, wall: Option<u64>) -> Self {
+        let mut policy = Policy::default();
+        policy.answer_wait = Duration::ZERO;
+        let mut engine = Engine::new(Config {
+            contract: Contract::built_in("iothub-dm").unwrap(),
+            policy,
+            current_version: None,
+            restart: Restart::None,
+            boot_id: "1".into(),
+            installer: None,
+            seed: 1,
+        });
+        if let Some(trust) = trust {
+            engine.set_trust(trust);
+        }
+        let mut bare = Self {
+            engine,
+            outputs: Vec::new(),
+        };
+        let boot = Input::Boot {
+            stored,
+            image: ImageState::Old,
+        };
+        bare.input(boot, 0, wall);
+        bare
+    }
+
+    fn input(&mut self, input: Input<'_>, seconds: u64, wall: Option<u64>) {
+        let now = Now {
+            monotonic: Duration::from_secs(seconds),
+            wall: wall.map(|wall| wall * 1000),
+        };
+        self.engine.handle(input, now);
+        while let Some(output) = self.engine.poll() {
+            self.outputs.push(output);
+        }
+    }
+
+    fn ask(&mut self, manifest: &str, wall: Option<u64>) {
+        let payload = json!({"fwPackageUri": "https://h/i", "fwManifest": manifest}).to_string();
+        let method = Input::Method {
+            id: 1,
+            name: "firmwareUpdate",
+            payload: payload.as_bytes(),
+        };
+        self.input(method, 1, wall);
+        // Answered once the first report is handed over; nothing begins before.
+        self.input(Input::Tick, 5, wall);
+    }
+
+    /// Downloaded and about to be applied: the record as a power cut leaves it.
+    fn cut_while_applying(mut self, image: &[u8]) -> Record {
+        let mut checks = Checks::new();
+        checks.update(image);
+        let complete = Ended::Complete {
+            bytes: checks.bytes(),
+            digests: checks.finish(),
+        };
+        self.input(Input::TransferEnded(complete), 10, Some(now()));
+        let record = self
+            .outputs
+            .into_iter()
+            .rev()
+            .find_map(|output| match output {
+                Output::Save { record, .. } => Some(*record),
+                _ => None,
+            });
+        record.unwrap()
+    }
+
+    fn applies(&self) -> bool {
+        let finish = |output: &Output| *output == Output::Install(Step::Finish);
+        self.outputs.iter().any(finish)
+    }
+
+    fn code(&self) -> Option<&'static str> {
+        let outcome = self.engine.status().outcome?;
+        outcome.failure().map(|failure| failure.code.as_str())
+    }
+
+    fn downloads(&self) -> bool {
+        let download = |output: &Output| matches!(output, Output::Download(..));
+        self.outputs.iter().any(download)
+    }
+
+    fn warnings(&self) -> usize {
+        let warning = |output: &&Output| matches!(output, Output::Event(Event::Warning(text)) if text.contains("clock"));
+        self.outputs.iter().filter(warning).count()
+    }
+}
+
+#[test]
+fn a_clock_at_1970_lets_no_manifest_in_until_it_is_right() {
+    let signer = Signer::ed25519(1);
+    let manifest = signer.manifest(&claims("2.0.0", &image(SIZE, 7)));
+    for wall in [None, Some(0)] {
+        let mut bare = Bare::new(&signer);
+        bare.ask(&manifest, wall);
+        for seconds in (10..100).step_by(10) {
+            bare.input(Input::Tick, seconds, wall);
+            let wake = bare.engine.wake_at().unwrap();
+            assert!(wake > Duration::from_secs(seconds), "{wake:?}");
+        }
+        assert!(!bare.downloads());
+        assert_eq!(bare.warnings(), 1);
+        bare.input(Input::Tick, 110, Some(now()));
+        assert!(bare.downloads());
+    }
+    // By the time the clock is right it has expired: a frozen manifest is not let in by a broken clock.
+    let mut bare = Bare::new(&signer);
+    bare.ask(&manifest, Some(0));
+    bare.input(Input::Tick, 20, Some(now() + 7200));
+    assert!(!bare.downloads());
+    assert_eq!(bare.code(), Some("expired"));
+}
+
+#[test]
+fn what_is_applied_after_a_restart_is_what_is_vouched_for_now() {
+    let (signer, image) = (Signer::ed25519(1), image(SIZE, 7));
+    let keys = || Some(trust(key_set(1, 1, &[&signer])));
+    let manifest = signer.manifest(&claims("2.0.0", &image));
+    let mut bare = Bare::started(keys(), Stored::Empty, Some(now()));
+    bare.ask(&manifest, Some(now()));
+    assert!(bare.downloads());
+    let record = bare.cut_while_applying(&image);
+    let start = |trust: Option<Trust>, record: &Record| {
+        Bare::started(trust, Stored::Record(record.to_json()), Some(now()))
+    };
+    assert!(start(keys(), &record).applies());
+    // Later than its time, and without a clock: it was let in when it was time.
+    let late = Stored::Record(record.to_json());
+    assert!(Bare::started(keys(), late, Some(now() + 7200)).applies());
+
+    // Its key is replaced while it is downloaded.
+    let mut bare = Bare::started(keys(), Stored::Empty, Some(now()));
+    bare.ask(&manifest, Some(now()));
+    let next = key_set(2, 1, &[&Signer::ed25519(2)]).to_json();
+    let payload =
+        json!({"fwPackageUri": "https://h/j", "fwKeys": signed(Kind::Keys, &[&signer], &next)});
+    let payload = payload.to_string();
+    let method = Input::Method {
+        id: 2,
+        name: "firmwareUpdate",
+        payload: payload.as_bytes(),
+    };
+    bare.input(method, 6, Some(now()));
+    let replaced = bare.cut_while_applying(&image);
+    let outcome = replaced.update.unwrap().outcome.unwrap();
+    assert_eq!(outcome.failure().unwrap().code.as_str(), "untrusted");
+
+    let refused = |trust: Option<Trust>, record: &Record, code: &str| {
+        let bare = start(trust, record);
+        assert!(!bare.applies());
+        assert_eq!(bare.code(), Some(code));
+    };
+    let other = trust(key_set(1, 1, &[&Signer::ed25519(2)]));
+    refused(Some(other), &record, "untrusted");
+    let mut swapped = record.clone();
+    swapped.update.as_mut().unwrap().sha256 = Some("00".repeat(32));
+    refused(keys(), &swapped, "hash-mismatch");
+    let mut higher = record.clone();
+    higher.core.floor = Some("2.0.1".into());
+    refused(keys(), &higher, "version-refused");
+    let mut unsigned = record.clone();
+    unsigned.update.as_mut().unwrap().request.manifest = None;
+    refused(keys(), &unsigned, "manifest-required");
+    // The keys of a rotation that cannot be read let nothing in, and cost nothing else.
+    let mut unreadable = record;
+    unreadable.key_set = Some(json!({"version": 9, "later": true}));
+    refused(keys(), &unreadable, "untrusted");
+    assert!(start(None, &unreadable).applies());
+}
