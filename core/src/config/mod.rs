@@ -33,6 +33,7 @@ use crate::{
     install::Installer,
     tls::Roots,
     update::{Code, Failure, Policy, trust::Trust},
+    windows::Windows,
 };
 use install::InstallTable;
 use serde::Deserialize;
@@ -142,6 +143,7 @@ impl Config {
     pub fn builder_with(&self, installer: impl Installer + 'static) -> Result<Builder, Failure> {
         let mut builder = Updater::builder(self.state_dir(), self.contract()?, installer)
             .policy(self.policy()?)
+            .windows(self.windows()?)
             .http(self.http()?);
         if let Some(trust) = self.trust()? {
             builder = builder.trust(trust);
@@ -214,6 +216,14 @@ impl Config {
     /// [`Code::InvalidConfig`]: two keys do not go together, or a word is not known.
     pub fn policy(&self) -> Result<Policy, Failure> {
         self.policy.policy()
+    }
+
+    /// When images are downloaded and applied.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: what is no day, no time or no zone that this system knows.
+    pub fn windows(&self) -> Result<Windows, Failure> {
+        self.policy.windows()
     }
 
     /// The keys that must vouch for an image, where the configuration has some.

@@ -1,9 +1,10 @@
 //! What a request asks for, and whether the contract lets it in.
 
-use super::file::{CheckForm, CheckRule, Needed, VersionRule};
+use super::file::{CheckForm, CheckRule, Needed};
 use super::{Contract, refuse};
 use crate::update::{
-    Check, Code, Failure, Key, Origin, Policy, Request, Scheme, redact, scheme_of, version,
+    Check, Code, Failure, Key, Origin, Policy, Request, Scheme, VersionRule, redact, scheme_of,
+    version,
 };
 use alloc::{format, string::String, vec::Vec};
 use serde::Deserialize;
@@ -123,7 +124,9 @@ impl Contract {
         }
         match problem.or_else(|| self.impossible(&request, running, policy)) {
             Some(failure) => Verdict::Refuse(request, failure),
-            None if same_version && self.file.version == VersionRule::Other => {
+            None if same_version
+                && [self.file.version, policy.version].contains(&VersionRule::Other) =>
+            {
                 Verdict::UpToDate(request)
             }
             None => Verdict::Start(request),
@@ -216,21 +219,22 @@ impl Contract {
         first
     }
 
-    /// Whether the contract's version rule lets a version in.
+    /// Whether the version rules of contract and policy let a version in.
     ///
     /// # Errors
-    /// [`Code::VersionRefused`]: it wants a higher one than the running.
-    pub(crate) fn check_version(&self, asked: &str, running: Option<&str>) -> Result<(), Failure> {
+    /// [`Code::VersionRefused`]: one of them wants a higher one than the running.
+    pub(crate) fn check_version(
+        &self,
+        asked: &str,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Result<(), Failure> {
+        let higher = [self.file.version, policy.version].contains(&VersionRule::Higher);
         match running {
-            Some(running)
-                if self.file.version == VersionRule::Higher
-                    && !version::compare(asked, running).is_gt() =>
-            {
-                Err(refuse(
-                    Code::VersionRefused,
-                    format!("version {asked} is not higher than the running {running}"),
-                ))
-            }
+            Some(running) if higher && !version::compare(asked, running).is_gt() => Err(refuse(
+                Code::VersionRefused,
+                format!("version {asked} is not higher than the running {running}"),
+            )),
             _ => Ok(()),
         }
     }
@@ -260,10 +264,24 @@ impl Contract {
                 ),
             ));
         }
-        if let Some(asked) = &request.version
-            && let Err(failure) = self.check_version(asked, running)
-        {
-            return Some(failure);
+        match &request.version {
+            Some(asked) => {
+                if let Err(failure) = self.check_version(asked, running, policy) {
+                    return Some(failure);
+                }
+            }
+            // A rule that nobody has to keep is none. A manifest says which version it is of.
+            None if policy.version == VersionRule::Higher && !policy.require_manifest => {
+                let name = self.file.asked.members.version.as_deref();
+                return Some(refuse(
+                    Code::VersionRefused,
+                    format!(
+                        "{} is missing: this device takes only a higher version than the one it runs",
+                        name.unwrap_or("the version")
+                    ),
+                ));
+            }
+            None => {}
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(

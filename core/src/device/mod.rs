@@ -21,4 +21,4 @@ pub use guard::{Guarded, guard};
 pub use options::Builder;
 pub use updater::{Answer, Events, Outbound, Updater};
 
-pub use crate::engine::{Event, Status, Verified};
+pub use crate::engine::{Ask, Event, Question, Reply, Status, Verified, Wait, Waiting};

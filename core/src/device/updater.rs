@@ -83,8 +83,8 @@ impl Updater {
     }
 
     /// A direct method was called. Returns its answer, or `None` where it is not one of the
-    /// contract's, nor [`CANCEL_METHOD`](crate::engine::CANCEL_METHOD) or
-    /// [`STATUS_METHOD`](crate::engine::STATUS_METHOD): the application's own handlers get it then.
+    /// contract's, nor one that [every contract has](crate::engine::Engine::takes_method): the
+    /// application's own handlers get it then.
     ///
     /// Returns at once, but for a method that starts an update: then the hub has the first report
     /// (or two seconds have passed), so that no back end reads the last update's outcome.
@@ -193,6 +193,27 @@ impl Updater {
     /// [`Code::State`]: the updater was closed.
     pub fn cancel(&self) -> Result<bool, Failure> {
         self.shared.input_if(Input::Cancel, Engine::can_cancel)
+    }
+
+    /// The user agrees to what the update waits for: see [`Policy::consent`](crate::update::Policy::consent)
+    /// and [`Event::Waiting`]. `false` where nobody is asked. Durable after [`flush`](Self::flush); another
+    /// request is asked for anew. Who does not agree [cancels](Self::cancel).
+    ///
+    /// # Errors
+    /// [`Code::State`]: the updater was closed.
+    pub fn approve(&self) -> Result<bool, Failure> {
+        let asked = |engine: &Engine| Ok(engine.asks_consent().is_some());
+        self.shared.input_if(Input::Approve, asked)
+    }
+
+    /// The user wants to be left alone for so long: until then nobody is asked, no attempt at the download is
+    /// begun (one that runs goes on), and nothing applied. `false` where no update runs. Durable after
+    /// [`flush`](Self::flush); it outlives restarts, and ends with the update.
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: the image is being applied, or has been. [`Code::State`]: the updater was closed.
+    pub fn defer(&self, time: Duration) -> Result<bool, Failure> {
+        self.shared.input_if(Input::Defer(time), Engine::can_defer)
     }
 
     /// Pauses the download of the update that runs, or keeps it from starting; what is there stays.

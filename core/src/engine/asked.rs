@@ -85,7 +85,7 @@ impl Engine {
         }
         self.is_connected();
         if !self.config.contract.takes_method(name) {
-            return self.control(id, name);
+            return self.control(id, name, payload);
         }
         let members = match self.config.contract.members_of(payload) {
             Ok(members) => members,
@@ -168,7 +168,9 @@ impl Engine {
             uri: redact(&request.uri),
             version: request.version.clone(),
         });
+        let delay = self.draw_delay(&request);
         let mut update = Update::new(request);
+        update.start_delay = delay;
         update.times.waiting = self.wall_time(self.now);
         // Bytes that are there already are used where they are of the same content.
         update.checkpoint = self
@@ -210,6 +212,7 @@ impl Engine {
             .take()
             .filter(|key| *key == update.request.key);
         self.clock_awaited = false;
+        self.reset_waits();
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());
         self.record.core.attempts = 0;

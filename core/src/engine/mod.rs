@@ -10,25 +10,32 @@
 //! every crash recoverable: the next start reads the last record and goes on from there.
 
 mod asked;
+mod calendar;
 mod control;
 mod course;
 mod finish;
 mod io;
 mod start;
 mod vouch;
+mod wait;
 
-pub use control::{CANCEL_METHOD, STATUS_METHOD};
-pub use io::{Event, Input, Now, Output, Retrying, Status, Step, Stored, Verified};
+pub use calendar::{Calendar, Opening};
+pub use control::{APPROVE_METHOD, CANCEL_METHOD, DEFER_METHOD, STATUS_METHOD};
+pub use io::{
+    Ask, Event, Input, Now, Output, Question, Reply, Retrying, Status, Step, Stored, Verified,
+    Wait, Waiting,
+};
 pub use start::{Guard, guard};
 
 use crate::contract::{Contract, Moment, View};
 use crate::twin::Reporter;
 use crate::update::{
-    Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Update, trust::Trust,
+    Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Stage, Update, trust::Trust,
 };
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
+use wait::Waits;
 
 /// The earliest wall time that is believed: when this version was made (2026-11-01).
 const MADE: u64 = 1_793_491_200_000;
@@ -101,6 +108,7 @@ pub struct Engine {
     /// Then it is looked again whether the clock can be believed.
     clock_at: Option<Duration>,
     clock_awaited: bool,
+    waits: Waits,
     random: u64,
 }
 
@@ -127,11 +135,19 @@ struct Link {
 enum Work {
     Transfer,
     Step(Step),
+    /// Somebody was asked [`Output::Ask`].
+    Ask {
+        id: u64,
+        question: Question,
+        stage: Stage,
+    },
 }
 
 #[derive(Debug)]
 enum After {
     Pause,
+    /// Its window has closed.
+    Window,
     /// Another desired request, or none, has taken the place of the running one.
     Desired,
 }
@@ -207,6 +223,7 @@ impl Engine {
             vouched: None,
             clock_at: None,
             clock_awaited: false,
+            waits: Waits::default(),
         }
     }
 
@@ -231,6 +248,10 @@ impl Engine {
             Input::Cancel => self.cancel(),
             Input::Pause => self.pause(),
             Input::Resume => self.resume(),
+            Input::Approve => self.approve(),
+            Input::Defer(time) => self.defer(time),
+            Input::Reply { id, reply } => self.replied(id, reply),
+            Input::ClockSet => self.clock_set(),
             Input::Tick => {}
         }
         if self.booted {
@@ -254,6 +275,10 @@ impl Engine {
             self.answers.iter().map(|answer| answer.by).min(),
             self.transfer.retry_at.filter(|_| may_download),
             self.clock_at.filter(|_| may_download),
+            self.waits
+                .at
+                .filter(|_| may_download || self.may_apply_next()),
+            (self.waits.closes_at).filter(|_| self.work == Some(Work::Transfer)),
             self.restart_by,
             self.confirming.again_at.filter(|_| waiting),
             waiting
@@ -309,6 +334,7 @@ impl Engine {
             outcome: update.and_then(|update| update.outcome.clone()),
             running_version: self.running_version.clone(),
             paused: self.record.running().is_some_and(|update| update.paused),
+            waiting: self.waiting(now),
             retry: self.transfer.failure.clone().map(|failure| Retrying {
                 failure,
                 attempts: update.map_or(0, |update| update.spent.attempts),
@@ -440,6 +466,7 @@ impl Engine {
             // What comes next needs to be saved first.
             _ if self.save_again.is_some() => {}
             Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
+            Some(Phase::Verifying) => self.advance_apply(),
             Some(Phase::Rebooting | Phase::RollingBack) => self.advance_restart(),
             Some(Phase::Confirming) => self.advance_confirming(),
             _ => {}

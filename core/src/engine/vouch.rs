@@ -4,6 +4,7 @@
 //! this start, with the keys as they are now. What it says then is part of the request: the image must
 //! have its size and its SHA-256.
 
+use super::wait::CLOCK_PAUSE;
 use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
 use crate::update::{
@@ -12,12 +13,8 @@ use crate::update::{
     version,
 };
 use alloc::{boxed::Box, format, string::String};
-use core::time::Duration;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-
-/// How often it is looked whether the clock can be believed by now.
-const CLOCK_PAUSE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// From now on nothing is installed but what these keys vouch for. To be called before
@@ -114,11 +111,13 @@ impl Engine {
         if let Some(wall) = wall {
             manifest.check_time(wall)?;
         }
+        let policy = &self.config.policy;
+        let running = self.running_version.as_deref();
         self.config
             .contract
-            .check_version(&manifest.version, self.running_version.as_deref())?;
-        if manifest.size > self.config.policy.max_size {
-            let (size, most) = (manifest.size, self.config.policy.max_size);
+            .check_version(&manifest.version, running, policy)?;
+        if manifest.size > policy.max_size {
+            let (size, most) = (manifest.size, policy.max_size);
             let text = format!("the image has {size} bytes; this device takes at most {most}");
             return Err(Failure::new(Code::TooLarge, text));
         }
@@ -217,6 +216,17 @@ impl Engine {
     pub(super) fn manifest_fetched(&mut self, text: String) {
         // Saved with what it says, so that a restart needs no network to open it again.
         self.change(|update| update.request.manifest = Some(text));
+    }
+
+    /// Whether the manifest of an image that has waited to be applied still vouches for it: it may have
+    /// expired, and keys and floor may be others.
+    pub(super) fn is_still_vouched_for(&self) -> Result<(), Failure> {
+        match self.request().cloned() {
+            Some(mut request) if self.config.policy.require_manifest => {
+                self.examine(&mut request).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether an image that was downloaded may be applied.

@@ -16,6 +16,8 @@ pub enum Origin {
     Method,
     /// Desired properties. They are replayed on every connect, so a key that has ended is not run again.
     Desired,
+    /// Somebody at the device, by a file. As a method's; and who brings the file agrees to it.
+    Local,
 }
 
 /// Tells one request from another: the SHA-256 of its contract and all its members.
