@@ -81,6 +81,8 @@ export type Code =
   | 'cancelled'
   /** A newer request took over. */
   | 'superseded'
+  /** The policy wants a dry run: the image is good, and is not installed. */
+  | 'dry-run'
   /** The state directory or the journal in it cannot be used; or the updater is closed. */
   | 'state'
   /** Another process, or another updater of this one, holds the state directory. */

@@ -114,6 +114,8 @@ impl Engine {
             checkpoint_bytes: policy.checkpoint_bytes,
             stall_time: policy.stall_time,
             stall_bytes: policy.stall_bytes,
+            bandwidth: policy.bandwidth,
+            dry_run: policy.dry_run,
         };
         let image = ImageInfo {
             size: request.size,

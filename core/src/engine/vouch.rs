@@ -206,6 +206,8 @@ impl Engine {
             checkpoint_bytes: policy.checkpoint_bytes,
             stall_time: policy.stall_time,
             stall_bytes: policy.stall_bytes,
+            bandwidth: None,
+            dry_run: policy.dry_run,
         };
         self.transfer.since.get_or_insert(self.now.monotonic);
         self.work = Some(Work::Transfer);

@@ -130,11 +130,14 @@ impl Engine {
         let timer = self.record.running().and_then(|update| update.start_delay);
         self.waits.delayed = self.run(timer, self.waits.delayed);
         let left = self.waits.delayed.at.filter(|at| self.now.monotonic < *at);
-        let hold = left.map(|at| Hold {
-            on: Wait::StartDelay,
-            at: Some(at),
-        });
-        self.hold(Stage::Download, hold)
+        if let Some(at) = left {
+            let (on, at) = (Wait::StartDelay, Some(at));
+            return self.hold(Stage::Download, Some(Hold { on, at }));
+        }
+        if self.waits.waiting == Some((Wait::StartDelay, Stage::Download)) {
+            self.hold(Stage::Download, None);
+        }
+        false
     }
 
     /// Whether something holds this stage up. What that is is told, and when it is looked at again known;
