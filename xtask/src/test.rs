@@ -322,7 +322,7 @@ fn python(run: &Run) -> Result<PathBuf, String> {
 }
 
 /// The Python package as a wheel, installed where nothing else of ours is.
-fn python_package(run: &Run) -> Outcome {
+pub(crate) fn python_package(run: &Run) -> Outcome {
     let hub = hub(run)?;
     let package = crate::python::Package {
         root: &run.root,
@@ -330,7 +330,19 @@ fn python_package(run: &Run) -> Outcome {
         execute: &execute,
     };
     let python = package.install()?;
+    let subject = run.root.join("python/tests/subject.py");
+    scenarios(run, &[&python, &subject])?;
     package.test(own_network(run, &python.to_string_lossy()), &hub)
+}
+
+/// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater; no part of the
+/// command may have a space in it.
+pub(crate) fn scenarios(run: &Run, subject: &[&Path]) -> Outcome {
+    let subject: Vec<_> = subject.iter().map(|part| part.to_string_lossy()).collect();
+    // As the step that runs all tests builds them.
+    let mut command = run.cargo(&["test", "--workspace", "--all-features", "--quiet"]);
+    command.args(["--test", "scenarios", "--", "--nocapture"]);
+    execute(command.env("TWINFLASH_SUBJECT", subject.join(" ")))
 }
 
 /// The same for Node, whose service SDK knows no port but 443.

@@ -54,13 +54,14 @@ from ._events import (
     WaitingForClock,
     Warned,
 )
+from ._guard import Guarded, guard
 from ._native import __version__
 from ._updater import Answer, Events, Outbound, ReadTwin, Report, Updater
 
 __all__ = [
     "Accepted", "Answer", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
-    "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Http", "HubRefused", "Image", "InstallError",
+    "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Guarded", "Http", "HubRefused", "Image", "InstallError",
     "Installer", "KeysRotated", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
     "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "Trust", "TrustError",
-    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach",
+    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach", "guard",
 ]  # fmt: skip

@@ -14,6 +14,9 @@ def quiesce(timeout: float) -> bool:
 def after_fork() -> None:
     """Forgets the threads that a process that was forked off does not have."""
 
+def guard(state_dir: str) -> Tuple[str, int, int]:
+    """("nothing", 0, 0), ("counted", starts, allowed) or ("rolled-back", 0, 0)."""
+
 @final
 class Reader:
     def next(self, timeout: Optional[float] = None) -> Optional[Tuple[Any, ...]]:
