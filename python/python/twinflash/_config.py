@@ -32,7 +32,7 @@ class FileInstall:
         return {
             "file": path("install.path", self.path),
             "restart": _restart(self.restart),
-            "verify": text("install.verify", self.verify),
+            "verify": _text("install.verify", self.verify),
         }
 
 
