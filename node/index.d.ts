@@ -204,6 +204,8 @@ export type RestartOption = 'none' | 'exit' | 'system' | Command;
 /** A file that an update replaces. Its directory must exist. */
 export interface FileInstall {
   file: string;
+  /** Reads the new file back from its medium before it takes the old one's place. */
+  verify?: 'read-back';
   /** Default: `none`. */
   restart?: RestartOption;
 }
