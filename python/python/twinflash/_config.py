@@ -25,9 +25,15 @@ class FileInstall:
 
     path: Path
     restart: Optional[Restart] = None
+    verify: Optional[str] = None
+    """``"read-back"``: the new file is read from its medium and compared before it takes the old one's place."""
 
     def _document(self) -> Dict[str, Any]:
-        return {"file": path("install.path", self.path), "restart": _restart(self.restart)}
+        return {
+            "file": path("install.path", self.path),
+            "restart": _restart(self.restart),
+            "verify": _text("install.verify", self.verify),
+        }
 
 
 @dataclass(frozen=True)
