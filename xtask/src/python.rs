@@ -109,11 +109,10 @@ impl Package<'_> {
         let found =
             fs::read_dir(&tests).map_err(|error| format!("{}: {error}", tests.display()))?;
         let names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let (mut found, mut grouped): (Vec<_>, Vec<_>) = (
-            names.filter(|name| name.starts_with("test_")).collect(),
-            groups.concat(),
-        );
-        (found.sort(), grouped.sort_unstable());
+        let mut found: Vec<_> = names.filter(|name| name.starts_with("test_")).collect();
+        let mut grouped = groups.concat();
+        found.sort();
+        grouped.sort_unstable();
         if found != grouped {
             return Err(format!(
                 "python/tests has {found:?}, but {grouped:?} are run"
