@@ -145,6 +145,8 @@ enum twinflash_status
     TWINFLASH_STATUS_CANCELLED = 500,
     /** A newer request took over. */
     TWINFLASH_STATUS_SUPERSEDED = 501,
+    /** The policy wants a dry run: the image is good, and is not installed. */
+    TWINFLASH_STATUS_DRY_RUN = 502,
     /** The state directory or the journal in it cannot be used. */
     TWINFLASH_STATUS_STATE = 600,
     /** Another process holds the state directory. */

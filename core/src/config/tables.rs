@@ -10,6 +10,9 @@ use crate::{
 use serde::{Deserialize, Deserializer, de};
 use std::{path::Path, time::Duration};
 
+/// Slower than this, servers and what lies between give a download up.
+const SLOWEST: u64 = 1024;
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a word, or a command as an array of texts")]
 pub(super) enum WordOrCommand {
@@ -169,10 +172,10 @@ impl PolicyTable {
             }
         }
         policy.bandwidth = table.bandwidth;
-        if table.bandwidth == Some(0) {
-            return Err(wrong(
-                "policy.bandwidth is 0; it is a number of bytes a second, and left out where there is no limit",
-            ));
+        if let Some(bytes) = table.bandwidth.filter(|bytes| *bytes < SLOWEST) {
+            return Err(wrong(format_args!(
+                "policy.bandwidth is {bytes}; it is a number of bytes a second, at least {SLOWEST}"
+            )));
         }
         if policy.retry.first > policy.retry.longest {
             return Err(wrong(

@@ -4,7 +4,7 @@ use super::shared::Shared;
 use crate::command;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Ask, Input, Question, Reply, Step};
-use crate::install::Installer;
+use crate::install::{DryInstall, Installer};
 use crate::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
 use std::{
     fmt,
@@ -223,6 +223,10 @@ impl Worker {
                     if starting_over && !shared.until_performed() {
                         stop.stop();
                     }
+                };
+                let installer: &mut dyn Installer = match job.dry_run {
+                    true => &mut DryInstall::default(),
+                    false => installer,
                 };
                 let ended = self
                     .downloader

@@ -211,7 +211,6 @@ impl Engine {
             .examined
             .take()
             .filter(|key| *key == update.request.key);
-        self.clock_awaited = false;
         self.reset_waits();
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());

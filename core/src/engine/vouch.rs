@@ -4,7 +4,6 @@
 //! this start, with the keys as they are now. What it says then is part of the request: the image must
 //! have its size and its SHA-256.
 
-use super::wait::CLOCK_PAUSE;
 use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
 use crate::update::{
@@ -149,7 +148,6 @@ impl Engine {
     /// Whether the running update's download may go on. Where that cannot be known yet, what is needed
     /// is under way; where it may not, the update has failed.
     pub(super) fn is_vouched_for(&mut self) -> bool {
-        self.clock_at = None;
         let Some(mut request) = self.request().cloned() else {
             return false;
         };
@@ -168,9 +166,7 @@ impl Engine {
                 true
             }
             Ok(false) => {
-                let first = !core::mem::replace(&mut self.clock_awaited, true);
-                self.clock_at = Some(self.now.monotonic.saturating_add(CLOCK_PAUSE));
-                if first {
+                if self.wait_for_clock() {
                     self.event(Event::Warning(String::from(
                         "the update waits for the clock: until that is right, nobody knows whether its manifest has expired",
                     )));

@@ -12,9 +12,9 @@ use alloc::{boxed::Box, format, string::ToString};
 use core::time::Duration;
 
 /// How often it is looked whether the clock can be believed by now.
-pub(super) const CLOCK_PAUSE: Duration = Duration::from_secs(10);
-/// The longest a user may put an update off at a time.
-const LONGEST_DEFERRAL: Duration = Duration::from_secs(366 * 24 * 3600);
+const CLOCK_PAUSE: Duration = Duration::from_secs(10);
+/// Nothing is put off for longer at a time, in milliseconds: a year.
+const LONGEST: u64 = 366 * 24 * 3_600_000;
 
 /// What an update waits for.
 #[derive(Debug)]
@@ -86,11 +86,12 @@ impl Engine {
 
     /// Draws the time after which a request's download begins.
     pub(super) fn draw_delay(&mut self, request: &Request) -> Option<Timer> {
-        let longest = u64::try_from(self.config.policy.start_delay.as_millis()).unwrap_or(u64::MAX);
+        let longest = self.config.policy.start_delay.as_millis();
+        let longest = u64::try_from(longest).unwrap_or(u64::MAX).min(LONGEST);
         if longest == 0 || request.origin == Origin::Local {
             return None;
         }
-        let millis = self.random() % longest.saturating_add(1);
+        let millis = self.random() % (longest + 1);
         Some(self.timer(millis))
     }
 
@@ -111,9 +112,10 @@ impl Engine {
             return clock;
         }
         let wall = self.wall_time(self.now);
+        let whole = timer.millis.min(LONGEST);
         let left = match (timer.until, wall) {
-            (Some(until), Some(wall)) => until.saturating_sub(wall).min(timer.millis),
-            _ => timer.millis,
+            (Some(until), Some(wall)) => until.saturating_sub(wall).min(whole),
+            _ => whole,
         };
         let at = self
             .now
@@ -138,6 +140,14 @@ impl Engine {
             self.hold(Stage::Download, None);
         }
         false
+    }
+
+    /// The download waits until the clock can be believed; `true` where it has not before.
+    pub(super) fn wait_for_clock(&mut self) -> bool {
+        let (on, at) = (Wait::Clock, self.now.monotonic.saturating_add(CLOCK_PAUSE));
+        let first = self.waits.waiting != Some((on, Stage::Download));
+        self.hold(Stage::Download, Some(Hold { on, at: Some(at) }));
+        first
     }
 
     /// Whether something holds this stage up. What that is is told, and when it is looked at again known;
@@ -337,8 +347,8 @@ impl Engine {
         if self.can_defer() != Ok(true) {
             return;
         }
-        let millis = time.min(LONGEST_DEFERRAL).as_millis();
-        let timer = self.timer(u64::try_from(millis).unwrap_or(u64::MAX));
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let timer = self.timer(millis.min(LONGEST));
         self.give_up_asking();
         self.waits.deferred = Clock::default();
         self.waits.consent_at = Duration::ZERO;
@@ -369,9 +379,6 @@ impl Engine {
     pub(super) fn clock_set(&mut self) {
         if self.waits.closes_at.is_some() {
             self.waits.closes_at = Some(self.now.monotonic);
-        }
-        if self.clock_at.is_some() {
-            self.clock_at = Some(self.now.monotonic);
         }
     }
 

@@ -6,12 +6,16 @@
 mod command;
 #[cfg(all(test, unix))]
 mod course;
+#[cfg(feature = "http")]
+mod dry;
 #[cfg(unix)]
 mod file;
 #[cfg(unix)]
 mod memory;
 #[cfg(unix)]
 mod part;
+#[cfg(unix)]
+mod past_cache;
 #[cfg(unix)]
 mod slots;
 #[cfg(unix)]
@@ -24,6 +28,9 @@ pub use command::{CommandInstall, CommandOptions};
 pub use file::FileInstall;
 #[cfg(unix)]
 pub use slots::{Running, Slot, SlotCommands, SlotsInstall, SlotsOptions, Switch, TryBoot, UBoot};
+
+#[cfg(feature = "http")]
+pub(crate) use dry::DryInstall;
 
 use crate::update::Failure;
 use serde_json::Value;
