@@ -1,7 +1,6 @@
 //! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary; those
 //! of every contract once for each.
 //!
-//!
 //! `TWINFLASH_SUBJECT="PROGRAM ARGUMENT…"` judges that program in place of the updater in this process: see "A subject" in
 //! `tests/scenarios/README.md`.
 //! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
