@@ -6,6 +6,7 @@
 mod boundary;
 mod device;
 mod events;
+mod guard;
 mod installer;
 mod updater;
 
@@ -19,6 +20,7 @@ mod _native {
         boundary::{after_fork, quiesce},
         device::Device,
         events::Reader,
+        guard::guard,
         updater::Updater,
     };
     use pyo3::prelude::*;

@@ -45,6 +45,7 @@ const WAYS: &[Way] = &[
             "valgrind",
             "--quiet",
             "--error-exitcode=9",
+            "--num-callers=40",
             "--leak-check=full",
             "--suppressions=tests/c/valgrind.supp",
             "--show-leak-kinds=definite",
@@ -121,16 +122,22 @@ pub(crate) fn run(
             if way.only.is_some_and(|only| only != name) {
                 continue;
             }
+            let report = program.with_extension("report");
             let mut run = match way.under {
                 [] => in_root(&program),
                 [runner, options @ ..] => {
                     let mut run = in_root(runner.as_ref());
+                    run.arg(format!("--log-file={}", report.display()));
                     run.args(options).arg(&program);
                     run
                 }
             };
             run.envs(servers.environment());
-            execute(run.arg(servers.directory(&name)?))?;
+            run.arg(servers.directory(&name)?);
+            execute(&mut run).map_err(|why| match (way.under, fs::read_to_string(&report)) {
+                ([_, ..], Ok(found)) => format!("{why}\n{found}"),
+                _ => why,
+            })?;
         }
     }
     Ok(())

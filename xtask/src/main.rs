@@ -25,6 +25,7 @@ cargo xtask c                 only the C library's tests and examples
 cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask test-node         the test step of the Node package alone
+cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-node DIR  make the tarballs of the Node package for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ["test", "--quick"] => test::run(true),
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
+        ["test-python"] => report(test::python_package(&test::Run::new(true))),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "scale", ref options @ ..] => bench::scale(options),

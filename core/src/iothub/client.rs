@@ -5,8 +5,8 @@ use crate::tls::{self, Clock, Roots};
 use rustls::ClientConfig;
 use std::{
     fmt,
-    sync::{Arc, Condvar, Mutex, PoisonError},
-    thread::{self, ThreadId},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -134,8 +134,8 @@ impl fmt::Debug for Options {
 /// ```
 pub struct Client {
     commands: UnboundedSender<Command>,
-    /// The thread that is its own, if it has one.
-    thread: Option<ThreadId>,
+    /// The thread that is its own, until it has ended.
+    thread: Mutex<Option<JoinHandle<()>>>,
     done: Arc<Done>,
 }
 
@@ -171,13 +171,14 @@ impl Client {
             .spawn(move || {
                 let _guard = guard;
                 runtime.block_on(line.run());
-                // Looking a name up cannot be cancelled: it is not waited for.
-                runtime.shutdown_background();
+                // The threads that looked names up end, too, before the client is said to have ended.
+                // A look-up cannot be cancelled: one that takes longer is left to itself.
+                runtime.shutdown_timeout(CLOSE_TIMEOUT);
             })
             .map_err(cannot_start)?;
         Ok(Self {
             commands,
-            thread: Some(thread.thread().id()),
+            thread: Mutex::new(Some(thread)),
             done,
         })
     }
@@ -200,7 +201,7 @@ impl Client {
         let (commands, receiver) = unbounded_channel();
         let client = Self {
             commands,
-            thread: None,
+            thread: Mutex::default(),
             done: Arc::default(),
         };
         let line = Line::new(options, tls, receiver, Box::new(handler));
@@ -255,10 +256,19 @@ impl Client {
     /// As [`close`](Self::close), with its own time limit.
     pub(crate) fn close_until(&self, deadline: Instant) {
         self.send(Command::Close);
-        if self.thread.is_some_and(|id| id != thread::current().id()) {
-            self.done
-                .wait(deadline.saturating_duration_since(Instant::now()));
+        let own = self.thread().as_ref().map(|thread| thread.thread().id());
+        let left = deadline.saturating_duration_since(Instant::now());
+        if own.is_none_or(|id| id == thread::current().id()) || !self.done.wait(left) {
+            return;
         }
+        let ended = self.thread().take();
+        if let Some(thread) = ended {
+            let _ = thread.join();
+        }
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, command: Command) {
@@ -294,7 +304,7 @@ pub(super) struct Answer {
     pub(super) payload: Vec<u8>,
 }
 
-/// Whether the thread has ended.
+/// Whether the thread has done all it had to do.
 #[derive(Default)]
 struct Done {
     ended: Mutex<bool>,
@@ -302,11 +312,13 @@ struct Done {
 }
 
 impl Done {
-    fn wait(&self, timeout: Duration) {
+    /// Waits for it; whether it has.
+    fn wait(&self, timeout: Duration) -> bool {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self
+        let waited = self
             .changed
             .wait_timeout_while(ended, timeout, |ended| !*ended);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
 

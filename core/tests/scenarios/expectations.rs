@@ -3,7 +3,7 @@
 use super::{
     stage::{Checked, Stage},
     support::pattern::expect,
-    values::{listing, shape, status_of},
+    values::{listing, shape},
 };
 use serde_json::{Value, json};
 use std::{
@@ -43,7 +43,7 @@ impl Stage {
                 "reads" => expect(expected, &json!(twin.reads), "reads")?,
                 "reports" => expect(expected, &json!(twin.patches.len()), "reports")?,
                 "answers" => {
-                    let answers = self.answers.lock().unwrap().len();
+                    let answers = self.heard.answers.load(Ordering::Relaxed);
                     expect(expected, &json!(answers), "answers")?;
                 }
                 "connected" => expect(expected, &json!(twin.connected), "connected")?,
@@ -69,15 +69,15 @@ impl Stage {
                 "stateFiles" => expect(expected, &self.state_files(), "stateFiles")?,
                 "status" => {
                     drop(twin);
-                    let status = status_of(&self.updater()?.status());
+                    let status = self.ask("status", json!({}))?;
                     expect(expected, &status, "status")?;
                 }
                 "restarts" => {
-                    let restarts = self.restarts.load(Ordering::Relaxed);
+                    let restarts = self.heard.restarts.load(Ordering::Relaxed);
                     expect(expected, &json!(restarts), "restarts")?;
                 }
                 "warning" => {
-                    let warnings = self.warnings.lock().unwrap();
+                    let warnings = self.heard.warnings.lock().unwrap();
                     if !warnings
                         .iter()
                         .any(|warning| expect(expected, &json!(warning), "").is_ok())

@@ -1,21 +1,22 @@
 //! The hub and the back end, as far as an updater sees them: a twin by Azure's rules, and reports that
 //! are acknowledged, or not, as a scenario says.
 
-use super::dialect::status;
+use super::{
+    dialect::status,
+    subject::{Answered, Subject, fault},
+};
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
     },
     thread,
     time::Duration,
 };
-use twinflash::{
-    device::{Outbound, Updater},
-    twin,
-};
+use twinflash::twin;
 
 /// What the hub does with a report.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,14 +93,15 @@ impl Hub {
         self.twin.lock().unwrap()
     }
 
-    pub(super) fn serve(&self, updater: &Arc<Updater>) -> Line {
+    /// Takes what an updater wants to be sent.
+    pub(super) fn serve(&self, subject: Arc<dyn Subject>, outbound: Receiver<Value>) -> Line {
         let ended = Arc::new(AtomicBool::new(false));
         let (hub, stop) = (self.clone(), Arc::clone(&ended));
-        let updater = Arc::clone(updater);
         let thread = thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                if let Some(outbound) = updater.next_outbound(Duration::from_millis(20)) {
-                    hub.take(&updater, outbound);
+                if let Ok(outbound) = outbound.recv_timeout(Duration::from_millis(20)) {
+                    // What the updater cannot be told any more does not matter: it has ended.
+                    let _ = hub.take(&*subject, &outbound);
                 }
             }
         });
@@ -116,64 +118,63 @@ impl Hub {
         json!({"desired": desired, "reported": twin.reported})
     }
 
-    pub(super) fn connect(&self, updater: &Updater, connected: bool) {
+    pub(super) fn connect(&self, subject: &dyn Subject, connected: bool) -> Result<(), String> {
         let mut twin = self.twin();
         twin.connected = connected;
         twin.held.clear();
         drop(twin);
-        updater.connected(connected);
+        let told = subject.ask("connected", json!({ "connected": connected }));
+        told.map(drop).map_err(|failure| failure.to_string())
     }
 
-    fn take(&self, updater: &Updater, outbound: Outbound) {
+    fn take(&self, subject: &dyn Subject, outbound: &Value) -> Answered {
         let mut twin = self.twin();
         if !twin.connected {
-            return;
+            return Ok(Value::Null);
         }
         twin.came += 1;
-        match outbound {
-            Outbound::ReadTwin => {
-                let document = Self::document(&twin).to_string();
-                if let Some(twins) = &mut twin.twins {
-                    twins.push(document);
-                    twin.reads += 1;
-                    return;
-                }
-                drop(twin);
-                updater.handle_twin(true, document.as_bytes());
-                self.twin().reads += 1;
+        let Some(report) = outbound.get("report") else {
+            let document = Self::document(&twin).to_string();
+            if let Some(twins) = &mut twin.twins {
+                twins.push(document);
+                twin.reads += 1;
+                return Ok(Value::Null);
             }
-            Outbound::Report(report) => {
-                let treat = twin.treat.pop_front().unwrap_or(Treat::Answer {
-                    status: 204,
-                    applied: true,
-                });
-                twin.patches.push(report.patch.clone());
-                let applied = match treat {
-                    Treat::Answer { applied, .. } | Treat::Disconnect { applied } => applied,
-                    Treat::Hold => true,
-                };
-                if applied {
-                    self.apply(&mut twin, &report.patch);
-                }
-                match treat {
-                    Treat::Answer { status, .. } => {
-                        drop(twin);
-                        updater.report_done(report.id, status);
-                    }
-                    Treat::Disconnect { .. } => {
-                        drop(twin);
-                        self.connect(updater, false);
-                    }
-                    Treat::Hold => twin.held.push(report.id),
-                }
-            }
+            drop(twin);
+            let answered = subject.ask("twin", json!({"complete": true, "json": document}));
+            self.twin().reads += 1;
+            return answered;
+        };
+        let treat = twin.treat.pop_front().unwrap_or(Treat::Answer {
+            status: 204,
+            applied: true,
+        });
+        twin.patches.push(report["patch"].to_string());
+        let applied = match treat {
+            Treat::Answer { applied, .. } | Treat::Disconnect { applied } => applied,
+            Treat::Hold => true,
+        };
+        if applied {
+            self.apply(&mut twin, &report["patch"]);
         }
+        match treat {
+            Treat::Answer { status, .. } => {
+                drop(twin);
+                let done = json!({"report": report["id"], "status": status});
+                return subject.ask("report_done", done);
+            }
+            Treat::Disconnect { .. } => {
+                drop(twin);
+                self.connect(subject, false).map_err(fault)?;
+            }
+            Treat::Hold => twin.held.push(report["id"].as_u64().unwrap_or_default()),
+        }
+        Ok(Value::Null)
     }
 
-    fn apply(&self, twin: &mut Twin, patch: &str) {
-        let patch: Value = serde_json::from_str(patch).unwrap();
-        twin::limits::check_patch(twin::limits::Section::Reported, &patch).unwrap();
-        twin::merge(&mut twin.reported, &patch);
+    fn apply(&self, twin: &mut Twin, patch: &Value) {
+        twin::limits::check_patch(twin::limits::Section::Reported, patch).unwrap();
+        twin::merge(&mut twin.reported, patch);
         let status = status(&self.follow, &twin.reported);
         if twin.status != status && !status.is_empty() {
             twin.statuses.push(status.clone());

@@ -1,6 +1,8 @@
 //! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary; those
 //! of every contract once for each.
 //!
+//! `TWINFLASH_SUBJECT="PROGRAM ARGUMENT…"` judges that program in place of the updater in this process: see "A subject" in
+//! `tests/scenarios/README.md`.
 //! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
 //! `TWINFLASH_SCENARIOS_INTO=file` plays none, but writes them all, each in its contract's words.
 #![allow(
@@ -14,20 +16,25 @@
 mod dialect;
 mod expectations;
 mod hub;
+mod process;
+mod secrets;
 mod stage;
+mod subject;
 #[path = "../support/mod.rs"]
 mod support;
 mod values;
 
 use dialect::Dialects;
+use process::Program;
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Mutex,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
+use subject::{InProcess, Subject};
 use twinflash::contract::Contract;
 
 /// Scenarios mostly wait.
@@ -109,7 +116,10 @@ fn tables() {
     }
     let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
     scenarios.retain(|scenario| scenario.name.contains(&only));
+    secrets::listen_to_the_log();
     play(scenarios, faults);
+    let lines = secrets::none_in_the_log().unwrap();
+    println!("{lines} lines of log, and no secret");
 }
 
 /// The scenarios of a file, each with what the file says for all of them.
@@ -136,22 +146,33 @@ fn play(scenarios: Vec<Scenario>, faults: Vec<String>) {
     let queue = Mutex::new(scenarios.into_iter());
     let failed = Mutex::new(faults);
     let slow = Mutex::new((Duration::ZERO, String::new()));
+    let next = |subject: &Arc<dyn Subject>| {
+        let Some(scenario) = queue.lock().unwrap().next() else {
+            return false;
+        };
+        let since = Instant::now();
+        if let Err(why) = stage::play(&scenario.table, subject) {
+            let fault = format!("{}\n  {why}", scenario.name);
+            failed.lock().unwrap().push(fault);
+        }
+        let mut slow = slow.lock().unwrap();
+        *slow = slow.clone().max((since.elapsed(), scenario.name));
+        true
+    };
+    let program = std::env::var("TWINFLASH_SUBJECT").ok();
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..AT_ONCE.min(count) {
             scope.spawn(|| {
-                loop {
-                    let Some(scenario) = queue.lock().unwrap().next() else {
-                        return;
-                    };
-                    let since = Instant::now();
-                    if let Err(why) = stage::play(&scenario.table) {
-                        failed
-                            .lock()
-                            .unwrap()
-                            .push(format!("{}\n  {why}", scenario.name));
-                    }
-                    let mut slow = slow.lock().unwrap();
-                    *slow = slow.clone().max((since.elapsed(), scenario.name));
+                let Some(program) = &program else {
+                    let subject: Arc<dyn Subject> = Arc::new(InProcess::default());
+                    while next(&subject) {}
+                    return;
+                };
+                let program = Arc::new(Program::new(program));
+                let subject: Arc<dyn Subject> = Arc::<Program>::clone(&program);
+                while next(&subject) {}
+                if let Err(why) = program.end() {
+                    failed.lock().unwrap().push(why);
                 }
             });
         }

@@ -2,11 +2,13 @@
 
 use super::{
     hub::{Hub, Line, Treat},
+    secrets,
+    subject::{Answered, Subject},
     support::{
         pattern::{Names, SECRET, expect, image},
         server::{Reply, Server},
     },
-    values::{copy_tree, named, outcome_of, policy, status_of, text},
+    values::{copy_tree, named, policy, text},
 };
 use serde_json::{Value, json};
 use std::{
@@ -16,15 +18,10 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
-};
-use twinflash::{
-    contract::Contract,
-    device::{Answer, Builder, Guarded, Updater},
-    install::{FileInstall, Restart},
-    update::{Code, Failure},
 };
 
 /// How long is waited for what is expected, if the scenario does not say.
@@ -45,40 +42,80 @@ pub(super) struct Stage {
     pub(super) server: Server,
     plans: Plans,
     pub(super) hub: Hub,
-    updater: Option<(Arc<Updater>, Line)>,
+    subject: Arc<dyn Subject>,
+    /// While an updater runs.
+    line: Option<Line>,
+    pub(super) heard: Arc<Heard>,
+}
+
+/// What came out of the updaters.
+#[derive(Default)]
+pub(super) struct Heard {
     /// What was said to anybody; searched for secrets at the end.
-    said: Arc<Mutex<Vec<String>>>,
-    pub(super) warnings: Arc<Mutex<Vec<String>>>,
-    pub(super) restarts: Arc<AtomicU64>,
-    /// Of the methods that were not waited for.
-    pub(super) answers: Arc<Mutex<Vec<String>>>,
+    said: Mutex<Vec<String>>,
+    pub(super) warnings: Mutex<Vec<String>>,
+    pub(super) restarts: AtomicU64,
+    /// How many of the methods that were not waited for are answered.
+    pub(super) answers: AtomicU64,
+    /// What a subject should not have said.
+    faults: Mutex<Vec<String>>,
+}
+
+impl Heard {
+    fn says(&self, what: &Value) {
+        self.said.lock().unwrap().push(what.to_string());
+    }
+
+    /// Takes what is said unasked, but for what is to be sent to the hub: that is given back.
+    fn take(&self, said: Value) -> Option<Value> {
+        if said.get("report").is_some() || said.get("readTwin").is_some() {
+            return Some(said);
+        }
+        self.says(&said);
+        if let Some(warning) = said["warning"].as_str() {
+            self.warnings.lock().unwrap().push(warning.into());
+        } else if said.get("restart").is_some() {
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+        } else if said.get("event").is_none() {
+            self.faults.lock().unwrap().push(said.to_string());
+        }
+        None
+    }
 }
 
 /// Plays a scenario to its end. The error says at which step it went wrong, and how.
-pub(super) fn play(scenario: &Value) -> Checked {
-    let mut stage = Stage::new(scenario);
-    let steps = scenario["steps"].as_array().ok_or("there are no steps")?;
-    let start = scenario["start"] != json!(false);
-    let begin = if start {
-        stage.start(&json!({}))
-    } else {
-        Ok(())
-    };
-    begin?;
-    for (number, step) in steps.iter().enumerate() {
-        let step = stage.names.fill(step);
-        let done = stage.step(&step);
-        done.map_err(|why| match step["of"].as_str() {
-            Some(of) => format!("step {of}\n    here {step}\n    {why}"),
-            None => format!("step {}: {step}\n    {why}", number + 1),
-        })?;
+pub(super) fn play(scenario: &Value, subject: &Arc<dyn Subject>) -> Checked {
+    let mut stage = Stage::new(scenario, subject);
+    let played = stage.play();
+    if played.is_err() {
+        stage.stop();
+        subject.kill();
     }
-    stage.stop();
-    stage.no_secrets()
+    played
 }
 
 impl Stage {
-    fn new(scenario: &Value) -> Self {
+    fn play(&mut self) -> Checked {
+        let scenario = self.scenario.clone();
+        let steps = scenario["steps"].as_array().ok_or("there are no steps")?;
+        let start = scenario["start"] != json!(false);
+        if start {
+            self.start(&json!({}))?;
+        }
+        for (number, step) in steps.iter().enumerate() {
+            let mut step = self.names.fill(step);
+            secrets::put_into(&mut step, &self.server.url(""));
+            let done = self.step(&step);
+            done.map_err(|why| match step["of"].as_str() {
+                Some(of) => format!("step {of}\n    here {step}\n    {why}"),
+                None => format!("step {}: {step}\n    {why}", number + 1),
+            })?;
+        }
+        self.stop();
+        self.nothing_wrong_said()
+    }
+
+    fn new(scenario: &Value, subject: &Arc<dyn Subject>) -> Self {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("0");
         fs::create_dir(&directory).unwrap();
@@ -117,17 +154,22 @@ impl Stage {
             server,
             plans,
             hub,
-            updater: None,
-            said: Arc::default(),
-            warnings: Arc::default(),
-            restarts: Arc::default(),
-            answers: Arc::default(),
+            subject: Arc::clone(subject),
+            line: None,
+            heard: Arc::default(),
         }
     }
 
-    pub(super) fn updater(&self) -> Result<&Arc<Updater>, String> {
-        let (updater, _) = self.updater.as_ref().ok_or("the updater is not started")?;
-        Ok(updater)
+    /// Asks the updater for what is not refused.
+    pub(super) fn ask(&self, what: &str, with: Value) -> Result<Value, String> {
+        let answered = self.heard_answer(self.subject.ask(what, with));
+        answered.map_err(|failure| format!("{what}: {failure}"))
+    }
+
+    fn heard_answer(&self, answered: Answered) -> Answered {
+        self.heard
+            .says(answered.as_ref().unwrap_or_else(|failure| failure));
+        answered
     }
 
     fn step(&mut self, step: &Value) -> Checked {
@@ -139,12 +181,12 @@ impl Stage {
         match verb.as_str() {
             "connect" => {
                 let connected = what.as_bool().ok_or("true or false")?;
-                self.hub.connect(self.updater()?, connected);
+                self.hub.connect(&*self.subject, connected)?;
             }
             "method" => return self.method(what, step),
             "desired" => return self.desired(what, step),
-            "notify" => self.updater()?.handle_twin(false, text(what).as_bytes()),
-            "twin" => self.updater()?.handle_twin(true, text(what).as_bytes()),
+            "notify" => self.twin(false, &text(what))?,
+            "twin" => self.twin(true, &text(what))?,
             "server" => {
                 let mut plans = self.plans.lock().unwrap();
                 for (path, plan) in what.as_object().ok_or("an object is needed")? {
@@ -161,22 +203,22 @@ impl Stage {
                 let held = std::mem::take(&mut self.hub.twin().held);
                 let status = what.as_u64().ok_or("a status is needed")?;
                 for id in held {
-                    self.updater()?.report_done(id, status as u16);
+                    self.ask("report_done", json!({"report": id, "status": status}))?;
                 }
             }
             "twins" => {
                 let held = self.hub.twin().hold_twins(what == "hold");
                 for document in held {
-                    self.updater()?.handle_twin(true, document.as_bytes());
+                    self.twin(true, &document)?;
                 }
             }
             "call" => return self.call(what, step),
             "wait" => {
-                let updater = self.updater()?;
-                let outcome = updater.wait(Duration::from_secs_f64(within));
-                let outcome = outcome.map_or(Value::Null, |outcome| outcome_of(&outcome));
-                return expect(&named(what, "outcome"), &outcome, "outcome")
-                    .map_err(|why| format!("{why}; {}", status_of(&updater.status())));
+                let outcome = self.ask("wait", json!({"seconds": within}))?;
+                return expect(&named(what, "outcome"), &outcome, "outcome").map_err(|why| {
+                    let status = self.ask("status", json!({}));
+                    format!("{why}; {}", status.unwrap_or_default())
+                });
             }
             "until" => return self.hold(what, within),
             "pause" => thread::sleep(Duration::from_secs_f64(what.as_f64().ok_or("seconds")?)),
@@ -198,25 +240,20 @@ impl Stage {
             (Value::String(text), _) => text.clone(),
             (_, payload) => payload.to_string(),
         };
-        let name = name.as_str().ok_or("a method's name is needed")?;
+        let with = json!({"name": name, "payload": payload});
         if step["asynchronous"] == json!(true) {
-            let answers = Arc::clone(&self.answers);
-            let then = move |answer: Answer| answers.lock().unwrap().push(answer.payload);
-            let updater = self.updater()?;
-            updater.handle_method_then(name, payload.as_bytes(), then);
+            let heard = Arc::clone(&self.heard);
+            let then = move |answered: Answered| {
+                if let Ok(answer) = answered {
+                    heard.says(&answer);
+                    heard.answers.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            self.subject.method_then(with, Box::new(then));
             return Ok(());
         }
-        let answer = self.updater()?.handle_method(name, payload.as_bytes());
+        let found = self.ask("method", with)?;
         let reported = self.hub.twin().reported.clone();
-        let found = match answer {
-            None => Value::Null,
-            Some(Answer { status, payload }) => {
-                self.said.lock().unwrap().push(payload.clone());
-                let payload: Value = serde_json::from_str(&payload)
-                    .map_err(|_| format!("the answer {payload} is no JSON"))?;
-                json!({"status": status, "payload": payload})
-            }
-        };
         if let Some(expected) = step.get("answer") {
             expect(expected, &found, "answer")?;
         }
@@ -234,44 +271,43 @@ impl Stage {
         let delivered = twin.connected && step["delivered"] != json!(false);
         drop(twin);
         if delivered {
-            self.updater()?
-                .handle_twin(false, patch.to_string().as_bytes());
+            self.twin(false, &patch.to_string())?;
         }
         Ok(())
     }
 
+    fn twin(&self, complete: bool, json: &str) -> Checked {
+        let with = json!({"complete": complete, "json": json});
+        self.ask("twin", with).map(drop)
+    }
+
     fn call(&self, what: &Value, step: &Value) -> Checked {
-        let updater = self.updater()?;
-        let found = match what.as_str() {
-            Some("cancel") => match updater.cancel() {
-                Ok(running) => running.into(),
-                Err(failure) => self.failure_of(&failure),
-            },
-            Some(quiet) => {
-                match quiet {
-                    "pause" => updater.pause(),
-                    "resume" => updater.resume(),
-                    "confirm" => updater.confirm(),
-                    _ => return Err("there is no such call".into()),
-                }
-                Value::Null
-            }
-            None => return Err("there is no such call".into()),
-        };
+        let what = what.as_str().ok_or("a call's name is needed")?;
+        let answered = self.heard_answer(self.subject.ask(what, json!({})));
+        let found = answered.unwrap_or_else(|failure| failure);
+        if found["code"] == "fault" {
+            return Err(found.to_string());
+        }
         let expected = step.get("answer").unwrap_or(&found);
         expect(expected, &found, "answer")
     }
 
     fn start(&mut self, what: &Value) -> Checked {
         let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        let config = self.config(what)?;
         loop {
-            let started = self.builder(what)?.start();
-            match (started, what.get("error")) {
-                (Ok(updater), None) => {
-                    let updater = Arc::new(updater);
+            let (sender, outbound) = mpsc::channel();
+            let heard = Arc::clone(&self.heard);
+            let hear = move |said| {
+                if let Some(to_hub) = heard.take(said) {
+                    let _ = sender.send(to_hub);
+                }
+            };
+            let started = self.subject.start(&config, Arc::new(hear));
+            match (self.heard_answer(started), what.get("error")) {
+                (Ok(_), None) => {
                     self.hub.twin().connected = false;
-                    let line = self.hub.serve(&updater);
-                    self.updater = Some((updater, line));
+                    self.line = Some(self.hub.serve(Arc::clone(&self.subject), outbound));
                     return Ok(());
                 }
                 (Ok(_), Some(expected)) => {
@@ -279,86 +315,53 @@ impl Stage {
                 }
                 // The last one returned from `close` before a slow disk did.
                 (Err(failure), None)
-                    if failure.code == Code::Locked && Instant::now() < deadline =>
+                    if failure["code"] == "locked" && Instant::now() < deadline =>
                 {
                     thread::sleep(Duration::from_millis(20));
                 }
                 (Err(failure), None) => return Err(failure.to_string()),
-                (Err(failure), Some(expected)) => {
-                    return expect(expected, &self.failure_of(&failure), "error");
-                }
+                (Err(failure), Some(expected)) => return expect(expected, &failure, "error"),
             }
         }
     }
 
-    fn builder(&self, what: &Value) -> Result<Builder, String> {
-        let policy = policy(&self.scenario["policy"])?;
-        let contract = Contract::built_in(self.scenario["contract"].as_str().unwrap()).unwrap();
-        let restart = match self.scenario["restart"].as_str() {
-            None | Some("none") => Restart::None,
-            Some("exit") => Restart::Exit,
-            Some("system") => Restart::System,
-            other => return Err(format!("{other:?} is no restart")),
-        };
+    /// The updater's configuration, as the languages hand it over.
+    fn config(&self, what: &Value) -> Result<Value, String> {
         let target = self.scenario["target"].as_str().unwrap_or("app.bin");
-        let installer = FileInstall::new(self.directory.join(target)).restart(restart);
-        let (said, warnings) = (Arc::clone(&self.said), Arc::clone(&self.warnings));
-        let restarts = Arc::clone(&self.restarts);
-        let mut builder = Updater::builder(self.directory.join("state"), contract, installer)
-            .policy(policy)
-            .on_event(move |event| {
-                said.lock().unwrap().push(format!("{event:?}"));
-                if let twinflash::device::Event::Warning(warning) = event {
-                    warnings.lock().unwrap().push(warning.clone());
-                }
-            })
-            .on_restart(move |_| {
-                restarts.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            });
+        let restart = self.scenario["restart"].as_str().unwrap_or("none");
+        let mut config = json!({
+            "state_dir": self.directory.join("state"),
+            "contract": self.scenario["contract"],
+            "install": {"file": self.directory.join(target), "restart": restart},
+            "policy": policy(&self.scenario["policy"]),
+        });
         let version = what.get("currentVersion");
-        if let Some(version) = version
-            .or(self.scenario.get("currentVersion"))
-            .and_then(Value::as_str)
-        {
-            builder = builder.current_version(version);
+        if let Some(version) = version.or(self.scenario.get("currentVersion")) {
+            config["current_version"] = version.clone();
         }
-        Ok(builder)
+        Ok(config)
     }
 
     /// What is called before the application: counts its start, or rolls back.
     fn guard(&self, expected: &Value) -> Checked {
         let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
-        let guarded = loop {
-            let guarded = twinflash::device::guard(self.directory.join("state"));
-            let locked = guarded.as_ref().err().map(|failure| failure.code) == Some(Code::Locked);
+        let with = json!({"state_dir": self.directory.join("state")});
+        let found = loop {
+            let guarded = self.heard_answer(self.subject.ask("guard", with.clone()));
+            let found = guarded.unwrap_or_else(|failure| failure);
+            let locked = found["code"] == "locked";
             if !locked || expected.is_object() || Instant::now() > deadline {
-                break guarded;
+                break found;
             }
             thread::sleep(Duration::from_millis(20));
-        };
-        let found = match guarded {
-            Ok(Guarded::Nothing) => json!("nothing"),
-            Ok(Guarded::Counted { starts, allowed }) => json!(format!("{starts} of {allowed}")),
-            Ok(Guarded::RolledBack) => json!("rolled-back"),
-            Ok(other) => return Err(format!("{other:?}")),
-            Err(failure) => self.failure_of(&failure),
         };
         expect(expected, &found, "guard")
     }
 
-    fn failure_of(&self, failure: &Failure) -> Value {
-        self.said.lock().unwrap().push(failure.to_string());
-        json!({"code": failure.code, "message": failure.message})
-    }
-
     fn stop(&mut self) {
-        if let Some((updater, line)) = self.updater.take() {
-            self.said
-                .lock()
-                .unwrap()
-                .push(format!("{:?}", updater.status()));
-            updater.close();
+        if let Some(line) = self.line.take() {
+            let _ = self.ask("status", json!({}));
+            let _ = self.ask("close", json!({}));
             drop(line);
             self.hub.twin().connected = false;
         }
@@ -366,6 +369,11 @@ impl Stage {
 
     /// What a kill leaves: the files as they are at this moment. The old updater ends unheard.
     fn kill(&mut self) {
+        if self.subject.kill() {
+            self.line = None;
+            self.hub.twin().connected = false;
+            return;
+        }
         self.copies += 1;
         let copy = self.root.path().join(self.copies.to_string());
         copy_tree(&self.directory, &copy);
@@ -418,12 +426,15 @@ impl Stage {
         }
     }
 
-    fn no_secrets(&self) -> Checked {
+    fn nothing_wrong_said(&self) -> Checked {
+        if let Some(fault) = self.heard.faults.lock().unwrap().first() {
+            return Err(format!("the subject said {fault}"));
+        }
         let twin = self.hub.twin();
-        let said = self.said.lock().unwrap();
+        let said = self.heard.said.lock().unwrap();
         let all = said.iter().chain(&twin.patches).chain(&twin.statuses);
         match all.into_iter().find(|text| text.contains(SECRET)) {
-            None => Ok(()),
+            None => secrets::none_in_files(self.root.path()),
             Some(text) => Err(format!("a secret was told: {text}")),
         }
     }

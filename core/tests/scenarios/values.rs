@@ -1,48 +1,21 @@
 //! Values of the scenarios: policies, outcomes, statuses, and the files that lie about.
 
 use serde_json::{Value, json};
-use std::{collections::HashMap, fs, path::Path, time::Duration};
-use twinflash::{
-    device::Status,
-    update::{Confirm, Outcome, Policy},
-};
+use std::{collections::HashMap, fs, path::Path};
+use twinflash::{device::Status, update::Outcome};
 
-pub(super) fn policy(members: &Value) -> Result<Policy, String> {
-    let mut policy = Policy::default();
-    policy.allow_http = true;
-    policy.retry.first = Duration::from_millis(50);
+/// The policy in a configuration's words: `retryFirst` is `retry_first` there.
+pub(super) fn policy(members: &Value) -> Value {
+    let mut policy = json!({"allow_http": true, "retry_first": 0.05});
     for (name, value) in members.as_object().into_iter().flatten() {
-        let time = || Duration::from_secs_f64(value.as_f64().unwrap());
-        let number = || value.as_u64().unwrap();
-        match name.as_str() {
-            "allowHttp" => policy.allow_http = value.as_bool().unwrap(),
-            "requireCheck" => policy.require_check = value.as_bool().unwrap(),
-            "maxSize" => policy.max_size = number(),
-            "retryFirst" => policy.retry.first = time(),
-            "retryTime" => policy.retry.time = time(),
-            "stallTime" => policy.stall_time = time(),
-            "checkpointInterval" => policy.checkpoint_interval = time(),
-            "checkpointBytes" => policy.checkpoint_bytes = number(),
-            "progressStep" => policy.progress_step = number() as u8,
-            "progressInterval" => policy.progress_interval = time(),
-            "answerWait" => policy.answer_wait = time(),
-            "confirm" => {
-                policy.confirm = match value.as_str() {
-                    Some("connected") => Confirm::Connected,
-                    Some("call") => Confirm::Call,
-                    Some("none") => Confirm::None,
-                    _ => {
-                        let health = value["health"].as_array().ok_or("no such confirm")?;
-                        Confirm::Health(health.iter().map(text).collect())
-                    }
-                }
-            }
-            "confirmTime" => policy.confirm_time = time(),
-            "confirmAttempts" => policy.confirm_attempts = number() as u32,
-            other => return Err(format!("{other} is no part of a policy")),
-        }
+        let words = name.chars().flat_map(|c| match c.is_ascii_uppercase() {
+            true => vec!['_', c.to_ascii_lowercase()],
+            false => vec![c],
+        });
+        let value = value.get("health").unwrap_or(value);
+        policy[words.collect::<String>()] = value.clone();
     }
-    Ok(policy)
+    policy
 }
 
 pub(super) fn outcome_of(outcome: &Outcome) -> Value {

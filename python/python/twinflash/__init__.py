@@ -17,7 +17,7 @@ Without an SDK::
 What happens is logged under ``twinflash``.
 """
 
-from ._attach import Attachment, attach
+from ._attach import AsyncAttachment, Attachment, attach
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Policy, SlotsInstall, Trust
 from ._device import Device
 from ._errors import (
@@ -54,13 +54,14 @@ from ._events import (
     WaitingForClock,
     Warned,
 )
+from ._guard import Guarded, guard
 from ._native import __version__
 from ._updater import Answer, Events, Outbound, ReadTwin, Report, Updater
 
 __all__ = [
-    "Accepted", "Answer", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
-    "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Http", "HubRefused", "Image", "InstallError",
+    "Accepted", "Answer", "AsyncAttachment", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
+    "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Guarded", "Http", "HubRefused", "Image", "InstallError",
     "Installer", "KeysRotated", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
     "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "Trust", "TrustError",
-    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach",
+    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach", "guard",
 ]  # fmt: skip

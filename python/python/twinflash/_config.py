@@ -25,9 +25,15 @@ class FileInstall:
 
     path: Path
     restart: Optional[Restart] = None
+    verify: Optional[str] = None
+    """``"read-back"``: the new file is read from its medium and compared before it takes the old one's place."""
 
     def _document(self) -> Dict[str, Any]:
-        return {"file": _path("install.path", self.path), "restart": _restart(self.restart)}
+        return {
+            "file": path("install.path", self.path),
+            "restart": _restart(self.restart),
+            "verify": _text("install.verify", self.verify),
+        }
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class SlotsInstall:
     def _document(self) -> Dict[str, Any]:
         slots = _mapping("install.slots", self.slots)
         return {
-            "slots": {name: _path(f"install.slots[{name!r}]", path) for name, path in slots.items()},
+            "slots": {name: path(f"install.slots[{name!r}]", slot) for name, slot in slots.items()},
             "switch": _paths("install.switch", _mapping("install.switch", self.switch)),
             "running": None if self.running is None else _paths("install.running", _mapping("install.running", self.running)),
             "verify": _text("install.verify", self.verify),
@@ -111,16 +117,19 @@ class Installer(Protocol):
 
     def inspect(self) -> str:
         """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``."""
+        ...
 
     def begin(self, image: Image, resume_at: int) -> int:
         """Makes ready to write. The answer is where writing really starts: ``resume_at`` where the bytes before it are still
         there, else 0."""
+        ...
 
     def write(self, offset: int, data: bytes) -> None:
         """Writes bytes. Offsets follow one another without gaps from where ``begin`` said."""
 
     def sync(self) -> int:
         """Makes durable what was written; the answer is up to which offset."""
+        ...
 
     def finish(self) -> None:
         """All bytes are written, synced and verified: make the image ready to be activated."""
@@ -222,7 +231,7 @@ class Http:
 
     def _document(self) -> Dict[str, Any]:
         return {
-            "ca": None if self.ca is None else _path("http.ca", self.ca),
+            "ca": None if self.ca is None else path("http.ca", self.ca),
             "proxy": _text("http.proxy", self.proxy),
             "user_agent": _text("http.user_agent", self.user_agent),
             "connect_timeout": _seconds("http.connect_timeout", self.connect_timeout),
@@ -242,7 +251,7 @@ def document(
 ) -> Tuple[bytes, Optional[Installer]]:
     """The document, and the installer where it is the application's own."""
     made: Dict[str, Any] = {
-        "state_dir": _path("state_dir", state_dir),
+        "state_dir": path("state_dir", state_dir),
         "contract": _contract(contract),
         "current_version": _text("current_version", current_version),
         "version_from": None if version_from is None else _paths("version_from", _mapping("version_from", version_from)),
@@ -271,7 +280,7 @@ def connection(connection_string: str, ca: Optional[Path]) -> bytes:
     """The same document, for a connection only."""
     if not isinstance(connection_string, str):
         raise _wrong("connection_string", connection_string, "a str")
-    made = {"state_dir": os.curdir, "connection_string": connection_string, "ca": None if ca is None else _path("ca", ca)}
+    made = {"state_dir": os.curdir, "connection_string": connection_string, "ca": None if ca is None else path("ca", ca)}
     return _encoded(made)
 
 
@@ -308,15 +317,15 @@ def _text(name: str, value: Optional[str]) -> Optional[str]:
     return value
 
 
-def _path(name: str, value: Path) -> str:
+def path(name: str, value: Path) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong(name, value, "a str or os.PathLike")
-    path = os.fspath(value)
-    if not isinstance(path, str):
-        raise _wrong(name, path, "a path of str")
-    if not path:
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        raise _wrong(name, text, "a path of str")
+    if not text:
         raise ValueError(f"{name} is empty")
-    return path
+    return text
 
 
 def _mapping(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -328,7 +337,7 @@ def _mapping(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _paths(name: str, value: Any) -> Any:
     """Mappings and sequences as JSON, and the paths in them as texts."""
     if isinstance(value, os.PathLike):
-        return _path(name, value)
+        return path(name, value)
     if isinstance(value, Mapping):
         return {key: _paths(f"{name}.{key}", item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -343,11 +352,11 @@ def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
         return dict(value)
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong("contract", value, "a name, a path or a dict")
-    path = _path("contract", value)
+    text = path("contract", value)
     # A path object is a file whatever it is called; a text may be a name.
-    if isinstance(value, os.PathLike) and os.sep not in path and not path.endswith(".json"):
-        path = os.path.join(os.curdir, path)
-    return path
+    if isinstance(value, os.PathLike) and os.sep not in text and not text.endswith(".json"):
+        text = os.path.join(os.curdir, text)
+    return text
 
 
 def _flag(name: str, value: Optional[bool]) -> Optional[bool]:

@@ -57,6 +57,8 @@ fn cmake(
     execute: &dyn Fn(&mut Command) -> Outcome,
 ) -> Result<PathBuf, String> {
     let out = prefix.join("examples-cmake");
+    // What it remembers names the directory the sources were in then.
+    let _ = fs::remove_dir_all(&out);
     let mut configure = Command::new("cmake");
     configure
         .arg("-S")
