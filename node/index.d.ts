@@ -204,6 +204,8 @@ export type RestartOption = 'none' | 'exit' | 'system' | Command;
 /** A file that an update replaces. Its directory must exist. */
 export interface FileInstall {
   file: string;
+  /** Reads the new file back from its medium before it takes the old one's place. */
+  verify?: 'read-back';
   /** Default: `none`. */
   restart?: RestartOption;
 }
@@ -436,7 +438,7 @@ export class Updater extends EventEmitter {
   confirm(): void;
 
   /**
-   * Cancels the update that runs; `false` where none does.
+   * Cancels the update that runs; `false` where none does. It has ended when this returns, and that is durable after `flush`.
    *
    * @throws {TwinflashError} `busy`: the image is being applied, or has been. `state`: the updater is closed.
    */
@@ -449,8 +451,18 @@ export class Updater extends EventEmitter {
   resume(): void;
 
   /**
-   * Settled when an update has ended, none runs, and the hub has been told (if it is connected): at once where that is so already.
-   * Rejects with an `AbortError` (the update goes on), a `TimeoutError` (`timeout` in seconds), or `state` when the updater is closed.
+   * Settled when everything decided so far is done and durable: a cancelled update is, a paused download has stopped and its last bytes are
+   * safe.
+   *
+   * @param options.timeout in seconds; default: 60.
+   * @throws {TwinflashError} `state`: it could not be saved (and is tried again), not in time, or the updater was closed.
+   */
+  flush(options?: { timeout?: number }): Promise<void>;
+
+  /**
+   * Settled when an update has ended, none runs, the outcome is durable, and the hub has been told (if it is connected): at once where that is
+   * so already; where it could not be saved or told within `timeout` (in seconds), with the outcome all the same. Rejects with an
+   * `AbortError` (the update goes on), a `TimeoutError` when there was no end in time, or `state` when the updater is closed.
    */
   done(options?: { signal?: AbortSignal; timeout?: number }): Promise<Outcome>;
 
@@ -468,6 +480,31 @@ export class Updater extends EventEmitter {
   addListener<Name extends keyof UpdaterEvents>(name: Name, listener: (...args: UpdaterEvents[Name]) => void): this;
   removeListener<Name extends keyof UpdaterEvents>(name: Name, listener: (...args: UpdaterEvents[Name]) => void): this;
 }
+
+/** What the guard did. */
+export interface Guarded {
+  /**
+   * `nothing`: no new version has to prove itself. `counted`: this start of the new version was. `rolled-back`: it had used up its starts, and
+   * the old one is back: end the process, so that the supervisor starts that one.
+   */
+  readonly kind: 'nothing' | 'counted' | 'rolled-back';
+  /** Where it was counted: starts so far, this one among them. Else 0. */
+  readonly starts: number;
+  /** Where it was counted: starts it has. Else 0. */
+  readonly allowed: number;
+}
+
+/**
+ * Counts a start of a new version that has to prove itself, and brings the old one back when it has used up its starts.
+ *
+ * To be called as a program's first line, before anything of it can fail: an updater that lives in the program it updates cannot roll back
+ * when that program does not come to start it. It waits for the disk, and for a slot installer's commands. For the installers built in; the
+ * application's own cannot be made here.
+ *
+ * @throws {TwinflashError} `locked`: a process that runs holds the state directory. `state`: it cannot be used. `rollback-failed` and others:
+ * the old image could not be brought back.
+ */
+export function guard(stateDir: string): Guarded;
 
 /** What of azure-iot-device's `Client` is used. */
 export interface AzureClient {

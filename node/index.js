@@ -5,5 +5,6 @@ const { TwinflashError } = require('./lib/errors.js');
 const { Updater } = require('./lib/updater.js');
 const { Device } = require('./lib/device.js');
 const { attach } = require('./lib/attach.js');
+const { guard } = require('./lib/guard.js');
 
-module.exports = { Updater, Device, attach, TwinflashError, codes: Object.freeze(codes()), version: version() };
+module.exports = { Updater, Device, attach, guard, TwinflashError, codes: Object.freeze(codes()), version: version() };

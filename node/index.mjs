@@ -1,4 +1,4 @@
 import twinflash from './index.js';
 
-export const { Updater, Device, attach, TwinflashError, codes, version } = twinflash;
+export const { Updater, Device, attach, guard, TwinflashError, codes, version } = twinflash;
 export default twinflash;

@@ -1,4 +1,4 @@
-//! Every test that `docs/reliability.md` names is there.
+//! Every test that `docs/reliability.md` and `SECURITY.md` name is there.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,10 +37,20 @@ fn has(file: &str, text: &str, name: &str) -> bool {
 
 #[test]
 fn every_test_that_the_page_names_is_there() {
+    check("docs/reliability.md", 50);
+}
+
+#[test]
+fn every_attack_has_its_test() {
+    check("SECURITY.md", 25);
+}
+
+/// Each row of a page's tables names tests, at least so many in all, and they are there.
+fn check(page: &str, least: usize) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let page = fs::read_to_string(root.join("docs/reliability.md")).unwrap();
+    let page = fs::read_to_string(root.join(page)).unwrap();
     let named = named(&page);
-    assert!(named.len() > 50, "{} are named", named.len());
+    assert!(named.len() > least, "{} are named", named.len());
     let missing: Vec<_> = named
         .iter()
         .filter(|(file, name)| {
@@ -50,13 +60,12 @@ fn every_test_that_the_page_names_is_there() {
         .collect();
     assert!(missing.is_empty(), "not there: {missing:#?}");
     // No row promises what no test keeps.
-    for row in page.lines().filter(|line| line.starts_with("| ")) {
-        let kept = row.split('|').nth(2).unwrap_or_default();
-        let promise = row.split('|').count() == 4;
-        assert!(
-            !promise || kept.contains("::") || row.starts_with("| promise"),
-            "{row}"
-        );
+    let mut promises = false;
+    for line in page.lines() {
+        let heading = line.starts_with("| promise") || line.starts_with("| attack");
+        promises = heading || promises && line.starts_with('|');
+        let kept = heading || line.starts_with("|---") || line.contains("::");
+        assert!(!promises || kept, "{line}");
     }
 }
 

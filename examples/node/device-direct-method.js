@@ -1,13 +1,14 @@
 // The device of the tutorial "Implement a device firmware update process" (Node, 2018), with a real update in place of the simulated
 // one: the direct method firmwareUpdate starts it, reported properties tell how far it is.
 //
-//   twinflash hub --device device1                     (a hub on this machine; not with Azure)
+//   twinflash hub --device device1 --state hub            (a hub on this machine; not with Azure)
 //   npm install
-//   export NODE_EXTRA_CA_CERTS=<what the hub printed>   (not with Azure)
-//   node device-direct-method.js 'HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   export NODE_EXTRA_CA_CERTS=hub/ca.pem                 (not with Azure)
+//   export TWINFLASH_DEVICE='HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   node device-direct-method.js
 //
 // Then service-direct-method.js asks for an update of firmware/app.bin. FIRMWARE_CA names the authorities of the server it is fetched
-// from, where they are none of the public ones.
+// from, where they are none of the public ones (firmware-server.mjs prints its own).
 
 const { Client } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
@@ -27,10 +28,12 @@ async function main() {
   updater.on('progress', ({ bytes, total }) => console.log(`${bytes} of ${total ?? '?'} bytes`));
   updater.on('warning', (text) => console.warn(text));
   updater.on('refused', (error) => console.warn(`refused: ${error.message}`));
-  updater.on('ended', ({ outcome, error }) => console.log(`${outcome}${error ? `: ${error.message}` : ''}`));
+  updater.on('ended', ({ outcome, error }) => console.log(error ? `${outcome}: ${error.message}` : outcome));
 
-  const client = Client.fromConnectionString(process.argv[2], Mqtt);
+  const client = Client.fromConnectionString(process.env.TWINFLASH_DEVICE, Mqtt);
   await client.open();
+  // The program's other methods are its own, as before.
+  client.onDeviceMethod('reboot', (request, response) => response.send(200, 'Rebooting.', () => {}));
   await attach(client, updater);
   console.log('Waiting for the direct method firmwareUpdate.');
 

@@ -2,12 +2,13 @@
 // ihdmFirmwareUpdate, and the reported properties iothubDM.firmwareUpdate. Its state machine is the updater's; the program only waits
 // for one update after the other.
 //
-//   twinflash hub --device device1                     (a hub on this machine; not with Azure)
+//   twinflash hub --device device1 --state hub            (a hub on this machine; not with Azure)
 //   npm install
-//   export NODE_EXTRA_CA_CERTS=<what the hub printed>   (not with Azure)
-//   node device-iothub-dm.js 'HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   export NODE_EXTRA_CA_CERTS=hub/ca.pem                 (not with Azure)
+//   export TWINFLASH_DEVICE='HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   node device-iothub-dm.js
 //
-// FIRMWARE_CA: as in device-direct-method.js.
+// Then service-iothub-dm.js asks for an update. FIRMWARE_CA: as in device-direct-method.js.
 
 const { Client } = require('azure-iot-device');
 const { Mqtt } = require('azure-iot-device-mqtt');
@@ -23,7 +24,7 @@ async function main() {
     install: { file: 'firmware/app.bin' },
     http: { ca: process.env.FIRMWARE_CA },
   });
-  const client = Client.fromConnectionString(process.argv[2], Mqtt);
+  const client = Client.fromConnectionString(process.env.TWINFLASH_DEVICE, Mqtt);
   await client.open();
   await attach(client, updater);
   console.log('Waiting for the direct method firmwareUpdate.');

@@ -1,12 +1,14 @@
 // A device with no SDK: the package's own connection to the hub. Ends after one update, with status 0 if it succeeded.
 //
-//   twinflash hub --device device1      (a hub on this machine; not with Azure)
+//   twinflash hub --device device1 --state hub            (a hub on this machine; not with Azure)
 //   npm install
-//   export HUB_CA=<what the hub printed>   (not with Azure)
-//   node device-no-sdk.mjs 'HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   export HUB_CA=hub/ca.pem                              (not with Azure)
+//   export TWINFLASH_DEVICE='HostName=…;DeviceId=device1;SharedAccessKey=…'
+//   node device-no-sdk.mjs
 //
-// FIRMWARE_CA: as in device-direct-method.js.
+// Then service-iothub-dm.js asks for an update. FIRMWARE_CA: as in device-direct-method.js.
 
+import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { Device, Updater } from 'twinflash';
 
@@ -17,7 +19,7 @@ const updater = new Updater({
   currentVersion: '1.0.0',
   install: { file: 'firmware/app.bin' },
   http: { ca: process.env.FIRMWARE_CA },
-  connectionString: process.argv[2],
+  connectionString: process.env.TWINFLASH_DEVICE,
   ca: process.env.HUB_CA,
 });
 updater.on('phase', (phase) => console.log(phase));
@@ -29,7 +31,9 @@ device.on('disconnect', (error) => console.log(`not connected: ${error.message}`
 const stop = new AbortController();
 process.once('SIGINT', () => stop.abort());
 try {
-  const { outcome, success, error } = await updater.done({ signal: stop.signal });
+  const [{ outcome, success, error }] = await once(updater, 'ended', { signal: stop.signal });
+  // The hub has been told, too.
+  await updater.done({ timeout: 60 });
   console.log(error ? `${outcome}: ${error.message}` : outcome);
   process.exitCode = success ? 0 : 1;
 } catch (error) {

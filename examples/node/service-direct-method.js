@@ -1,40 +1,45 @@
-// The back end of the tutorial "Implement a device firmware update process" (Node, 2018): calls the direct method firmwareUpdate and
-// follows the reported properties to the end. Exit status 0 if the device runs the new firmware.
+// The back end of the tutorial "Implement a device firmware update process" (Node, 2018): calls the direct method firmwareUpdate,
+// then reads the twin once a second until the update is complete or has failed.
 //
-//   export NODE_EXTRA_CA_CERTS=<what the hub printed>   (not with Azure)
+//   npm install
+//   export NODE_EXTRA_CA_CERTS=hub/ca.pem                            (not with Azure)
 //   export TWINFLASH_SERVICE='HostName=…;SharedAccessKeyName=…;SharedAccessKey=…'
-//   node service-direct-method.js device1 https://example.com/firmware.bin [SHA-256]
+//   node service-direct-method.js DEVICE https://example.com/firmware.bin [CHECK VALUE]
+//
+// Contract: node-direct-method.
 
 const { Client, Registry } = require('azure-iothub');
-const { setTimeout: sleep } = require('node:timers/promises');
+const { arguments: given, service } = require('./command-line.js')(2, 'DEVICE URL [CHECK]');
 
-const service = process.env.TWINFLASH_SERVICE;
-const [device, fwPackageUri, fwPackageCheckValue] = process.argv.slice(2);
-const END = { 'apply firmware image complete': 0, 'apply image failed': 1, 'download image failed': 1 };
+const [device, fwPackageUri, fwPackageCheckValue] = given;
+const DONE = 'apply firmware image complete';
+const FAILED = ['download image failed', 'apply image failed'];
 
-async function main() {
-  const { result } = await Client.fromConnectionString(service).invokeDeviceMethod(device, {
-    methodName: 'firmwareUpdate',
-    payload: { fwPackageUri, fwPackageCheckValue },
-    responseTimeoutInSeconds: 30,
-  });
-  console.log(`${result.status}: ${result.payload}`);
-  if (result.status !== 200) return 1;
+async function start() {
+  const payload = { fwPackageUri, fwPackageCheckValue };
+  const call = { methodName: 'firmwareUpdate', payload, responseTimeoutInSeconds: 30 };
+  const { result } = await Client.fromConnectionString(service).invokeDeviceMethod(device, call);
+  console.log(`${result.status} ${JSON.stringify(result.payload)}`);
+  return result.status === 200;
+}
 
+async function follow() {
   const registry = Registry.fromConnectionString(service);
-  for (let last; ; await sleep(500)) {
-    const { responseBody: twin } = await registry.getTwin(device);
-    const { status, error } = twin.properties.reported.firmwareUpdate ?? {};
-    if (status !== last) console.log(error ? `${status}: ${error.message}` : status);
-    if (status in END) return END[status];
-    last = status;
+  for (;;) {
+    const twin = (await registry.getTwin(device)).responseBody;
+    const update = twin.properties.reported.firmwareUpdate;
+    console.log(JSON.stringify(update));
+    if (update.status === DONE) return true;
+    if (FAILED.includes(update.status)) return false;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
   }
 }
 
-main().then(
-  (code) => (process.exitCode = code),
-  (error) => {
-    console.error(error.message);
-    process.exitCode = 1;
-  },
-);
+async function main() {
+  process.exitCode = (await start()) && (await follow()) ? 0 : 1;
+}
+
+main().catch((error) => {
+  console.error(`The update could not be started or followed: ${error.message}`);
+  process.exitCode = 1;
+});

@@ -26,8 +26,8 @@ function aborted(signal) {
 }
 
 /** The error of a promise whose time is over. */
-function timedOut(seconds) {
-  const error = new Error(`No update has ended within ${seconds} s`);
+function timedOut(what, seconds) {
+  const error = new Error(`${what} within ${seconds} s`);
   error.name = 'TimeoutError';
   error.code = 'ETIMEDOUT';
   return error;

@@ -82,8 +82,7 @@ class Updater extends EventEmitter {
     const handled = this.#native.handleMethod(name, json(payload));
     if (!handled) return null;
     if (handled.number === undefined) return answer(handled.status, handled.payload);
-    this.#hold('methods');
-    return new Promise((resolve) => this.#answers.set(handled.number, resolve));
+    return answer(...(await this.#later(handled.number, [503, '"The device is being stopped."'])));
   }
 
   handleTwin(twin, complete = true) {
@@ -133,15 +132,29 @@ class Updater extends EventEmitter {
     this.#native.resume();
   }
 
+  async flush({ timeout = 60 } = {}) {
+    checkTimeout(timeout);
+    if (this.#closing) throw closed();
+    const number = this.#native.flush(timeout);
+    const [failure] = await this.#later(number, [{ code: 'state', message: 'the updater was closed' }]);
+    if (failure) throw this.#error(failure);
+  }
+
   async done({ signal, timeout } = {}) {
-    if (timeout !== undefined && !(timeout >= 0)) throw new TypeError(`timeout is ${timeout}; it is a time in seconds`);
+    if (timeout !== undefined) checkTimeout(timeout);
     if (signal?.aborted) throw aborted(signal);
     if (this.#closing) throw closed();
     this.#native.wait();
     return new Promise((resolve, reject) => {
       const waiting = { settle };
       const time = timeout === undefined ? LONGEST : Math.min(timeout * 1000, LONGEST);
-      const timer = setTimeout(() => timeout !== undefined && settle(reject, timedOut(timeout)), time);
+      const timer = setTimeout(() => {
+        if (timeout === undefined) return;
+        // Ended, but nothing could be saved, or the hub told.
+        const { phase, outcome } = this.status();
+        if (outcome && !phase) settle(resolve, outcome);
+        else settle(reject, timedOut('No update has ended', timeout));
+      }, time);
       const abort = () => settle(reject, aborted(signal));
       function settle(how, value) {
         clearTimeout(timer);
@@ -222,11 +235,11 @@ class Updater extends EventEmitter {
         return this.#device?.emit(type, ...(what ? [this.#error(what)] : []));
       }
       case 'answer': {
-        const [number, status, payload] = value;
-        const resolve = this.#answers.get(number);
+        const [number, ...rest] = value;
+        const later = this.#answers.get(number);
         this.#answers.delete(number);
-        if (!this.#answers.size) this.#release('methods');
-        return resolve?.(answer(status, payload));
+        if (!this.#answers.size) this.#release('answers');
+        return later?.resolve(rest);
       }
       case 'call':
         return void this.#call(value, bytes);
@@ -250,6 +263,12 @@ class Updater extends EventEmitter {
       this.#thrown = error;
       this.#native.answer(number, String(error?.message ?? error), codeOf(error));
     }
+  }
+
+  /** What `deliver("answer", [number, …])` brings; `closed` where the updater is closed first. */
+  #later(number, closed) {
+    this.#hold('answers');
+    return new Promise((resolve) => this.#answers.set(number, { resolve, closed }));
   }
 
   #translated(type, what) {
@@ -281,7 +300,7 @@ class Updater extends EventEmitter {
 
   #ended() {
     this.#native.end();
-    for (const resolve of this.#answers.values()) resolve(answer(503, '"The device is being stopped."'));
+    for (const { resolve, closed } of this.#answers.values()) resolve(closed);
     this.#answers.clear();
     for (const waiting of [...this.#waiting]) waiting.end(null);
     const iterators = [...this.#iterators];
@@ -326,6 +345,10 @@ Object.defineProperty(Updater.prototype, dispose, {
     return this.close();
   },
 });
+
+function checkTimeout(timeout) {
+  if (!(typeof timeout === 'number' && timeout >= 0)) throw new TypeError(`timeout is ${timeout}; it is a time in seconds`);
+}
 
 function answer(status, payload) {
   return { status, payload: JSON.parse(payload) };

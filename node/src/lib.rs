@@ -8,6 +8,7 @@ mod bridge;
 mod device;
 mod event;
 mod failure;
+mod guard;
 mod installer;
 mod updater;
 

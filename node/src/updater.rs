@@ -3,7 +3,7 @@
 use crate::{
     bridge::{Arguments, Bridge},
     event,
-    failure::{Thrown, fault, from_application, thrown},
+    failure::{Thrown, fault, from_application, thrown, to_json},
     installer::{OwnInstaller, image_state},
 };
 use engine::{
@@ -263,6 +263,23 @@ impl NativeUpdater {
             let ended = ended.as_ref().map_or(Value::Null, event::outcome);
             held.bridge.send("done", &ended);
         })
+    }
+
+    /// `deliver("answer", [number, failure or null])` follows once everything decided so far is durable, or
+    /// could not be made so within a time in seconds; the number.
+    #[napi(catch_unwind)]
+    pub fn flush(&self, seconds: f64) -> Result<f64, Thrown> {
+        let held = Arc::clone(&self.held);
+        let number = held.bridge.number();
+        let time = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        spawn("twinflash-flush", move || {
+            let failure = held.updater.flush(time).err();
+            let failure = failure.as_ref().map(to_json);
+            held.bridge.send("answer", &json!([number, failure]));
+        })?;
+        // Exact: as in `handle_method`.
+        #[allow(clippy::cast_precision_loss)]
+        Ok(number as f64)
     }
 
     /// What a function of the application came to: what it answered with in JSON, or what it failed

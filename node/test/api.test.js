@@ -1,7 +1,7 @@
 // The package's interface: what is exported, options, events, promises, errors.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -9,7 +9,7 @@ import * as twinflash from 'twinflash';
 import { directory, eventually, hubFor, options, serve, sha256, updaterIn } from './support.js';
 
 const require = createRequire(import.meta.url);
-const { Updater, TwinflashError, codes } = twinflash;
+const { Updater, TwinflashError, codes, guard } = twinflash;
 const installed = (name) => join(import.meta.dirname, 'node_modules/twinflash', name);
 const text = (name) => readFileSync(join(process.env.TWINFLASH_ROOT, name), 'utf8');
 
@@ -177,6 +177,38 @@ test('done: aborted, out of time, closed; and the update goes on', async (t) => 
   await updater.close();
 });
 
+test('done: where nothing can be saved, the outcome all the same when its time is over', async (t) => {
+  const base = directory(t);
+  const { ask } = await serve(t);
+  const updater = updaterIn(t, base);
+  hubFor(updater);
+  for (const copy of ['journal.a', 'journal.b']) {
+    rmSync(join(base, 'state', copy), { force: true });
+    mkdirSync(join(base, 'state', copy));
+  }
+  assert.equal((await updater.handleMethod('firmwareUpdate', ask)).status, 500);
+  assert.equal((await updater.done({ timeout: 0.2 })).error.code, 'state');
+  await assert.rejects(updater.flush({ timeout: 0.2 }), { code: 'state' });
+});
+
+test('the guard counts starts, and brings the old image back', async (t) => {
+  const base = directory(t);
+  const { ask } = await serve(t);
+  const install = { file: join(base, 'app.bin'), restart: 'exit' };
+  writeFileSync(install.file, 'the old image');
+  assert.throws(() => guard(), TypeError);
+  assert.deepEqual(guard(join(base, 'state')), { kind: 'nothing', starts: 0, allowed: 0 });
+  const updater = updaterIn(t, base, { install, policy: { confirm: 'call', confirmAttempts: 1 }, onRestart: () => {} });
+  hubFor(updater);
+  await updater.handleMethod('firmwareUpdate', ask);
+  await eventually(() => updater.status().phase === 'rebooting', 'the restart');
+  assert.throws(() => guard(join(base, 'state')), (error) => error instanceof TwinflashError && error.code === 'locked');
+  await updater.close();
+  assert.deepEqual(guard(join(base, 'state')), { kind: 'counted', starts: 1, allowed: 1 });
+  assert.equal(guard(join(base, 'state')).kind, 'rolled-back');
+  assert.equal(readFileSync(install.file, 'utf8'), 'the old image');
+});
+
 test('pause, resume, cancel', async (t) => {
   const { state, ask } = await serve(t);
   state.hang = 100_000;
@@ -184,12 +216,16 @@ test('pause, resume, cancel', async (t) => {
   hubFor(updater);
   await updater.handleMethod('firmwareUpdate', ask);
   updater.pause();
+  await updater.flush();
   assert.equal(updater.status().paused, true);
+  await assert.rejects(updater.flush({ timeout: 'long' }), TypeError);
   updater.resume();
   assert.equal(updater.status().paused, false);
   assert.equal(updater.cancel(), true);
   assert.deepEqual((await updater.done()).outcome, 'cancelled');
   assert.equal(updater.cancel(), false);
+  await updater.close();
+  await assert.rejects(updater.flush(), { code: 'state' });
 });
 
 test('closed in the middle, an update goes on at the next start', async (t) => {

@@ -7,18 +7,10 @@ import { join } from 'node:path';
 import test from 'node:test';
 import device from 'azure-iot-device';
 import transports from 'azure-iot-device-mqtt';
-import service from 'azure-iothub';
 import mqtt from 'mqtt';
 import { attach, Device } from 'twinflash';
+import { ca, call, fields, ready, registry, reported, withSdk } from './hub.js';
 import { directory, eventually, serve, updaterIn } from './support.js';
-
-const ready = JSON.parse(process.env.TWINFLASH_READY);
-const ca = readFileSync(ready.ca, 'utf8');
-const only = { skip: ready.httpsPort === 443 ? false : 'port 443 may not be used here, and the SDK knows no other' };
-const registry = () => service.Registry.fromConnectionString(ready.serviceConnectionString);
-
-const fields = (name) =>
-  Object.fromEntries(ready.devices[name].split(';').map((field) => [field.slice(0, field.indexOf('=')), field.slice(field.indexOf('=') + 1)]));
 
 async function clientFor(t, name, transport) {
   // Over WebSockets the SDK knows port 443 only, and takes no other from the connection string.
@@ -29,14 +21,6 @@ async function clientFor(t, name, transport) {
   await client.setOptions({ ca });
   return client;
 }
-
-async function call(name, methodName, payload) {
-  const client = service.Client.fromConnectionString(ready.serviceConnectionString);
-  const { result } = await client.invokeDeviceMethod(name, { methodName, payload, connectTimeoutInSeconds: 10, responseTimeoutInSeconds: 10 });
-  return { status: result.status, payload: result.payload };
-}
-
-const reported = async (name) => (await registry().getTwin(name)).responseBody.properties.reported;
 
 /** Another connection with the same id, which is gone again at once: the hub drops the first. */
 function takeOver(name) {
@@ -54,7 +38,7 @@ function takeOver(name) {
 }
 
 for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', transports.MqttWs]]) {
-  test(`an update over azure-iot-device: ${name}`, only, async (t) => {
+  test(`an update over azure-iot-device: ${name}`, withSdk, async (t) => {
     const base = directory(t);
     const { image, ask } = await serve(t);
     const client = await clientFor(t, name, transport);
@@ -81,6 +65,16 @@ for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', trans
     assert.equal((await updater.done({ timeout: 20 })).error.code, 'http-status');
     assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'downloadFailed');
 
+    // The hub drops the line: methods are there again, and the twin is read.
+    let reads = 0;
+    updater.on('readTwin', () => reads++);
+    const back = once(client, 'connect');
+    await takeOver(name);
+    await back;
+    await eventually(() => reads > 0, 'a fresh twin');
+    await eventually(async () => (await call(name, 'reboot', 3).catch(() => null))?.status === 200, 'the method');
+    assert.equal((await call(name, 'getFirmwareUpdateStatus')).status, 200);
+
     link.detach();
     assert.equal((await call(name, 'firmwareUpdate', ask)).status, 404);
     assert.equal((await call(name, 'reboot', 2)).status, 200);
@@ -90,7 +84,7 @@ for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', trans
   });
 }
 
-test('desired properties over azure-iot-device, and a fresh twin after a reconnect', only, async (t) => {
+test('desired properties over azure-iot-device, and a fresh twin after a reconnect', withSdk, async (t) => {
   const base = directory(t);
   const first = await serve(t);
   const second = await serve(t);
@@ -136,7 +130,7 @@ test('what cannot be attached', async (t) => {
   await assert.rejects(attach(client, updater), /already been registered/);
 });
 
-test('an update over our own connection', only, async (t) => {
+test('an update over our own connection', withSdk, async (t) => {
   const base = directory(t);
   const { image, ask } = await serve(t);
   writeFileSync(join(base, 'app.bin'), 'old');

@@ -116,6 +116,7 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
     seconds = datetime.timedelta(seconds=9)
     command = twinflash.CommandInstall(["true", "{image}"], ["true"], ["true"], ["true"], 9, seconds, "none")
     make(install=command).close()
+    make(install=twinflash.FileInstall(tmp_path / "app.bin", verify="read-back")).close()
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "link").symlink_to("a")
     slots = twinflash.SlotsInstall(

@@ -1,4 +1,4 @@
-"""The tutorials' back ends, as they stand in examples/backends, against a hub, an agent and a server of firmware."""
+"""The tutorials' back ends, as they stand in examples, against a hub, an agent and a server of firmware."""
 
 import json
 import os
@@ -15,8 +15,7 @@ sys.path.insert(0, str(ROOT / "tests/sdk/python"))
 
 from support import Agent, eventually, firmware, hub, registry  # noqa: E402, F401
 
-BACK_ENDS = ROOT / "examples/backends"
-PROGRAMS = {".js": "node", ".py": sys.executable}
+PROGRAMS = {".js": ("node", ROOT / "examples/node"), ".py": (sys.executable, ROOT / "examples/backends")}
 
 
 class BackEnd:
@@ -32,8 +31,9 @@ class BackEnd:
             "NODE_PATH": str(ROOT / "tests/sdk/node/node_modules"),
         }
         self.lines = []
+        interpreter, directory = PROGRAMS[Path(program).suffix]
         self.process = subprocess.Popen(
-            [PROGRAMS[Path(program).suffix], BACK_ENDS / program, *arguments],
+            [interpreter, directory / program, *arguments],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         self.reader = threading.Thread(target=lambda: self.lines.extend(map(str.rstrip, self.process.stdout)))

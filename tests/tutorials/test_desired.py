@@ -7,7 +7,7 @@ from azure.iot.hub.models import Configuration, ConfigurationContent, Configurat
 from test_methods import unfit_when
 from support import eventually, info_of
 
-CONFIGURATION = "node_configuration.js"
+CONFIGURATION = "service-configuration.js"
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ no outcome of one update may be taken for that of the next."""
 
 from support import eventually
 
-NODE = "node_direct_method.js"
-STATE_MACHINE = "node_state_machine.js"
+NODE = "service-direct-method.js"
+STATE_MACHINE = "service-iothub-dm.js"
 PYTHON = "python_firmware_status.py"
 DOTNET = "dotnet_loop.py"
 

@@ -24,6 +24,7 @@ pub(crate) fn run(run: &Run) -> Outcome {
     let directory = run.target.join("node");
     let packed = pack(run, &directory.join("packed"), "dev")?;
     let app = install(run, &directory.join("app"), &packed)?;
+    test::scenarios(run, &["node".as_ref(), &app.join("subject.js")])?;
     let hub = test::hub(run)?;
     let mut node = test::own_network(run, "node");
     node.arg(app.join("run.js"))

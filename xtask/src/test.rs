@@ -302,7 +302,10 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     let python = package.install()?;
     let subject = run.root.join("python/tests/subject.py");
     scenarios(run, &[&python, &subject])?;
-    package.test(own_network(run, &python.to_string_lossy()), &hub)
+    package.types(&python)?;
+    let python = python.to_string_lossy();
+    let apart = may_have_network(run);
+    package.test(&|| own_network(run, &python), apart, &hub)
 }
 
 /// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater; no part of the
@@ -354,17 +357,19 @@ pub(crate) fn hub(run: &Run) -> Result<String, String> {
 
 /// A program in a network of its own, where every port is free and may be used; where the system does not allow one, in ours.
 pub(crate) fn own_network(run: &Run, program: &str) -> Command {
-    let enter = ["--map-root-user", "--net", "sh", "-c"];
-    let up = "ip link set lo up";
-    let allowed = run
-        .command("unshare", &enter)
-        .arg(up)
-        .output()
-        .is_ok_and(|output| output.status.success());
-    if !allowed {
+    if !may_have_network(run) {
         return run.command(program, &[]);
     }
-    let mut command = run.command("unshare", &enter);
-    command.args([&format!("{up} && exec \"$@\""), "sh", program]);
+    let mut command = run.command("unshare", ENTER);
+    command.args([&format!("{UP} && exec \"$@\""), "sh", program]);
     command
+}
+
+const ENTER: &[&str] = &["--map-root-user", "--net", "sh", "-c"];
+const UP: &str = "ip link set lo up";
+
+/// Whether the system allows a network of one's own.
+fn may_have_network(run: &Run) -> bool {
+    let entered = run.command("unshare", ENTER).arg(UP).output();
+    entered.is_ok_and(|output| output.status.success())
 }

@@ -11,7 +11,7 @@ fn smallest(more: &str) -> Result<Config, String> {
 
 /// Which keys of `[install]` belong to which installer; the others to all.
 const INSTALLERS: [(&str, &[&str]); 3] = [
-    ("file", &["file"]),
+    ("file", &["file", "verify"]),
     (
         "slots",
         &["slots", "switch", "running", "verify", "command_time"],
@@ -122,8 +122,8 @@ fn an_installer_that_cannot_be() {
             "one of file, slots and command",
         ),
         (
-            "file = \"f\"\nverify = \"read-back\"",
-            "install.verify means nothing where install.file",
+            "command = [\"c\"]\nverify = \"read-back\"",
+            "install.verify means nothing where install.command",
         ),
         (
             &format!("{slots}inspect = [\"x\"]"),

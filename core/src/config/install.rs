@@ -50,7 +50,11 @@ impl InstallTable {
         self.check_keys()?;
         if let Some(file) = &self.file {
             let install = FileInstall::new(directory.join(file));
-            return Ok(Box::new(install.restart(self.restart(Restart::None)?)));
+            let install = install.restart(self.restart(Restart::None)?);
+            return Ok(match self.verify {
+                Some(Verify::ReadBack) => Box::new(install.verify_read_back()),
+                None => Box::new(install),
+            });
         }
         if let Some(slots) = &self.slots {
             let options = self.slots(slots, directory)?;
@@ -83,7 +87,7 @@ impl InstallTable {
         for (key, is, allowed) in [
             ("switch", self.switch.is_some(), slots),
             ("running", self.running.is_some(), slots),
-            ("verify", self.verify.is_some(), slots),
+            ("verify", self.verify.is_some(), !command),
             ("install_time", self.install_time.is_some(), command),
             ("inspect", self.inspect.is_some(), command),
             ("confirm", self.confirm.is_some(), command),

@@ -10,10 +10,12 @@
 //! every crash recoverable: the next start reads the last record and goes on from there.
 
 mod asked;
+mod clock;
 mod control;
 mod course;
 mod finish;
 mod io;
+mod report;
 mod start;
 mod vouch;
 
@@ -21,25 +23,12 @@ pub use control::{CANCEL_METHOD, STATUS_METHOD};
 pub use io::{Event, Input, Now, Output, Retrying, Status, Step, Stored, Verified};
 pub use start::{Guard, guard};
 
-use crate::contract::{Contract, Moment, View};
+use crate::contract::Contract;
 use crate::twin::Reporter;
-use crate::update::{
-    Failure, Key, Outcome, Phase, Policy, Record, Request, Restart, Update, trust::Trust,
-};
+use crate::update::{Failure, Key, Phase, Policy, Record, Request, Restart, Update, trust::Trust};
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
-
-/// The earliest wall time that is believed: when this version was made (2026-11-01).
-const MADE: u64 = 1_793_491_200_000;
-/// So far may a wall clock lie before the last save and still be believed: clocks are set back a
-/// little when they are corrected.
-const SLACK: u64 = 600_000;
-
-/// After so much time a wall clock is believed that lies before the last save: it was that save's
-/// clock that was wrong. Otherwise one day in a wrong far future would keep a device from its hub for
-/// ever.
-const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What an engine is made with.
 #[derive(Debug, Clone)]
@@ -266,20 +255,6 @@ impl Engine {
         .min()
     }
 
-    /// The wall time in milliseconds since 1970, where the clock can be believed: where it is past
-    /// the time this version was made, the record was last saved and the last confirmed manifest was
-    /// issued. A device without a
-    /// battery-backed clock starts in 1970.
-    pub fn wall_time(&self, now: Now) -> Option<u64> {
-        let saved = match now.monotonic < PATIENCE {
-            true => self.record.saved,
-            false => 0,
-        };
-        let issued = self.record.manifest_issued.saturating_mul(1000);
-        let floor = saved.max(MADE).max(issued).saturating_sub(SLACK);
-        now.wall.filter(|wall| *wall >= floor)
-    }
-
     /// Size in bytes and SHA-256 of the image whose checks have passed, as they were saved.
     pub fn image(&self) -> Option<(u64, [u8; 32])> {
         let update = self.record.update.as_ref()?;
@@ -317,11 +292,6 @@ impl Engine {
                     .map(|at| at.saturating_sub(now.monotonic)),
             }),
         }
-    }
-
-    /// Whether the hub has everything there is to report, or cannot be told now.
-    pub fn is_reported(&self) -> bool {
-        !self.link.connected || self.reporter.is_idle()
     }
 
     /// Why the last save failed, until it is made again.
@@ -385,30 +355,6 @@ impl Engine {
         self.event(Event::Phase(phase));
     }
 
-    /// Queues the state as it is now to be reported. The answer is its place in the reporter.
-    fn report(&mut self, moment: Moment) -> u64 {
-        let percent = self.percent();
-        let view = View {
-            running: self.running_version.as_deref(),
-            update: self.record.update.as_ref(),
-            percent,
-            started: self.started,
-        };
-        let wanted = self.config.contract.render(moment, view);
-        let tag = (moment == Moment::Progress).then_some(0);
-        self.reporter.push(wanted, tag)
-    }
-
-    fn report_state(&mut self) -> u64 {
-        self.report(Moment::of(self.record.update.as_ref()))
-    }
-
-    fn percent(&self) -> Option<u8> {
-        let total = self.transfer.total.filter(|total| *total > 0)?;
-        let percent = u128::from(self.transfer.received) * 100 / u128::from(total);
-        u8::try_from(percent.min(100)).ok()
-    }
-
     fn start_step(&mut self, step: Step) {
         self.work = Some(Work::Step(step));
         self.output(Output::Install(step));
@@ -445,97 +391,5 @@ impl Engine {
             _ => {}
         }
         self.flush();
-    }
-
-    /// An update has succeeded and that could not be saved. It is not reported before it is: nobody
-    /// looks again at a success, which a crash would take back. A failure is reported at once: it may
-    /// be the last thing to be heard from a device whose disk can no longer be written, and a
-    /// restart that goes on from an older record reports what comes of that.
-    fn is_unsaved_success(&self) -> bool {
-        let outcome = self.record.update.as_ref().and_then(|u| u.outcome.as_ref());
-        self.save_again.is_some() && outcome.is_some_and(Outcome::is_success)
-    }
-
-    /// Hands over the next report, and the answers that waited for one.
-    fn flush(&mut self) {
-        let contract = &self.config.contract;
-        if !self.is_unsaved_success()
-            && let Some(report) = self
-                .reporter
-                .poll(self.now.monotonic, |wanted| contract.whole_patch(wanted))
-        {
-            self.output(Output::Report(report));
-        }
-        let (reporter, now) = (&self.reporter, self.now.monotonic);
-        let handing_over = self.config.policy.answer_wait.is_zero();
-        let mut ready = Vec::new();
-        self.answers.retain_mut(|answer| {
-            let done = reporter.settled(answer.place)
-                || (handing_over && reporter.handed_over(answer.place))
-                || now >= answer.by;
-            if done {
-                ready.push((answer.id, core::mem::take(&mut answer.payload)));
-            }
-            !done
-        });
-        for (id, payload) in ready {
-            self.output(Output::Answer {
-                id,
-                status: 200,
-                payload,
-            });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::update::ImageState;
-
-    #[test]
-    fn a_wall_clock_is_believed_when_it_can_be() {
-        let mut engine = Engine::new(Config {
-            contract: Contract::built_in("iothub-dm").unwrap(),
-            policy: Policy::default(),
-            current_version: None,
-            restart: Restart::None,
-            boot_id: String::new(),
-            installer: None,
-            seed: 0,
-        });
-        let record = Record {
-            saved: MADE + 10 * SLACK,
-            ..Record::default()
-        };
-        let boot = Input::Boot {
-            stored: Stored::Record(record.to_json()),
-            image: ImageState::Old,
-        };
-        engine.handle(boot, Now::default());
-        let at = |seconds, wall| {
-            engine.wall_time(Now {
-                monotonic: Duration::from_secs(seconds),
-                wall,
-            })
-        };
-        assert_eq!(at(0, None), None);
-        assert_eq!(at(0, Some(0)), None, "1970");
-        assert_eq!(at(0, Some(MADE)), None, "before the last save");
-        let corrected = Some(MADE + 9 * SLACK);
-        assert_eq!(at(0, corrected), corrected);
-        // It was the last save's clock that was wrong.
-        assert_eq!(at(3600, Some(MADE)), Some(MADE));
-        assert_eq!(at(3600, Some(0)), None);
-        // It is later than the newest manifest was issued, whatever the clock says.
-        engine.record.manifest_issued = (MADE + 5 * SLACK) / 1000;
-        let wall = |wall| {
-            engine.wall_time(Now {
-                monotonic: Duration::from_secs(3600),
-                wall: Some(wall),
-            })
-        };
-        assert_eq!(wall(MADE + 3 * SLACK), None);
-        assert!(wall(MADE + 4 * SLACK).is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! Replaces one file by another.
 
 use super::part::{Part, cannot, create, metadata, not_begun, open, same_file, storage};
-use super::{ImageInfo, ImageState, Installer, Restart, space};
+use super::{ImageInfo, ImageState, Installer, Restart, past_cache, space};
 use crate::disk::{self, Step};
 use crate::update::{Code, Failure};
 use rustix::fs::OFlags;
@@ -11,6 +11,7 @@ use std::{
     ffi::OsString,
     fs::{self, Metadata},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -44,6 +45,17 @@ pub struct FileInstall {
     target: PathBuf,
     restart: Restart,
     part: Option<Part>,
+    reads_back: bool,
+    /// The new file, as it was when it was read back.
+    checked: Option<Stamp>,
+}
+
+/// What changes with a file: device, inode, length, and the time of the last change of any kind.
+type Stamp = (u64, u64, u64, (i64, i64));
+
+fn stamp(of: &Metadata) -> Stamp {
+    let changed = (of.ctime(), of.ctime_nsec());
+    (of.dev(), of.ino(), of.len(), changed)
 }
 
 /// Where everything lies.
@@ -66,7 +78,18 @@ impl FileInstall {
             target: target.into(),
             restart: Restart::None,
             part: None,
+            reads_back: false,
+            checked: None,
         }
+    }
+
+    /// The new file is read from its medium, past all caches, and compared with what was verified,
+    /// before it takes the target's place; and it is made sure then that nothing has changed it since.
+    /// For where others may write in the target's directory, and for media that wear out.
+    #[must_use]
+    pub fn verify_read_back(mut self) -> Self {
+        self.reads_back = true;
+        self
     }
 
     /// What makes the new file run; [`Restart::None`] unless said.
@@ -218,10 +241,29 @@ impl Installer for FileInstall {
         disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))
     }
 
+    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
+        if !self.reads_back {
+            return Ok(());
+        }
+        let paths = self.paths()?;
+        let failed = |error| storage("read back", &paths.new)(error);
+        let file = past_cache::open(|flags| open(&paths.new, flags)).map_err(failed)?;
+        // Before it is read: a change while it is being read is one, too.
+        let found = file.metadata().map_err(failed)?;
+        if found.len() != size || past_cache::sha256(&file, size).map_err(failed)? != *sha256 {
+            return Err(not_what_was_verified(&paths));
+        }
+        self.checked = Some(stamp(&found));
+        Ok(())
+    }
+
     fn activate(&mut self) -> Result<(), Failure> {
         let paths = self.paths()?;
         let failed = |error| cannot(Code::InstallFailed, "replace", &paths.target)(error);
-        if metadata(&paths.new)?.is_some() {
+        if let Some(new) = metadata(&paths.new)? {
+            if self.checked.take().is_some_and(|it| it != stamp(&new)) {
+                return Err(not_what_was_verified(&paths));
+            }
             paths.keep_old()?;
             disk::sync_dir(&paths.directory).map_err(failed)?;
             disk::rename(&paths.new, &paths.target).map_err(failed)?;
@@ -382,6 +424,14 @@ fn read_all(
             Err(error) => return Err(error),
         }
     }
+}
+
+fn not_what_was_verified(paths: &Paths) -> Failure {
+    let (target, new) = (paths.target.display(), paths.new.display());
+    let message = format_args!(
+        "cannot install {target}: {new} is not what was verified; somebody has changed it, or its medium is worn out"
+    );
+    Failure::new(Code::Storage, message)
 }
 
 fn nothing_staged(paths: &Paths) -> Failure {

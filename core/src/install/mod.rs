@@ -13,6 +13,8 @@ mod memory;
 #[cfg(unix)]
 mod part;
 #[cfg(unix)]
+mod past_cache;
+#[cfg(unix)]
 mod slots;
 #[cfg(unix)]
 mod space;

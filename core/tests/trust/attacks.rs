@@ -15,7 +15,7 @@ fn nothing_unsigned_is_installed_whatever_the_contract() {
             "devkit" => format!("{:x}", crc.checksum(&image(SIZE, 7))),
             _ => sha256.as_str().unwrap().to_owned(),
         };
-        let asked = contract.ask(&uri, Some("2.0.0"), Some(&check), Some(SIZE as u64));
+        let asked = contract.ask(&uri, Some("2.0.0"), Some(&check), Some(SIZE as u64), None);
         let updater = desk.updater();
         match contract.methods().next() {
             Some(method) => {
@@ -315,4 +315,28 @@ fn a_manifest_that_never_ends_or_is_none() {
     });
     desk.installed(json!({"fwRetry": 5}));
     assert_eq!(desk.asked("/image.bin"), 1);
+}
+
+#[test]
+fn a_key_that_is_revoked() {
+    let (lost, kept) = (Signer::ed25519(1), Signer::ed25519(2));
+    let keys = [&lost, &kept].map(|signer| signer.public.clone());
+    let keys = KeySet::new(1, 1, keys.to_vec(), vec![lost.public.id()]).unwrap();
+    let mut desk = Desk::trusting(lost, keys);
+    let claims = claims("2.0.0", &image(SIZE, 7));
+    let stolen = desk.owner.manifest(&claims);
+    desk.refused(json!({ "fwManifest": stolen }), "is revoked");
+    // It does not sign away its own end, and takes nothing from what another key has signed.
+    let keys = key_set(2, 1, &[&desk.owner]).to_json();
+    let rotation = signed(Kind::Keys, &[&desk.owner], &keys);
+    desk.refused(
+        json!({"fwKeys": rotation, "fwManifest": stolen}),
+        "is revoked",
+    );
+    let both = signed(
+        Kind::Manifest,
+        &[&desk.owner, &kept],
+        claims.to_string().as_bytes(),
+    );
+    desk.installed(json!({ "fwManifest": both }));
 }

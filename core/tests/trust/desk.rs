@@ -12,6 +12,8 @@ pub(crate) struct Desk {
     pub(crate) files: Arc<Mutex<HashMap<String, Served>>>,
     pub(crate) owner: Signer,
     pub(crate) trust: Option<Trust>,
+    /// Makes the installer of a target.
+    pub(crate) installer: fn(PathBuf) -> Box<dyn Installer>,
     pub(crate) contract: &'static str,
     pub(crate) policy: Policy,
     pub(crate) updater: Option<Updater>,
@@ -59,6 +61,7 @@ impl Desk {
             files,
             owner,
             trust: Some(trust(keys)),
+            installer: |target| Box::new(FileInstall::new(target)),
             contract: "iothub-dm",
             policy,
             updater: None,
@@ -86,7 +89,7 @@ impl Desk {
 
     pub(crate) fn start(&mut self) -> &Updater {
         let contract = Contract::built_in(self.contract).unwrap();
-        let installer = FileInstall::new(self.dir.path().join("app.bin"));
+        let installer = (self.installer)(self.target());
         let mut builder = Updater::builder(self.dir.path().join("state"), contract, installer)
             .policy(self.policy.clone());
         if let Some(trust) = &self.trust {

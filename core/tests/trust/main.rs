@@ -11,6 +11,7 @@ mod attacks;
 mod course;
 mod desk;
 mod engine;
+mod places;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -37,7 +38,7 @@ use twinflash::{
     contract::{Contract, at_path},
     device::{Outbound, Updater},
     engine::{Config, Engine, Event, Input, Now, Output, Step, Stored, Verified},
-    install::FileInstall,
+    install::{FileInstall, Installer},
     twin,
     update::{
         Checks, Confirm, Ended, ImageState, Outcome, Policy, Record, Restart,

@@ -2,26 +2,23 @@
 
 use super::options::Slot;
 use super::{same_place, shown};
-use crate::install::part::{create, storage};
+use crate::install::{
+    part::{create, storage},
+    past_cache,
+};
 use crate::update::{Code, Failure};
 use rustix::{
-    fs::{Advice, Mode, OFlags},
+    fs::{Mode, OFlags},
     io::Errno,
 };
-use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
-    os::unix::fs::{FileExt, FileTypeExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
-
-/// So much is read back at a time, in bytes; a multiple of every medium's block.
-const CHUNK: usize = 1 << 20;
-/// Direct reads go to memory at a multiple of this.
-const ALIGN: usize = 4096;
 
 /// Where a slot is.
 #[derive(Debug)]
@@ -105,7 +102,11 @@ fn exclusive(path: &Path) -> io::Result<File> {
 
 /// Reads an image back from its medium and compares its SHA-256.
 pub(super) fn read_back(slot: &Slot, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
-    let found = hash(&slot.path, size).map_err(storage("read back the slot", &slot.path))?;
+    let open =
+        |flags| Ok(rustix::fs::open(&slot.path, flags | OFlags::CLOEXEC, Mode::empty())?.into());
+    let found = past_cache::open(open)
+        .and_then(|file| past_cache::sha256(&file, size))
+        .map_err(storage("read back the slot", &slot.path))?;
     if found == *sha256 {
         return Ok(());
     }
@@ -116,34 +117,4 @@ pub(super) fn read_back(slot: &Slot, size: u64, sha256: &[u8; 32]) -> Result<(),
             shown(slot)
         ),
     ))
-}
-
-/// The SHA-256 of the first `size` bytes, read past the page cache.
-fn hash(path: &Path, size: u64) -> io::Result<[u8; 32]> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let open = |flags| rustix::fs::open(path, flags, Mode::empty()).map(File::from);
-    // Some file systems know no direct reads: there, what is cached is dropped first.
-    let file = open(flags | OFlags::DIRECT).or_else(|_| open(flags))?;
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
-
-    let mut memory = vec![0; CHUNK + ALIGN];
-    let from = memory.as_ptr().align_offset(ALIGN);
-    let buffer = memory.get_mut(from..).and_then(|m| m.get_mut(..CHUNK));
-    let buffer = buffer.ok_or(io::ErrorKind::OutOfMemory)?;
-    let mut hash = Sha256::new();
-    let mut offset = 0;
-    while offset < size {
-        let length = match file.read_at(buffer, offset) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            other => other?,
-        };
-        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
-        let bytes = buffer.get(..length.min(left)).unwrap_or_default();
-        if bytes.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        hash.update(bytes);
-        offset += bytes.len() as u64;
-    }
-    Ok(hash.finalize().into())
 }

@@ -1,6 +1,6 @@
-// What the examples for Node have in common: their command line.
+// What the back ends have in common: their command line.
 
-/** The positional arguments (at least `needed`), and the service's connection string. */
+/** Positional arguments (at least `needed`) and options of the form `--name`; the service's connection string. */
 module.exports = function commandLine(needed, usage) {
   const words = process.argv.slice(2);
   let service = process.env.TWINFLASH_SERVICE;

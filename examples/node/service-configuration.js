@@ -2,14 +2,15 @@
 // With --device it sets the same desired properties in the twin of one device, and shows what that reports until it ends.
 //
 //   npm install
-//   export NODE_EXTRA_CA_CERTS=<the hub's certificate authority>     (not for Azure)
-//   node node_configuration.js VERSION https://example.com/firmware.bin CHECK [--device DEVICE]
+//   export NODE_EXTRA_CA_CERTS=hub/ca.pem                            (not with Azure)
+//   export TWINFLASH_SERVICE='HostName=…;SharedAccessKeyName=…;SharedAccessKey=…'
+//   node service-configuration.js VERSION https://example.com/firmware.bin CHECK [--device DEVICE]
 //
 // `twinflash image info` prints check values. A configuration reaches the devices with the tag devicetype = 'chiller'.
-// The service's connection string is in TWINFLASH_SERVICE or follows --service. Contract: configuration.
+// Contract: configuration.
 
 const { Registry } = require('azure-iothub');
-const { arguments: given, service } = require('./command_line.js')(3, 'VERSION URL CHECK [--device DEVICE]');
+const { arguments: given, service } = require('./command-line.js')(3, 'VERSION URL CHECK [--device DEVICE]');
 
 const [fwVersion, fwPackageURI, fwPackageCheckValue, option, device] = given;
 const registry = Registry.fromConnectionString(service);
