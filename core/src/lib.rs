@@ -16,7 +16,7 @@
 //! | [`device`] | [`Updater`](device::Updater): runs the engine against the world; [`Device`](device::Device): with its own connection |
 //! | [`config`] | all of it set up by one document, as the agent and the other languages do |
 //!
-//! The first four build without `std`.
+//! The first four build without `std`, and of the journal what one copy of the record looks like.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(
@@ -49,7 +49,6 @@ pub mod engine;
 pub mod install;
 #[cfg(feature = "mqtt")]
 pub mod iothub;
-#[cfg(feature = "std")]
 pub mod journal;
 #[cfg(all(test, feature = "std", unix))]
 mod testing;
