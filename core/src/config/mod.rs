@@ -25,13 +25,15 @@ mod install;
 mod tables;
 mod trust;
 
+#[cfg(feature = "http")]
+use crate::download::HttpOptions;
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use crate::tls::Roots;
 use crate::{
     command,
     contract::Contract,
     device::{Builder, Updater},
-    download::HttpOptions,
     install::Installer,
-    tls::Roots,
     update::{Code, Failure, Policy, trust::Trust},
     windows::Windows,
 };
@@ -45,7 +47,9 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tables::{HttpTable, PolicyTable};
+#[cfg(feature = "http")]
+use tables::HttpTable;
+use tables::PolicyTable;
 use trust::TrustTable;
 
 /// The time a command has that tells the version.
@@ -56,6 +60,7 @@ const VERSION_TIME: Duration = Duration::from_secs(60);
 #[serde(deny_unknown_fields)]
 pub struct Config {
     connection_string: Option<String>,
+    #[cfg_attr(not(any(feature = "http", feature = "mqtt")), expect(dead_code))]
     ca: Option<String>,
     #[serde(default)]
     contract: ContractChoice,
@@ -67,6 +72,9 @@ pub struct Config {
     trust: TrustTable,
     #[serde(default)]
     policy: PolicyTable,
+    #[serde(default)]
+    source: Source,
+    #[cfg(feature = "http")]
     #[serde(default)]
     http: HttpTable,
     /// What relative paths are relative to.
@@ -85,6 +93,19 @@ impl Default for ContractChoice {
     fn default() -> Self {
         Self::Name("iothub-dm".into())
     }
+}
+
+/// Who fetches images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Source {
+    /// This library, from an HTTP server.
+    #[cfg(feature = "http")]
+    #[default]
+    Http,
+    /// The application.
+    #[cfg_attr(not(feature = "http"), default)]
+    Offered,
 }
 
 /// What tells the version that runs.
@@ -143,8 +164,14 @@ impl Config {
     pub fn builder_with(&self, installer: impl Installer + 'static) -> Result<Builder, Failure> {
         let mut builder = Updater::builder(self.state_dir(), self.contract()?, installer)
             .policy(self.policy()?)
-            .windows(self.windows()?)
-            .http(self.http()?);
+            .windows(self.windows()?);
+        #[cfg(feature = "http")]
+        {
+            builder = builder.http(self.http()?);
+        }
+        if self.source == Source::Offered {
+            builder = builder.offered();
+        }
         if let Some(trust) = self.trust()? {
             builder = builder.trust(trust);
         }
@@ -174,6 +201,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`]: the file cannot be read, or holds none.
+    #[cfg(any(feature = "http", feature = "mqtt"))]
     pub fn roots(&self) -> Result<Roots, Failure> {
         tables::roots(self.ca.as_deref(), &self.directory)
     }
@@ -238,6 +266,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`]: the file of the authorities cannot be read, or holds none.
+    #[cfg(feature = "http")]
     pub fn http(&self) -> Result<HttpOptions, Failure> {
         self.http.options(&self.directory)
     }

@@ -1,14 +1,16 @@
 //! The configuration's tables `policy` and `http`, and the forms of their values.
 
 use super::wrong;
-use crate::{
-    download::{HttpOptions, Proxy},
-    tls::Roots,
-    update::{Confirm, Failure, Policy, Ready, Stage, VersionRule},
-    windows::{Window, Windows},
-};
+#[cfg(feature = "http")]
+use crate::download::{HttpOptions, Proxy};
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use crate::tls::Roots;
+use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
+use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
-use std::{path::Path, time::Duration};
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use std::path::Path;
+use std::time::Duration;
 
 /// Slower than this, servers and what lies between give a download up.
 const SLOWEST: u64 = 1024;
@@ -78,6 +80,7 @@ struct WindowTable {
     zone: Option<String>,
 }
 
+#[cfg(feature = "http")]
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HttpTable {
@@ -229,6 +232,7 @@ fn command(command: Option<&Vec<String>>, key: &str) -> Result<Vec<String>, Fail
     }
 }
 
+#[cfg(feature = "http")]
 impl HttpTable {
     pub(super) fn options(&self, directory: &Path) -> Result<HttpOptions, Failure> {
         let mut http = HttpOptions {
@@ -250,6 +254,7 @@ impl HttpTable {
     }
 }
 
+#[cfg(any(feature = "http", feature = "mqtt"))]
 /// Built-in authorities, the system's, those of a PEM text, or a file's.
 pub(super) fn roots(ca: Option<&str>, directory: &Path) -> Result<Roots, Failure> {
     match ca {

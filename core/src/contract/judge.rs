@@ -3,12 +3,12 @@
 use super::file::{CheckForm, CheckRule, Needed};
 use super::{Contract, refuse};
 use crate::update::{
-    Check, Code, Failure, Key, Origin, Policy, Request, Scheme, VersionRule, redact, scheme_of,
-    version,
+    Check, Code, Failure, Key, LocalImage, Origin, Policy, Request, Scheme, VersionRule, redact,
+    scheme_of, version,
 };
 use alloc::{format, string::String, vec::Vec};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The longest version, in bytes. It is reported, and a twin that holds a text of more than 4 KB is
 /// refused by the hub: then no back end would ever read how the update ended.
@@ -133,6 +133,61 @@ impl Contract {
         }
     }
 
+    /// Judges what somebody at the device wants. The contract's version rule holds, and what the policy
+    /// says; but who brings a file vouches for it, so a check value is asked for only where the policy does.
+    ///
+    /// # Errors
+    /// Why it is not installed.
+    pub fn judge_local(
+        &self,
+        image: &LocalImage,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Result<Request, Failure> {
+        let members = json!({
+            "uri": image.uri,
+            "version": image.version,
+            "check": image.check,
+            "manifest": image.manifest,
+        });
+        let check = image.check.as_deref();
+        let request = Request {
+            key: Key::of("local", &members),
+            origin: Origin::Local,
+            uri: image.uri.clone(),
+            version: image.version.clone(),
+            size: None,
+            checks: check
+                .map(|check| Check::parse(check, false))
+                .transpose()?
+                .into_iter()
+                .collect(),
+            manifest: image.manifest.clone(),
+            keys: None,
+            signed: None,
+        };
+        if let Some(version) = &request.version {
+            if version.len() > LONGEST_VERSION {
+                let text = format!("a version has at most {LONGEST_VERSION} bytes");
+                return Err(refuse(Code::InvalidRequest, text));
+            }
+            let other = [self.file.version, policy.version].contains(&VersionRule::Other);
+            if other && Some(version.as_str()) == running {
+                let text = format!("version {version} runs already");
+                return Err(refuse(Code::VersionRefused, text));
+            }
+        }
+        if let Some(failure) = self.forbidden(&request, running, policy) {
+            return Err(failure);
+        }
+        if policy.require_check && !policy.require_manifest && request.checks.is_empty() {
+            let text =
+                "a check value is missing: a CRC-16, CRC-32 or SHA-256 of the image is needed";
+            return Err(refuse(Code::CheckRequired, text));
+        }
+        Ok(request)
+    }
+
     /// Fills in what the members say; the first thing wrong is the error, the rest is still read.
     fn read<'a>(&'a self, members: &'a Value, request: &mut Request) -> Result<(), Failure> {
         let names = &self.file.asked.members;
@@ -253,35 +308,8 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
-        if request.manifest.is_some() && !policy.require_manifest {
-            // Not to be taken for verified: whoever sends one relies on it.
-            let name = self.file.asked.members.manifest.as_deref();
-            return Some(refuse(
-                Code::InvalidRequest,
-                format!(
-                    "{}: no keys are configured to check it with; leave it out to be checked by size and check value only",
-                    name.unwrap_or("manifest")
-                ),
-            ));
-        }
-        match &request.version {
-            Some(asked) => {
-                if let Err(failure) = self.check_version(asked, running, policy) {
-                    return Some(failure);
-                }
-            }
-            // A rule that nobody has to keep is none. A manifest says which version it is of.
-            None if policy.version == VersionRule::Higher && !policy.require_manifest => {
-                let name = self.file.asked.members.version.as_deref();
-                return Some(refuse(
-                    Code::VersionRefused,
-                    format!(
-                        "{} is missing: this device takes only a higher version than the one it runs",
-                        name.unwrap_or("the version")
-                    ),
-                ));
-            }
-            None => {}
+        if let Some(failure) = self.forbidden(request, running, policy) {
+            return Some(failure);
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
             return Some(refuse(
@@ -320,6 +348,46 @@ impl Contract {
                 ),
             )
         })
+    }
+
+    /// What contract and owner do not let in, however it comes.
+    fn forbidden(
+        &self,
+        request: &Request,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Option<Failure> {
+        if request.manifest.is_some() && !policy.require_manifest {
+            // Not to be taken for verified: whoever sends one relies on it.
+            let name = self.file.asked.members.manifest.as_deref();
+            return Some(refuse(
+                Code::InvalidRequest,
+                format!(
+                    "{}: no keys are configured to check it with; leave it out to be checked by size and check value only",
+                    name.unwrap_or("manifest")
+                ),
+            ));
+        }
+        match &request.version {
+            Some(asked) => {
+                if let Err(failure) = self.check_version(asked, running, policy) {
+                    return Some(failure);
+                }
+            }
+            // A rule that nobody has to keep is none. A manifest says which version it is of.
+            None if policy.version == VersionRule::Higher && !policy.require_manifest => {
+                let name = self.file.asked.members.version.as_deref();
+                return Some(refuse(
+                    Code::VersionRefused,
+                    format!(
+                        "{} is missing: this device takes only a higher version than the one it runs",
+                        name.unwrap_or("the version")
+                    ),
+                ));
+            }
+            None => {}
+        }
+        None
     }
 }
 

@@ -9,16 +9,18 @@ pub(crate) mod by_hand;
 mod connected;
 mod driver;
 mod guard;
+mod offer;
 mod options;
 mod pipeline;
 mod restart;
 mod shared;
 mod updater;
 
+pub use crate::download::{NotTaken, Response, Wanted};
 #[cfg(feature = "mqtt")]
 pub use connected::{Device, DeviceEvent, DeviceOptions};
 pub use guard::{Guarded, guard};
 pub use options::Builder;
-pub use updater::{Answer, Events, Outbound, Updater};
+pub use updater::{Answer, Events, InstallFile, Outbound, Updater};
 
 pub use crate::engine::{Ask, Event, Question, Reply, Status, Verified, Wait, Waiting};

@@ -2,6 +2,7 @@
 
 use super::{Ask, Event, Outbound, Reply, Updater, driver::Handlers, pipeline::ReadyHandler};
 use crate::contract::Contract;
+#[cfg(feature = "http")]
 use crate::download::HttpOptions;
 use crate::install::{Installer, Restart};
 use crate::update::{Failure, Policy, trust::Trust};
@@ -17,7 +18,8 @@ pub struct Builder {
     pub(super) current_version: Option<String>,
     pub(super) policy: Policy,
     pub(super) trust: Option<Trust>,
-    pub(super) http: HttpOptions,
+    #[cfg(feature = "http")]
+    pub(super) http: Option<HttpOptions>,
     pub(super) windows: Windows,
     pub(super) ready: Option<ReadyHandler>,
     pub(super) handlers: Handlers,
@@ -32,7 +34,8 @@ impl Builder {
             current_version: None,
             policy: Policy::default(),
             trust: None,
-            http: HttpOptions::default(),
+            #[cfg(feature = "http")]
+            http: Some(HttpOptions::default()),
             windows: Windows::default(),
             ready: None,
             handlers: Handlers::default(),
@@ -75,8 +78,20 @@ impl Builder {
     }
 
     /// How images are fetched.
+    #[cfg(feature = "http")]
     pub fn http(mut self, http: HttpOptions) -> Self {
-        self.http = http;
+        self.http = Some(http);
+        self
+    }
+
+    /// The application fetches images, with an HTTP client of its own: see [`Updater::wanted`]. Without
+    /// the feature `http` it does in any case.
+    #[cfg_attr(not(feature = "http"), expect(unused_mut))]
+    pub fn offered(mut self) -> Self {
+        #[cfg(feature = "http")]
+        {
+            self.http = None;
+        }
         self
     }
 

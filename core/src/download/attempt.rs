@@ -1,11 +1,13 @@
 //! The device's side of an attempt: takes the bytes, checks and installs them, keeps the timers.
 
+#[cfg(feature = "http")]
+use super::http::judge;
 use super::{
-    Stop,
-    answer::{Answer, Resume, judge, too_short},
-    failure::{RESUME, failure},
-    network::{Event, Request},
-    wire::{self, Wire},
+    Source, Stop,
+    answer::{Answer, RESUME, Resume, failure, fits, too_short},
+    file::local_path,
+    pace::Pace,
+    wire::{self, Event, Request, Wire},
 };
 use crate::{
     clock,
@@ -16,9 +18,9 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
+    thread,
     time::{Duration, Instant},
 };
-use ureq::config::Config;
 
 /// How often a stop is looked for while the network is silent.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,7 +49,7 @@ impl From<Failure> for Abort {
 }
 
 pub(super) fn run(
-    config: &Config,
+    source: &Source,
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -55,7 +57,7 @@ pub(super) fn run(
     on: &mut dyn FnMut(Progress),
 ) -> Ended {
     image.size = image.size.or(job.size);
-    match attempt(config, job, installer, image, stop, on) {
+    match attempt(source, job, installer, image, stop, on) {
         Ok(checks) => Ended::Complete {
             bytes: checks.bytes(),
             digests: checks.finish(),
@@ -66,7 +68,7 @@ pub(super) fn run(
 }
 
 fn attempt(
-    config: &Config,
+    source: &Source,
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -74,9 +76,7 @@ fn attempt(
     on: &mut dyn FnMut(Progress),
 ) -> Result<Checks, Abort> {
     let shown = redact(&job.uri);
-    if scheme_of(&job.uri)? == Scheme::Http && job.https_only {
-        return Err(failure(Code::InsecureUri, &shown, "it is not https").into());
-    }
+    allowed(job)?;
     if let Some(size) = job.size.filter(|size| *size > job.max_size) {
         let why = format!("{size} bytes were announced, {} are allowed", job.max_size);
         return Err(failure(Code::TooLarge, &shown, &why).into());
@@ -96,16 +96,9 @@ fn attempt(
         return Ok(checks.clone());
     }
 
-    let mut line = Line::open(config, job, stop, resume.as_ref().map(|(resume, _)| resume))?;
-    let head = loop {
-        match line.next()? {
-            Some(Event::Head(head)) => break head,
-            Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
-            Some(Event::Bytes(..) | Event::End) | None => {}
-        }
-    };
-    line.shown.clone_from(&head.shown);
-    let answer = judge(&head, resume.as_ref().map(|(resume, _)| resume), job)?;
+    let from = resume.as_ref().map(|(resume, _)| resume);
+    let mut line = Line::open(source, job, stop, from, false)?;
+    let answer = line.answer(from)?;
 
     let checks = match resume {
         Some((_, checks)) if answer.offset > 0 => checks,
@@ -185,14 +178,27 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
+                line.pace.took(filled, clock::monotonic());
                 line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
-            Some(Event::Head(_)) | None => {}
+            Some(_) | None => {}
         }
         sink.checkpoint_if_due()?;
+        line.keep_pace()?;
     }
+}
+
+/// Whether the address may be asked for.
+pub(super) fn allowed(job: &Job) -> Result<(), Abort> {
+    if job.local && local_path(&job.uri)?.is_some() {
+        return Ok(());
+    }
+    if scheme_of(&job.uri)? == Scheme::Http && job.https_only {
+        return Err(failure(Code::InsecureUri, &redact(&job.uri), "it is not https").into());
+    }
+    Ok(())
 }
 
 fn passed_since(moment: Instant) -> Duration {
@@ -210,25 +216,27 @@ pub(super) struct Line<'a> {
     waited: Duration,
     /// …and what came in that time. The time the installer takes is not the network's.
     came: u64,
+    pace: Pace,
 }
 
 impl<'a> Line<'a> {
     pub(super) fn open(
-        config: &Config,
+        source: &Source,
         job: &'a Job,
         stop: &'a Stop,
         resume: Option<&Resume>,
+        manifest: bool,
     ) -> Result<Self, Abort> {
+        let pace = Pace::new(job.bandwidth);
         let request = Request {
+            longest: pace.longest(),
             uri: job.uri.clone(),
             range: resume.map(|resume| (resume.offset, resume.validator.clone())),
             https_only: job.https_only,
             max_redirects: job.max_redirects,
+            manifest,
         };
-        let wire = wire::open(config, request).map_err(|error| {
-            let why = format!("cannot start a thread for the download: {error}");
-            (Failure::new(Code::Network, why), RESUME)
-        })?;
+        let wire = wire::open(source, request)?;
         Ok(Self {
             job,
             stop,
@@ -236,7 +244,40 @@ impl<'a> Line<'a> {
             wire,
             waited: Duration::ZERO,
             came: 0,
+            pace,
         })
+    }
+
+    /// Waits for the answer, and judges it.
+    pub(super) fn answer(&mut self, resume: Option<&Resume>) -> Result<Answer, Abort> {
+        loop {
+            match self.next()? {
+                #[cfg(feature = "http")]
+                Some(Event::Head(head)) => {
+                    self.shown.clone_from(&head.shown);
+                    return Ok(judge(&head, resume, self.job)?);
+                }
+                Some(Event::Begins(answer)) => {
+                    return Ok(fits(&self.shown, answer, resume, self.job)?);
+                }
+                Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
+                Some(Event::Bytes(..) | Event::End) | None => {}
+            }
+        }
+    }
+
+    /// Waits until more may be taken. The network is not to blame for that time.
+    fn keep_pace(&self) -> Result<(), Abort> {
+        loop {
+            let left = self.pace.left(clock::monotonic());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.stop.is_stopped() {
+                return Err(Abort::Stopped);
+            }
+            thread::sleep(left.min(TICK));
+        }
     }
 
     /// A buffer goes round.

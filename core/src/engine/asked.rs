@@ -3,7 +3,9 @@
 use super::{After, Engine, Event, Output, PendingAnswer, Work};
 use crate::contract::Verdict;
 use crate::twin;
-use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Update, redact};
+use crate::update::{
+    Code, Failure, Key, LocalImage, Origin, Outcome, Phase, Request, Stage, Update, redact,
+};
 use alloc::{
     format,
     string::{String, ToString},
@@ -120,6 +122,34 @@ impl Engine {
         self.refuse_method(id, 400, &failure);
     }
 
+    /// Whether this file may be installed now.
+    ///
+    /// # Errors
+    /// Why not: [`Code::Busy`] where an update runs, or what contract, policy or keys do not let in.
+    pub fn can_install(&self, image: &LocalImage) -> Result<(), Failure> {
+        self.local_request(image).map(drop)
+    }
+
+    /// The request, and whether its manifest was found to be good.
+    fn local_request(&self, image: &LocalImage) -> Result<(Request, bool), Failure> {
+        if let Some(busy) = self.busy() {
+            return Err(busy);
+        }
+        let (running, policy) = (self.running_version.as_deref(), &self.config.policy);
+        let mut request = self.config.contract.judge_local(image, running, policy)?;
+        let examined =
+            policy.require_manifest && request.manifest.is_some() && self.examine(&mut request)?;
+        Ok((request, examined))
+    }
+
+    /// Who brings a file agrees to its being installed.
+    pub(super) fn install_local(&mut self, image: &LocalImage) {
+        if let Ok((request, examined)) = self.local_request(image) {
+            self.examined = examined.then_some(request.key);
+            self.accept(request);
+        }
+    }
+
     fn busy(&self) -> Option<Failure> {
         let running = self.record.running()?;
         let what = match &running.request.version {
@@ -171,6 +201,9 @@ impl Engine {
         let delay = self.draw_delay(&request);
         let mut update = Update::new(request);
         update.start_delay = delay;
+        if update.request.origin == Origin::Local {
+            update.approved = Some(Stage::Apply);
+        }
         update.times.waiting = self.wall_time(self.now);
         // Bytes that are there already are used where they are of the same content.
         update.checkpoint = self
@@ -212,6 +245,10 @@ impl Engine {
             .take()
             .filter(|key| *key == update.request.key);
         self.reset_waits();
+        self.record.desired = match update.request.origin {
+            Origin::Local => self.record.desired.or(self.record.core.last_key),
+            Origin::Method | Origin::Desired => None,
+        };
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());
         self.record.core.attempts = 0;
@@ -307,7 +344,12 @@ impl Engine {
             return;
         };
         let key = Key::of(self.config.contract.name(), &members);
-        if self.record.core.last_key == Some(key) || self.record.not_started == Some(key) {
+        let record = &self.record;
+        if [record.core.last_key, record.not_started, record.desired].contains(&Some(key)) {
+            return;
+        }
+        if (record.running()).is_some_and(|update| update.request.origin == Origin::Local) {
+            // Who stands at the device goes before; this one waits for the end.
             return;
         }
         if self.record.lost {

@@ -4,8 +4,8 @@ use super::vouch::not_fetched;
 use super::{After, Engine, Event, Output, Step, Verified, Work};
 use crate::contract::Moment;
 use crate::update::{
-    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Outcome, Phase, Progress,
-    Retry, Stage,
+    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Origin, Outcome, Phase,
+    Progress, Retry, Stage,
 };
 use alloc::{
     boxed::Box,
@@ -108,13 +108,15 @@ impl Engine {
             max_size: policy.max_size,
             hash_judges: request.has_hash(),
             content,
+            local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,
             checkpoint_bytes: policy.checkpoint_bytes,
             stall_time: policy.stall_time,
             stall_bytes: policy.stall_bytes,
-            bandwidth: policy.bandwidth,
+            // What is here already takes no traffic.
+            bandwidth: (policy.bandwidth).filter(|_| request.origin != Origin::Local),
             dry_run: policy.dry_run,
         };
         let image = ImageInfo {

@@ -2,7 +2,7 @@
 
 use crate::twin::Report;
 use crate::update::{
-    Ended, Failure, ImageInfo, ImageState, Job, Outcome, Phase, Progress, Record, Stage,
+    Ended, Failure, ImageInfo, ImageState, Job, LocalImage, Outcome, Phase, Progress, Record, Stage,
 };
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
@@ -89,6 +89,9 @@ pub enum Input<'a> {
     Pause,
     /// A paused download is to go on, or one that waits for its next attempt is to make it.
     Resume,
+    /// Somebody at the device wants this file installed; nothing happens where
+    /// [`Engine::can_install`](super::Engine::can_install) says why not.
+    Install(&'a LocalImage),
     /// The user agrees to what the update waits for ([`Wait::Consent`]).
     Approve,
     /// The user wants to be left alone for so long: until then nothing new is begun, and nobody asked.
@@ -290,6 +293,9 @@ pub enum Event {
     Refused(Failure),
     /// Something a person should look at.
     Warning(String),
+    /// The application is to fetch something else, or nothing any more; see
+    /// [`Updater::wanted`](https://docs.rs/twinflash). Only where the application brings the bytes.
+    Wanted,
     /// Other keys are trusted from now on.
     KeysRotated {
         /// The new key set's version.

@@ -234,6 +234,7 @@ impl Engine {
             Input::Cancel => self.cancel(),
             Input::Pause => self.pause(),
             Input::Resume => self.resume(),
+            Input::Install(image) => self.install_local(image),
             Input::Approve => self.approve(),
             Input::Defer(time) => self.defer(time),
             Input::Reply { id, reply } => self.replied(id, reply),

@@ -7,7 +7,7 @@
 use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
 use crate::update::{
-    Check, Code, Failure, Job, Request, Retry, Signed, beside,
+    Check, Code, Failure, Job, Origin, Request, Retry, Signed, beside,
     trust::{KeySet, MAX_LENGTH, Manifest, Trust},
     version,
 };
@@ -104,7 +104,7 @@ impl Engine {
 
     /// Opens a request's manifest and makes what it says part of the request. `false` where the time
     /// could not be looked at: the clock cannot be believed yet.
-    fn examine(&self, request: &mut Request) -> Result<bool, Failure> {
+    pub(super) fn examine(&self, request: &mut Request) -> Result<bool, Failure> {
         let manifest = self.opened(request)?;
         let wall = self.wall_time(self.now);
         if let Some(wall) = wall {
@@ -196,6 +196,7 @@ impl Engine {
             // A signature judges it.
             hash_judges: true,
             content: String::new(),
+            local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,

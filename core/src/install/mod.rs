@@ -6,7 +6,6 @@
 mod command;
 #[cfg(all(test, unix))]
 mod course;
-#[cfg(feature = "http")]
 mod dry;
 #[cfg(unix)]
 mod file;
@@ -29,7 +28,6 @@ pub use file::FileInstall;
 #[cfg(unix)]
 pub use slots::{Running, Slot, SlotCommands, SlotsInstall, SlotsOptions, Switch, TryBoot, UBoot};
 
-#[cfg(feature = "http")]
 pub(crate) use dry::DryInstall;
 
 use crate::update::Failure;
@@ -47,7 +45,8 @@ use std::{fmt, path::Path};
 /// a restart if [`restart`](Self::restart) says so, then [`confirm`](Self::confirm) or
 /// [`rollback`](Self::rollback). [`abort`](Self::abort) ends an update before `activate`.
 pub trait Installer: Send + fmt::Debug {
-    /// Which image runs. Asked at every start, and after a crash.
+    /// Which image runs. Asked at every start, and after a crash. The new one is the one written last, also
+    /// once it is confirmed: power may fail before that is saved.
     fn inspect(&mut self) -> Result<ImageState, Failure>;
 
     /// Makes ready to write an image. `resume_at` is the offset of the last checkpoint, in bytes;

@@ -33,6 +33,10 @@ pub struct Record {
     /// The desired request that is not started because of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_started: Option<Key>,
+    /// The last desired request, where somebody at the device has had another image installed since: it is
+    /// not started again for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Key>,
     /// The keys of the last rotation, as [`KeySet`](super::trust::KeySet) has them. What a later version
     /// has written and this one cannot read is no reason to lose the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +195,7 @@ impl Default for Record {
             confirmed_sha256: None,
             lost: false,
             not_started: None,
+            desired: None,
             key_set: None,
             rotated_by: None,
             manifest_issued: 0,

@@ -187,7 +187,11 @@ fn agreed_to_before_it_is_applied_and_over_restarts() {
     let outputs = give(&mut engine, Input::Approve, 101);
     assert!(downloads(&outputs).is_empty() && applies(&outputs));
     // What was agreed to is agreed to after a crash.
-    let saved = |outputs: &[Output]| outputs.iter().find_map(|o| last_saved(&[o.clone()]));
+    let saved = |outputs: &[Output]| {
+        outputs
+            .iter()
+            .find_map(|o| last_saved(std::slice::from_ref(o)))
+    };
     let (_, outputs) = again(both(), &saved(&outputs).unwrap(), Some(200));
     assert!(applies(&outputs), "{outputs:?}");
 }

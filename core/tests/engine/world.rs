@@ -58,7 +58,7 @@ impl Calendar for EvenHours {
             return Opening::Closed { until: None };
         };
         let until = Some((wall / HOUR + 1) * HOUR);
-        match (wall / HOUR) % 2 == 0 {
+        match (wall / HOUR).is_multiple_of(2) {
             true => Opening::Closed { until },
             false => Opening::Open { until },
         }
