@@ -24,9 +24,12 @@ impl Pace {
             clippy::cast_precision_loss,
             reason = "far more exact than any network"
         )]
-        let time = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let time = Duration::try_from_secs_f64(bytes as f64 / rate as f64);
         let from = self.free_at.map_or(now, |at| at.max(now));
-        self.free_at = from.checked_add(time);
+        self.free_at = time
+            .ok()
+            .and_then(|time| from.checked_add(time))
+            .or(self.free_at);
     }
 
     /// How long is still to be waited.
