@@ -318,7 +318,7 @@ fn pytest(run: &Run, tests: &str) -> Outcome {
 /// A Python that has what the tests in Python need.
 fn python(run: &Run) -> Result<PathBuf, String> {
     let wanted = run.root.join("tests/sdk/python/requirements.txt");
-    crate::python::environment(&run.target.join("sdk-python"), &wanted, &execute)
+    crate::python::environment(&run.target.join("sdk-python"), &wanted)
 }
 
 /// The Python package as a wheel, installed where nothing else of ours is.
@@ -327,7 +327,6 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     let package = crate::python::Package {
         root: &run.root,
         target: &run.target,
-        execute: &execute,
     };
     let python = package.install()?;
     let subject = run.root.join("python/tests/subject.py");
