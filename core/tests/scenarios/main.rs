@@ -17,6 +17,7 @@ mod dialect;
 mod expectations;
 mod hub;
 mod process;
+mod secrets;
 mod stage;
 mod subject;
 #[path = "../support/mod.rs"]
@@ -115,7 +116,10 @@ fn tables() {
     }
     let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
     scenarios.retain(|scenario| scenario.name.contains(&only));
+    secrets::listen_to_the_log();
     play(scenarios, faults);
+    let lines = secrets::none_in_the_log().unwrap();
+    println!("{lines} lines of log, and no secret");
 }
 
 /// The scenarios of a file, each with what the file says for all of them.
