@@ -307,7 +307,15 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     package.types(&python)?;
     let python = python.to_string_lossy();
     let apart = may_have_network(run);
-    package.test(&|| own_network(run, &python), apart, &hub)
+    let command = || {
+        let mut python = own_network(run, &python);
+        python.env("TWINFLASH_HUB", &hub);
+        if !run.quick {
+            python.env("TWINFLASH_FULL", "1");
+        }
+        python
+    };
+    package.test(&command, apart)
 }
 
 /// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater; no part of the

@@ -104,11 +104,12 @@ impl Package<'_> {
     }
 
     /// Its tests, with that Python as `python` starts it; in groups at the same time where each has a network, and so the ports, of its own.
-    pub(crate) fn test(&self, python: &dyn Fn() -> Command, apart: bool, hub: &str) -> Outcome {
-        let groups: [&[&str]; 3] = [
+    pub(crate) fn test(&self, python: &dyn Fn() -> Command, apart: bool) -> Outcome {
+        let groups: [&[&str]; 4] = [
             &["test_attach.py", "test_device.py"],
             &["test_examples.py"],
             &["test_api.py", "test_installer.py", "test_process.py"],
+            &["test_many.py"],
         ];
         let tests = self.root.join("python/tests");
         let found =
@@ -129,7 +130,6 @@ impl Package<'_> {
             pytest.args(["-c", "python/pyproject.toml", "--timeout", "60"]);
             pytest.args(group.iter().map(|name| tests.join(name)));
             pytest.env("PYTHONDONTWRITEBYTECODE", "1");
-            pytest.env("TWINFLASH_HUB", hub);
             pytest
         };
         if !apart {
