@@ -22,6 +22,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) version: Option<&'a str>,
     pub(crate) check: Option<&'a str>,
     pub(crate) size: Option<u64>,
+    pub(crate) manifest: Option<&'a str>,
 }
 
 /// What came of asking.
@@ -144,7 +145,9 @@ fn show_members(screen: &Screen, object: &Value) {
         };
         // Digests are compared by programs.
         let (kind, digest) = value.split_at(value.find(':').map_or(0, |at| at + 1));
-        let long = digest.len() >= 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let hex = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        // And so are manifests.
+        let long = digest.len() >= 64 && hex || digest.len() > 300;
         match digest.get(..24).filter(|_| long) {
             Some(start) => screen.below(name, &format!("{kind}{start}…")),
             None => screen.below(name, &value),
@@ -164,7 +167,7 @@ pub(crate) fn ask(
         version,
         ..
     } = *ask;
-    let wanted = contract.ask(ask.url, version, ask.check, ask.size);
+    let wanted = contract.ask(ask.url, version, ask.check, ask.size, ask.manifest);
     let twin = service.twin(device)?;
     let reported = twin.pointer("/properties/reported").unwrap_or(&Value::Null);
     let mut follower = Follower::new(contract, version);

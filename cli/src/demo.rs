@@ -294,6 +294,7 @@ impl BackEnd {
             // Under some contracts a bare value is a CRC-16.
             check: Some(&format!("sha256:{}", self.sha256)),
             size: Some(self.size),
+            manifest: None,
         };
         let mut on = |event| {
             let _ = tell.send(News::BackEnd(event));

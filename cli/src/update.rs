@@ -6,6 +6,7 @@ use crate::{
     cloud::Cloud,
     error::Error,
     follow::{End, Follower, follow},
+    image,
     rollout::Rollout,
     screen::{Screen, Tone},
     service::Service,
@@ -14,7 +15,7 @@ use crate::{
 use serde::Serialize;
 use serde_json::Value;
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process, thread,
     time::{Duration, Instant},
 };
@@ -51,6 +52,9 @@ pub(crate) struct Update {
     /// The image's version
     #[arg(long, value_name = "V")]
     version: Option<String>,
+    /// A signed manifest, which goes with the request; it says version and size, too (`twinflash image sign` makes it)
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
 }
 
 /// Follows an update that is under way, to its end; exits with 0 if it succeeded. With --telemetry:
@@ -96,6 +100,15 @@ impl Update {
         let service = self.cloud.open(common)?;
         let contract = twinflash::config::contract(&self.contract, Path::new(""))?;
         let device = &self.device;
+        let signed = self.manifest.as_deref().map(image::opened).transpose()?;
+        let (text, signed) = match signed {
+            Some((jws, manifest)) => (Some(jws.to_string()), Some(manifest)),
+            None => (None, None),
+        };
+        if let (Some(text), Some(_)) = (&text, contract.desired_path()) {
+            image::note_length(screen, text);
+        }
+        let version = signed.as_ref().map(|manifest| manifest.version.as_str());
         let start = Instant::now();
         let asked = ask::ask(
             &service,
@@ -103,9 +116,10 @@ impl Update {
                 device,
                 contract: &contract,
                 url: &self.url,
-                version: self.version.as_deref(),
+                version: self.version.as_deref().or(version),
                 check: self.check.as_deref(),
-                size: self.size,
+                size: self.size.or(signed.as_ref().map(|manifest| manifest.size)),
+                manifest: text.as_deref(),
             },
             &mut |event| event.show(screen),
         )?;

@@ -144,7 +144,7 @@ fn updates_by_a_method() {
     let lines = done.json();
     assert_eq!(
         lines[0]["payload"],
-        json!({"fwPackageUri": world.url("/image")})
+        json!({"fwPackageUri": world.shown("/image")})
     );
     assert_eq!(lines[1]["payload"], "FirmwareUpdate started.");
     assert_eq!(

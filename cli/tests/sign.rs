@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-use support::{Done, run, text};
+use support::{DEVICE, Done, World, image, run, text};
 use tempfile::TempDir;
 
 const SHA256: &str = "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225";
@@ -328,4 +328,61 @@ fn a_rotation_is_signed_by_the_old_keys() {
         "key rotate --version 2 --trust @b.pub.pem --threshold 2 --key @a.pem --output @x",
         "there are only 1",
     );
+}
+
+/// A manifest goes with what a back end asks for, and says what else would have to be said.
+#[test]
+fn what_was_signed_is_asked_for() {
+    let world = World::new();
+    let at = |name: &str| text(&world.path(name)).to_owned();
+    fs::write(world.path("new.bin"), image()).unwrap();
+    let signed = |version: &str| {
+        let (image, key) = (at("new.bin"), at("owner.pem"));
+        let sign = ["image", "sign", &image, "--key", &key, "--version", version];
+        assert_eq!(run(&sign).status, Some(0));
+    };
+    assert_eq!(run(&["key", "new", &at("owner.pem")]).status, Some(0));
+    let manifest = ["--manifest", &at("new.bin.jws")];
+    let url = world.url("/image");
+    let trust = format!("[trust]\nkeys = [{:?}]", at("owner.pub.pem"));
+
+    signed("1.0.1");
+    let device = world.device("contract = \"iothub-dm\"", &trust);
+    let unsigned = world.ask(&["update", DEVICE, &url, "--version", "1.0.1"]);
+    assert_eq!(unsigned.status, Some(1), "{unsigned:?}");
+    assert_eq!(world.installed(), b"1.0.0\n");
+    let other = world.ask(&[&["update", DEVICE, &url, "--version", "2"], &manifest[..]].concat());
+    assert!(other.out.contains("the request is for"), "{other:?}");
+    let done = world.show(&[&["update", DEVICE, &url], &manifest[..]].concat());
+    assert_eq!(done.status, Some(0), "{done:?}");
+    assert_eq!(world.installed(), image());
+    // Nobody reads a manifest.
+    assert!(done.out.lines().all(|line| line.len() < 200), "{done:?}");
+    device.stop("TERM");
+
+    world.write("app.bin", "1.0.0\n");
+    let device = world.device(
+        "contract = \"configuration\"\ncurrent_version = \"1.0.0\"",
+        &trust,
+    );
+    let create = ["config", "create", "fw", "--target", "*", "--image", &url];
+    signed("1.0.2");
+    let neither = world.ask(&create);
+    assert!(neither.err.contains("--from"), "{neither:?}");
+    fs::write(world.path("other.bin"), "other").unwrap();
+    let from = ["--from", &at("other.bin")];
+    let other = world.ask(&[&create[..], &from, &manifest].concat());
+    assert!(
+        other.err.contains("the manifest is of one with"),
+        "{other:?}"
+    );
+    let made = world.ask(&[&create[..], &manifest].concat());
+    assert_eq!(made.status, Some(0), "{made:?}");
+    let asked = &made.json()[0]["content"]["deviceContent"]["properties.desired.firmware"];
+    assert_eq!(asked["fwVersion"], "1.0.2");
+    let size = image().len();
+    assert_eq!(asked["fwSize"], json!(size));
+    let mut device = device;
+    device.line_with("ended");
+    assert_eq!(world.installed(), image());
 }

@@ -23,11 +23,12 @@ def main():
     arguments.add_argument("--file", required=True, help="what is updated")
     arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
     arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
+    arguments.add_argument("--contract", default="python-firmware-status", help="how it is asked and reports")
     given = arguments.parse_args()
 
     updater = twinflash.Updater(
         state_dir=given.state,
-        contract="python-firmware-status",
+        contract=given.contract,
         current_version="1.0.0",
         install=twinflash.FileInstall(given.file),
         http=twinflash.Http(ca=given.image_ca),

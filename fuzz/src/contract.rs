@@ -25,7 +25,13 @@ pub(crate) fn contract(data: &[u8]) {
             return;
         }
     };
-    let ask = contract.ask("https://host/image", Some("2.0.0"), Some("31c3"), Some(13));
+    let ask = contract.ask(
+        "https://host/image",
+        Some("2.0.0"),
+        Some("31c3"),
+        Some(13),
+        None,
+    );
     if let Some(path) = contract.desired_path() {
         let desired = path
             .rsplit('.')

@@ -160,6 +160,7 @@ fn takes_the_next_one(mut device: Device, contract: &Contract) {
         Some(&version),
         Some(&sha256),
         Some(IMAGE.len() as u64),
+        None,
     );
     let accepted = device.accepted;
     let name = contract.methods().next().map(str::to_owned);

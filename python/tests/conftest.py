@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import os
 import pathlib
 import signal
 import sys
@@ -15,6 +16,10 @@ import twinflash
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # At the end: there is a conftest, too.
 sys.path.append(str(ROOT / "tests/sdk/python"))
+
+# The hub and all that goes with it; programs that use what is below leave that out.
+if "TWINFLASH_HUB" in os.environ:
+    from support import firmware, hub, registry  # noqa: F401
 
 # A shell that starts this in the background has it ignore Ctrl-C, and so would the programs that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -36,7 +36,8 @@ def program(tmp_path):
     def program(code):
         start = PROGRAM.format(tests=str(ROOT / "python/tests"), directory=str(tmp_path))
         command = [sys.executable, "-W", "error", "-c", start + code]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environment = {name: value for name, value in os.environ.items() if name != "TWINFLASH_HUB"}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return program
 

@@ -5,7 +5,8 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    thread,
 };
 
 type Outcome = Result<(), String>;
@@ -69,16 +70,87 @@ impl Package<'_> {
         Ok(python)
     }
 
-    /// Its types, and its tests with that Python as `python` starts it.
-    pub(crate) fn test(&self, mut python: Command, hub: &str) -> Outcome {
-        let place = self.target.join("python");
-        let mut types = self.module(&place.join("bin/python"), "mypy");
-        types.args(["--config-file", "python/pyproject.toml", "--cache-dir"]);
-        types.arg(place.join("types"));
-        (self.execute)(types.arg("python/python/twinflash"))?;
-        python.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
-        python.args(["-c", "python/pyproject.toml", "--timeout", "60"]);
-        python.env("PYTHONDONTWRITEBYTECODE", "1");
-        (self.execute)(python.env("TWINFLASH_HUB", hub).arg("python/tests"))
+    /// Its types, as mypy and pyright see them: the package's own, a typed application's, and the native module's, which must be
+    /// what the module has.
+    pub(crate) fn types(&self, python: &Path) -> Outcome {
+        let mut mypy = self.module(python, "mypy");
+        mypy.args(["--config-file", "python/pyproject.toml", "--cache-dir"]);
+        mypy.arg(self.target.join("python/types"));
+        (self.execute)(mypy.args(["python/python/twinflash", "python/tests/typed.py"]))?;
+        let mut stubs = self.module(python, "mypy.stubtest");
+        stubs.args(["twinflash._native", "--mypy-config-file"]);
+        (self.execute)(stubs.arg("python/pyproject.toml"))?;
+        let mut path = python.parent().unwrap_or(python).as_os_str().to_owned();
+        path.push(":");
+        path.push(env::var_os("PATH").unwrap_or_default());
+        let checks: [&[&str]; 2] = [
+            &["-p", "python"],
+            &["--verifytypes", "twinflash", "--ignoreexternal"],
+        ];
+        for arguments in checks {
+            let mut pyright = self.module(python, "pyright");
+            pyright
+                .env("PATH", &path)
+                .env("PYRIGHT_PYTHON_GLOBAL_NODE", "1")
+                .env("PYRIGHT_PYTHON_IGNORE_WARNINGS", "1");
+            (self.execute)(pyright.args(arguments))?;
+        }
+        Ok(())
     }
+
+    /// Its tests, with that Python as `python` starts it; in groups at the same time where each has a network, and so the ports, of its own.
+    pub(crate) fn test(&self, python: &dyn Fn() -> Command, apart: bool, hub: &str) -> Outcome {
+        let groups: [&[&str]; 3] = [
+            &["test_attach.py", "test_device.py"],
+            &["test_examples.py"],
+            &["test_api.py", "test_installer.py", "test_process.py"],
+        ];
+        let tests = self.root.join("python/tests");
+        let found =
+            fs::read_dir(&tests).map_err(|error| format!("{}: {error}", tests.display()))?;
+        let names = found.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut found: Vec<_> = names.filter(|name| name.starts_with("test_")).collect();
+        let mut grouped = groups.concat();
+        found.sort();
+        grouped.sort_unstable();
+        if found != grouped {
+            return Err(format!(
+                "python/tests has {found:?}, but {grouped:?} are run"
+            ));
+        }
+        let command = |group: &[&str]| {
+            let mut pytest = python();
+            pytest.args(["-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+            pytest.args(["-c", "python/pyproject.toml", "--timeout", "60"]);
+            pytest.args(group.iter().map(|name| tests.join(name)));
+            pytest.env("PYTHONDONTWRITEBYTECODE", "1");
+            pytest.env("TWINFLASH_HUB", hub);
+            pytest
+        };
+        if !apart {
+            return (self.execute)(&mut command(&groups.concat()));
+        }
+        at_once(groups.map(command))
+    }
+}
+
+/// Runs commands at the same time, and shows what each printed once it has ended.
+fn at_once<const N: usize>(commands: [Command; N]) -> Outcome {
+    let running = commands.map(|mut command| {
+        thread::spawn(move || {
+            let done = command.stdin(Stdio::null()).output();
+            let done = done.map_err(|error| format!("cannot run {command:?}: {error}"))?;
+            print!("{}", String::from_utf8_lossy(&done.stdout));
+            eprint!("{}", String::from_utf8_lossy(&done.stderr));
+            match done.status.success() {
+                true => Ok(()),
+                false => Err(format!("{command:?}: {}", done.status)),
+            }
+        })
+    });
+    let ended = running.map(|thread| {
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err("a thread of xtask's failed".into()))
+    });
+    ended.into_iter().collect()
 }

@@ -28,11 +28,14 @@ pub(crate) struct Create {
     #[arg(long, value_name = "URL")]
     image: String,
     /// The same image here, for its size and check value
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "manifest")]
+    from: Option<PathBuf>,
     /// The image's version
-    #[arg(long, value_name = "V")]
-    version: String,
+    #[arg(long, value_name = "V", required_unless_present = "manifest")]
+    version: Option<String>,
+    /// A signed manifest, which goes with the request; it says version and size, too (`twinflash image sign` makes it)
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
     /// Which devices: a condition such as "tags.devicetype = 'chiller'", or * for all
     #[arg(long, value_name = "CONDITION")]
     target: String,
@@ -56,9 +59,11 @@ impl Create {
                 contract.name()
             )));
         };
-        let desired = self.desired(&contract)?;
+        let desired = self.desired(&contract, screen)?;
+        let mut policy = Policy::default();
+        policy.require_manifest = self.manifest.is_some();
         if let Verdict::Refuse(_, failure) =
-            contract.judge(&desired, Origin::Desired, None, &Policy::default())
+            contract.judge(&desired, Origin::Desired, None, &policy)
         {
             let why = failure.message;
             screen.note(&format!(
@@ -91,14 +96,33 @@ impl Create {
     }
 
     /// What the devices are asked for.
-    fn desired(&self, contract: &Contract) -> Result<Value, Error> {
-        let (size, digests) = image::digest(&self.from)?;
-        let check = match contract.name() {
+    fn desired(&self, contract: &Contract, screen: &Screen) -> Result<Value, Error> {
+        let image = self.from.as_deref().map(image::digest).transpose()?;
+        let signed = self.manifest.as_deref().map(image::opened).transpose()?;
+        if let (Some((size, digests)), Some((_, manifest))) = (&image, &signed) {
+            image::check_image(manifest, *size, &digests.sha256)?;
+        }
+        let check = image.as_ref().map(|(_, digests)| match contract.name() {
             // All that the board knows.
             "devkit" => format!("{:x}", digests.crc16),
             _ => HEXLOWER.encode(&digests.sha256),
-        };
-        Ok(contract.ask(&self.image, Some(&self.version), Some(&check), Some(size)))
+        });
+        let (text, manifest) = signed.unzip();
+        let text = text.map(|jws| jws.to_string());
+        if let Some(text) = &text {
+            image::note_length(screen, text);
+        }
+        let manifest = manifest.as_ref();
+        let version = manifest.map(|manifest| manifest.version.as_str());
+        let size = image.map(|(size, _)| size).or(manifest.map(|m| m.size));
+        let version = self.version.as_deref().or(version);
+        Ok(contract.ask(
+            &self.image,
+            version,
+            check.as_deref(),
+            size,
+            text.as_deref(),
+        ))
     }
 }
 

@@ -3,6 +3,8 @@
 mod sign;
 mod verify;
 
+pub(crate) use verify::check_image;
+
 use crate::{
     error::Error,
     key::{Signer, read},
@@ -17,8 +19,11 @@ use std::{
 };
 use twinflash::update::{
     Checks, Digests,
-    trust::{Jws, Kind},
+    trust::{Jws, Kind, Manifest},
 };
+
+/// The longest text that a twin holds, in bytes (Azure's limit).
+const TWIN_TEXT: usize = 4096;
 
 #[derive(clap::Subcommand)]
 pub(crate) enum Image {
@@ -101,6 +106,24 @@ pub(crate) fn digest(file: &Path) -> Result<(u64, Digests), Error> {
 pub(crate) fn read_text(file: &Path) -> Result<String, Error> {
     let bytes = read(file)?;
     String::from_utf8(bytes).map_err(|_| Error::new(format_args!("{} is no text", file.display())))
+}
+
+/// A manifest and what it says. Who has signed it is not looked at: whoever signs it too, or sends it, says himself that
+/// it is right, and a device asks for more.
+pub(crate) fn opened(file: &Path) -> Result<(Jws, Manifest), Error> {
+    let jws = Jws::parse(read_text(file)?.trim())?;
+    let manifest = Manifest::from_json(&jws.payload()?)?;
+    Ok((jws, manifest))
+}
+
+/// Notes that a manifest is too long for a twin.
+pub(crate) fn note_length(screen: &Screen, manifest: &str) {
+    let bytes = manifest.len();
+    if bytes > TWIN_TEXT {
+        screen.note(&format!(
+            "the manifest has {bytes} bytes, and a twin's text {TWIN_TEXT} at most: serve it beside the image"
+        ));
+    }
 }
 
 /// Writes a signed document.

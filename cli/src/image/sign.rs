@@ -1,6 +1,6 @@
 //! `twinflash image sign`
 
-use super::{add_signatures, digest, read_text, verify, write};
+use super::{add_signatures, digest, note_length, opened, verify, write};
 use crate::{
     error::Error,
     key::Keys,
@@ -9,17 +9,12 @@ use crate::{
 use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
 use twinflash::{
     contract::Contract,
     update::trust::{Compatibility, Jws, KeySet, Kind, Manifest, Trust},
 };
-
-/// The longest text that a twin holds, in bytes (Azure's limit).
-const TWIN_TEXT: usize = 4096;
-/// The member of a request that holds a manifest, in every built-in contract.
-const MANIFEST: &str = "fwManifest";
 
 /// Sign an image: write the manifest that vouches for it
 ///
@@ -73,7 +68,11 @@ impl Sign {
         let (size, digests) = digest(&self.file)?;
         let signers = self.keys.open(screen)?;
         let (mut jws, manifest) = match &self.add {
-            Some(file) => opened(file, size, &digests.sha256)?,
+            Some(file) => {
+                let (jws, manifest) = opened(file)?;
+                verify::check_image(&manifest, size, &digests.sha256)?;
+                (jws, manifest)
+            }
             None => {
                 let manifest = self.manifest(size, digests.sha256)?;
                 (Jws::new(&manifest.to_json()?), manifest)
@@ -105,15 +104,13 @@ impl Sign {
         let asked = |contract: &str| -> Result<(Contract, Value), Error> {
             let contract = Contract::built_in(contract)?;
             let check = HEXLOWER.encode(&digests.sha256);
-            let mut asked = contract.ask(
+            let asked = contract.ask(
                 &url,
                 Some(&manifest.version),
                 Some(&check),
                 Some(manifest.size),
+                Some(&text),
             );
-            if let Some(members) = asked.as_object_mut() {
-                members.insert(MANIFEST.into(), text.clone().into());
-            }
             Ok((contract, asked))
         };
         let (contract, desired) = asked("configuration")?;
@@ -152,15 +149,6 @@ impl Sign {
         }
         Ok(manifest)
     }
-}
-
-/// A manifest that others have signed: of this image, or it is not signed.
-fn opened(file: &Path, size: u64, sha256: &[u8; 32]) -> Result<(Jws, Manifest), Error> {
-    let jws = Jws::parse(&read_text(file)?)?;
-    // Whoever signs says that it is right: he need not trust who did so before.
-    let manifest = Manifest::from_json(&jws.payload()?)?;
-    verify::check_image(&manifest, size, sha256)?;
-    Ok((jws, manifest))
 }
 
 fn compatibility(given: &[String]) -> Result<Compatibility, Error> {
@@ -217,12 +205,7 @@ impl Signed {
         if manifest.compatibility == Compatibility::default() {
             screen.note("no --compatible: it is for every device that trusts the key");
         }
-        if self.fw_manifest.len() > TWIN_TEXT {
-            screen.note(&format!(
-                "the manifest has {} bytes, and a twin's text {TWIN_TEXT} at most: serve it beside the image",
-                self.fw_manifest.len()
-            ));
-        }
+        note_length(screen, &self.fw_manifest);
     }
 }
 

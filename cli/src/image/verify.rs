@@ -61,7 +61,7 @@ impl Verify {
 }
 
 /// Whether a manifest is of this image.
-pub(super) fn check_image(manifest: &Manifest, size: u64, sha256: &[u8; 32]) -> Result<(), Error> {
+pub(crate) fn check_image(manifest: &Manifest, size: u64, sha256: &[u8; 32]) -> Result<(), Error> {
     if manifest.size != size {
         return Err(Error::new(format_args!(
             "the image has {size} bytes; the manifest is of one with {}",

@@ -1,11 +1,13 @@
 //! Runs the built command, reads what it prints, and ends it whatever happens.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod secrets;
 #[path = "../../../core/tests/support/server.rs"]
 pub mod server;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring};
+use secrets::Tells;
 use serde_json::Value;
 use server::{Reply, Server};
 use std::{
@@ -66,10 +68,12 @@ pub struct Running {
     /// Everything it printed so far.
     seen: Vec<String>,
     err: Option<thread::JoinHandle<String>>,
+    tells: Tells,
 }
 
 impl Running {
     pub fn start(mut command: Command) -> Self {
+        let tells = Tells::of(&command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (lines, mut err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -82,6 +86,7 @@ impl Running {
                 let _ = err.read_to_string(&mut text);
                 text
             })),
+            tells,
         }
     }
 
@@ -125,12 +130,26 @@ impl Running {
                 None => thread::sleep(Duration::from_millis(5)),
             }
         };
-        self.seen.extend(self.lines.iter());
+        let (out, err) = self.printed();
         Done {
             status: status.code(),
-            out: self.seen.iter().map(|line| format!("{line}\n")).collect(),
-            err: self.err.take().unwrap().join().unwrap(),
+            out,
+            err,
         }
+    }
+
+    /// All it has printed, once it has ended; it fails if there is a secret in it.
+    fn printed(&mut self) -> (String, String) {
+        self.seen.extend(self.lines.iter());
+        let out: String = self.seen.iter().map(|line| format!("{line}\n")).collect();
+        let err = self
+            .err
+            .take()
+            .map_or_else(String::new, |err| err.join().unwrap());
+        for printed in [&out, &err] {
+            secrets::none_in(printed, self.tells);
+        }
+        (out, err)
     }
 
     pub fn stop(self, signal: &str) -> Done {
@@ -143,6 +162,9 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !thread::panicking() {
+            self.printed();
+        }
     }
 }
 
@@ -179,6 +201,8 @@ fn read_lines(out: ChildStdout) -> Receiver<String> {
 
 /// A hub, a firmware server and a directory for a device.
 pub struct World {
+    /// Before the directory: it looks at it in the end.
+    pub kept: secrets::State,
     pub dir: tempfile::TempDir,
     pub hub: Running,
     pub ready: Value,
@@ -207,6 +231,7 @@ impl World {
         hub.args(ports).args(options);
         let mut hub = Running::start(hub);
         let ready = hub.json_with("");
+        secrets::keep(&ready);
         let (pem, config) = authority();
         fs::write(dir.path().join("firmware.pem"), pem).unwrap();
         fs::write(dir.path().join("app.bin"), "1.0.0\n").unwrap();
@@ -222,6 +247,7 @@ impl World {
             }
         });
         let world = Self {
+            kept: secrets::State(dir.path().join("state")),
             dir,
             hub,
             ready,
@@ -251,7 +277,13 @@ impl World {
         self.ready["devices"][DEVICE].as_str().unwrap()
     }
 
+    /// A URL on the firmware server, with secrets in it.
     pub fn url(&self, path: &str) -> String {
+        secrets::put_into(&self.shown(path))
+    }
+
+    /// The same as it may be shown.
+    pub fn shown(&self, path: &str) -> String {
         self.firmware.url(path).replace("127.0.0.1", "localhost")
     }
 

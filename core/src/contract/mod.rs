@@ -143,13 +143,14 @@ impl Contract {
     }
 
     /// What a back end sends to ask for an update: a method's payload, or the object at
-    /// [`desired_path`](Self::desired_path).
+    /// [`desired_path`](Self::desired_path). `manifest` is a signed one's text.
     pub fn ask(
         &self,
         uri: &str,
         version: Option<&str>,
         check: Option<&str>,
         size: Option<u64>,
+        manifest: Option<&str>,
     ) -> Value {
         let members = &self.file.asked.members;
         let mut object = serde_json::Map::new();
@@ -158,6 +159,7 @@ impl Contract {
             (&members.version, version.map(Value::from)),
             (&members.check, check.map(Value::from)),
             (&members.size, size.map(Value::from)),
+            (&members.manifest, manifest.map(Value::from)),
         ] {
             if let (Some(name), Some(value)) = (name, value) {
                 object.insert(name.clone(), value);

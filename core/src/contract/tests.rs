@@ -79,6 +79,7 @@ fn update(contract: &Contract, version: &str) -> Update {
         Some(version),
         Some("31c3"),
         Some(9),
+        None,
     );
     match contract.judge(&members, Origin::Desired, None, &Policy::default()) {
         Verdict::Start(request) => Update::new(request),

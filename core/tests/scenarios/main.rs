@@ -1,7 +1,6 @@
 //! What every language must do: the tables in `tests/scenarios`, played at the updater's boundary; those
 //! of every contract once for each.
 //!
-//!
 //! `TWINFLASH_SUBJECT="PROGRAM ARGUMENT…"` judges that program in place of the updater in this process: see "A subject" in
 //! `tests/scenarios/README.md`.
 //! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
@@ -18,6 +17,7 @@ mod dialect;
 mod expectations;
 mod hub;
 mod process;
+mod secrets;
 mod stage;
 mod subject;
 #[path = "../support/mod.rs"]
@@ -116,7 +116,10 @@ fn tables() {
     }
     let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
     scenarios.retain(|scenario| scenario.name.contains(&only));
+    secrets::listen_to_the_log();
     play(scenarios, faults);
+    let lines = secrets::none_in_the_log().unwrap();
+    println!("{lines} lines of log, and no secret");
 }
 
 /// The scenarios of a file, each with what the file says for all of them.

@@ -2,6 +2,7 @@
 
 use super::{
     hub::{Hub, Line, Treat},
+    secrets,
     subject::{Answered, Subject},
     support::{
         pattern::{Names, SECRET, expect, image},
@@ -102,7 +103,8 @@ impl Stage {
             self.start(&json!({}))?;
         }
         for (number, step) in steps.iter().enumerate() {
-            let step = self.names.fill(step);
+            let mut step = self.names.fill(step);
+            secrets::put_into(&mut step, &self.server.url(""));
             let done = self.step(&step);
             done.map_err(|why| match step["of"].as_str() {
                 Some(of) => format!("step {of}\n    here {step}\n    {why}"),
@@ -432,7 +434,7 @@ impl Stage {
         let said = self.heard.said.lock().unwrap();
         let all = said.iter().chain(&twin.patches).chain(&twin.statuses);
         match all.into_iter().find(|text| text.contains(SECRET)) {
-            None => Ok(()),
+            None => secrets::none_in_files(self.root.path()),
             Some(text) => Err(format!("a secret was told: {text}")),
         }
     }

@@ -15,7 +15,7 @@ fn nothing_unsigned_is_installed_whatever_the_contract() {
             "devkit" => format!("{:x}", crc.checksum(&image(SIZE, 7))),
             _ => sha256.as_str().unwrap().to_owned(),
         };
-        let asked = contract.ask(&uri, Some("2.0.0"), Some(&check), Some(SIZE as u64));
+        let asked = contract.ask(&uri, Some("2.0.0"), Some(&check), Some(SIZE as u64), None);
         let updater = desk.updater();
         match contract.methods().next() {
             Some(method) => {

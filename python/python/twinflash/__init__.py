@@ -17,7 +17,7 @@ Without an SDK::
 What happens is logged under ``twinflash``.
 """
 
-from ._attach import Attachment, attach
+from ._attach import AsyncAttachment, Attachment, attach
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Policy, SlotsInstall, Trust
 from ._device import Device
 from ._errors import (
@@ -59,7 +59,7 @@ from ._native import __version__
 from ._updater import Answer, Events, Outbound, ReadTwin, Report, Updater
 
 __all__ = [
-    "Accepted", "Answer", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
+    "Accepted", "Answer", "AsyncAttachment", "Attachment", "BusyError", "CommandInstall", "ConfigError", "Connected", "Device", "Disconnected",
     "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Guarded", "Http", "HubRefused", "Image", "InstallError",
     "Installer", "KeysRotated", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
     "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "Trust", "TrustError",

@@ -1,25 +1,36 @@
-"""Microsoft's device SDK, unmodified."""
+"""Microsoft's device SDK, unmodified: its client of either kind."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import threading
 from types import TracebackType
-from typing import Any, Callable, Optional, Type
+from typing import TYPE_CHECKING, Any, Callable, Coroutine, Mapping, Optional, Protocol, Type, overload
 
 from ._updater import Report, Updater
 
+if TYPE_CHECKING:
+    import asyncio
+
 logger = logging.getLogger("twinflash")
 
+#: Answers the methods that are not the updater's; for the asyncio client it may be a coroutine function.
+OnMethodRequest = Callable[[Any], object]
 
-class Attachment:
-    """An updater that is attached to a client. A context manager that detaches."""
+# The last one first tells of a connection: setting one of the others may make it.
+_HANDLERS = ("on_connection_state_change", "on_twin_desired_properties_patch_received", "on_method_request_received")
 
-    def __init__(self, client: Any, updater: Updater, on_method: Optional[Callable[[Any], object]]) -> None:
+
+class _Attached:
+    """What both kinds of client have in common. Everything that waits for the hub is on a thread of its own."""
+
+    def __init__(self, client: Any, updater: Updater, on_method: Optional[OnMethodRequest]) -> None:
         self._client = client
         self._updater = updater
         self._ended = threading.Event()
+        self._telling = threading.Lock()
         self._noticed: "set[str]" = set()
         self._before = {name: getattr(client, name) for name in _HANDLERS}
         self._own_method = on_method or self._before["on_method_request_received"]
@@ -32,12 +43,20 @@ class Attachment:
         # The SDK reads the twin for nobody, and asks for desired properties only when a handler is set.
         for name in _HANDLERS:
             setattr(client, name, self._ours[name])
-        self._connection_is(bool(client.connected))
+        self._connection_is()
         self._thread = threading.Thread(target=self._serve, name="twinflash reports", daemon=True)
         self._thread.start()
 
-    def detach(self) -> None:
-        """Gives the client its handlers back; the updater stays. Does not touch a handler that was set meanwhile."""
+    # The SDK calls these; of its own kind are only the classes below.
+    _method: Callable[[Any], object]
+    _desired: Callable[[Any], object]
+    _connection: Callable[[], object]
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        """Calls the client from the reports' thread, and waits."""
+        return getattr(self._client, name)(*arguments)
+
+    def _give_back(self) -> None:
         if self._ended.is_set():
             return
         self._ended.set()
@@ -54,42 +73,19 @@ class Attachment:
         if self._thread is not threading.current_thread():
             self._thread.join(2)
 
-    def __enter__(self) -> "Attachment":
-        return self
-
-    def __exit__(
-        self, type: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
-    ) -> None:
-        self.detach()
-
-    def _method(self, request: Any) -> None:
+    def _response(self, request: Any, status: int, payload: Any) -> Any:
         from azure.iot.device import MethodResponse
 
-        answer = self._updater.handle_method(request.name, request.payload)
-        if answer is not None:
-            status, payload = answer.status, answer.payload
-        elif self._own_method is not None:
-            self._own_method(request)
-            return
-        else:
-            status, payload = 404, f"There is no method {request.name!r}."
-        self._client.send_method_response(MethodResponse.create_from_method_request(request, status, payload))
+        return MethodResponse.create_from_method_request(request, status, payload)
 
-    def _desired(self, patch: Any) -> None:
-        self._updater.handle_twin(patch, complete=False)
-        chained = self._before["on_twin_desired_properties_patch_received"]
-        if chained is not None:
-            chained(patch)
+    def _unknown(self, request: Any) -> Any:
+        return self._response(request, 404, f"There is no method {request.name!r}.")
 
-    def _connection(self) -> None:
-        self._connection_is(bool(self._client.connected))
-        chained = self._before["on_connection_state_change"]
-        if chained is not None:
-            chained()
-
-    def _connection_is(self, connected: bool) -> None:
-        if not self._ended.is_set() and not self._updater.closed:
-            self._updater.connected(connected)
+    def _connection_is(self) -> None:
+        # The SDK calls handlers on several threads: what is told last must be what was looked at last.
+        with self._telling:
+            if not self._ended.is_set() and not self._updater.closed:
+                self._updater.connected(bool(self._client.connected))
 
     def _serve(self) -> None:
         """Sends what is to be sent. The SDK's calls wait for the hub: not on the updater's thread."""
@@ -103,7 +99,7 @@ class Attachment:
 
     def _send(self, report: Report) -> int:
         try:
-            self._client.patch_twin_reported_properties(report.patch)
+            self._call("patch_twin_reported_properties", report.patch)
             return 204
         except Exception as error:
             logger.warning("the hub was not told: %s", _shown(error))
@@ -111,7 +107,7 @@ class Attachment:
 
     def _read_twin(self) -> None:
         try:
-            twin = self._client.get_twin()
+            twin = self._call("get_twin")
         except Exception as error:
             logger.warning("the twin could not be read: %s", _shown(error))
             self._updater.twin_failed()
@@ -128,28 +124,148 @@ class Attachment:
                 )
 
 
-_HANDLERS = ("on_connection_state_change", "on_twin_desired_properties_patch_received", "on_method_request_received")
+class Attachment(_Attached):
+    """An updater that is attached to a client. A context manager that detaches."""
+
+    def detach(self) -> None:
+        """Gives the client its handlers back; the updater stays. Does not touch a handler that was set meanwhile."""
+        self._give_back()
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(
+        self, type: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        self.detach()
+
+    def _method(self, request: Any) -> None:
+        answer = self._updater.handle_method(request.name, request.payload)
+        if answer is not None:
+            self._client.send_method_response(self._response(request, answer.status, answer.payload))
+        elif self._own_method is not None:
+            self._own_method(request)
+        else:
+            self._client.send_method_response(self._unknown(request))
+
+    def _desired(self, patch: Any) -> None:
+        self._updater.handle_twin(patch, complete=False)
+        chained = self._before["on_twin_desired_properties_patch_received"]
+        if chained is not None:
+            chained(patch)
+
+    def _connection(self) -> None:
+        self._connection_is()
+        chained = self._before["on_connection_state_change"]
+        if chained is not None:
+            chained()
 
 
-def attach(client: Any, updater: Updater, on_method: Optional[Callable[[Any], object]] = None) -> Attachment:
-    """Serves an updater by an ``IoTHubDeviceClient`` of azure-iot-device: its methods, its desired properties, with the twin read
-    after each connect (which the SDK leaves out), its reports and their results.
+class AsyncAttachment(_Attached):
+    """An updater that is attached to an asyncio client. An asynchronous context manager that detaches.
+
+    The SDK calls coroutine handlers on an event loop of its own, not on the application's, and so do the handlers that are chained
+    here; plain functions are called on a thread, as the SDK does.
+    """
+
+    _loop: "Optional[asyncio.AbstractEventLoop]" = None
+
+    async def detach(self) -> None:
+        """Gives the client its handlers back; the updater stays. Does not touch a handler that was set meanwhile."""
+        import asyncio
+
+        # The SDK's setters wait for the hub.
+        await asyncio.get_running_loop().run_in_executor(None, self._give_back)
+
+    async def __aenter__(self) -> "AsyncAttachment":
+        return self
+
+    async def __aexit__(
+        self, type: Optional[Type[BaseException]], value: Optional[BaseException], traceback: Optional[TracebackType]
+    ) -> None:
+        await self.detach()
+
+    async def _method(self, request: Any) -> None:
+        answer = await _on_a_thread(self._updater.handle_method, request.name, request.payload)
+        if answer is not None:
+            await self._client.send_method_response(self._response(request, answer.status, answer.payload))
+        elif self._own_method is not None:
+            await _chain(self._own_method, request)
+        else:
+            await self._client.send_method_response(self._unknown(request))
+
+    async def _desired(self, patch: Any) -> None:
+        self._updater.handle_twin(patch, complete=False)
+        await _chain(self._before["on_twin_desired_properties_patch_received"], patch)
+
+    async def _connection(self) -> None:
+        self._connection_is()
+        await _chain(self._before["on_connection_state_change"])
+
+    def _serve(self) -> None:
+        import asyncio
+
+        # Of this thread's own: the application's loop may be busy, or gone before the updater is.
+        self._loop = asyncio.new_event_loop()
+        try:
+            super()._serve()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        finally:
+            self._loop.close()
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        assert self._loop is not None
+        return self._loop.run_until_complete(super()._call(name, *arguments))
+
+
+async def _on_a_thread(call: Callable[..., Any], *arguments: Any) -> Any:
+    import asyncio
+
+    return await asyncio.get_running_loop().run_in_executor(None, call, *arguments)
+
+
+async def _chain(handler: Optional[Callable[..., Any]], *arguments: Any) -> None:
+    if inspect.iscoroutinefunction(handler):
+        await handler(*arguments)
+    elif handler is not None:
+        await _on_a_thread(handler, *arguments)
+
+
+class _Client(Protocol):
+    """An ``azure.iot.device.IoTHubDeviceClient``."""
+
+    def get_twin(self) -> Mapping[str, Any]: ...
+
+
+class _AsyncClient(Protocol):
+    """An ``azure.iot.device.aio.IoTHubDeviceClient``."""
+
+    def get_twin(self) -> Coroutine[Any, Any, Any]: ...
+
+
+@overload
+def attach(client: _AsyncClient, updater: Updater, on_method: Optional[OnMethodRequest] = None) -> AsyncAttachment: ...
+@overload
+def attach(client: _Client, updater: Updater, on_method: Optional[OnMethodRequest] = None) -> Attachment: ...
+def attach(client: Any, updater: Updater, on_method: Optional[OnMethodRequest] = None) -> "Attachment | AsyncAttachment":
+    """Serves an updater by an ``IoTHubDeviceClient`` of azure-iot-device, the one for threads or the one for asyncio: its methods,
+    its desired properties, with the twin read after each connect (which the SDK leaves out), its reports and their results.
 
     The handlers it finds are chained: what is not the updater's goes to them, and ``on_method`` takes the place of the one for
     methods. The SDK has one handler of each kind, so one that is set afterwards replaces ours; that is noticed and logged.
 
-    As ever with the SDK, setting a handler connects the client, if it is not connected.
+    As ever with the SDK, of either kind, setting a handler connects the client if it is not connected, and waits for the hub.
     """
     if not isinstance(updater, Updater):
         raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
     if on_method is not None and not callable(on_method):
         raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
-    missing = [name for name in (*_HANDLERS, "patch_twin_reported_properties", "get_twin") if not hasattr(client, name)]
+    needed = (*_HANDLERS, "patch_twin_reported_properties", "get_twin", "send_method_response")
+    missing = [name for name in needed if not hasattr(client, name)]
     if missing:
         raise TypeError(f"client must be an azure.iot.device.IoTHubDeviceClient; {type(client).__name__} lacks {missing[0]}")
-    if ".aio" in type(client).__module__:
-        raise TypeError("client is the SDK's asyncio client, which attach does not serve: use azure.iot.device.IoTHubDeviceClient")
-    return Attachment(client, updater, on_method)
+    kind = AsyncAttachment if inspect.iscoroutinefunction(client.get_twin) else Attachment
+    return kind(client, updater, on_method)
 
 
 def _status_of(error: BaseException) -> int:

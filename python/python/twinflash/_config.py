@@ -117,16 +117,19 @@ class Installer(Protocol):
 
     def inspect(self) -> str:
         """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``."""
+        ...
 
     def begin(self, image: Image, resume_at: int) -> int:
         """Makes ready to write. The answer is where writing really starts: ``resume_at`` where the bytes before it are still
         there, else 0."""
+        ...
 
     def write(self, offset: int, data: bytes) -> None:
         """Writes bytes. Offsets follow one another without gaps from where ``begin`` said."""
 
     def sync(self) -> int:
         """Makes durable what was written; the answer is up to which offset."""
+        ...
 
     def finish(self) -> None:
         """All bytes are written, synced and verified: make the image ready to be activated."""

@@ -294,18 +294,17 @@ def event_of(raw: "Tuple[Any, ...]") -> Event:
 
 
 def status_of(raw: Dict[str, Any]) -> Status:
-    retry = raw["retry"]
-    if retry is not None:
-        failure, attempts, after = retry
-        retry = Retrying(failure_of(failure), attempts, after)
-    outcome = raw["outcome"]
-    values = {
-        **raw,
-        "phase": phase_of(raw["phase"]),
-        "outcome": None if outcome is None else outcome_of(outcome),
-        "retry": retry,
-    }
-    return Status(**values)
+    outcome, retry = raw["outcome"], raw["retry"]
+    return Status(
+        phase=phase_of(raw["phase"]),
+        version=raw["version"],
+        bytes=raw["bytes"],
+        size=raw["size"],
+        outcome=None if outcome is None else outcome_of(outcome),
+        running_version=raw["running_version"],
+        paused=raw["paused"],
+        retry=None if retry is None else Retrying(failure_of(retry[0]), retry[1], retry[2]),
+    )
 
 
 def level_of(event: Event) -> int:

@@ -4,7 +4,10 @@ from typing import Any, Callable, Dict, Optional, Tuple, final
 
 from ._events import RawOutcome
 
+__all__ = ["CODES", "Device", "Reader", "Updater", "__version__", "after_fork", "guard", "quiesce"]
+
 __version__: str
+"""The package's and the core's."""
 CODES: Dict[str, int]
 """Every failure code's name and number, from the core's table."""
 
@@ -19,11 +22,15 @@ def guard(state_dir: str) -> Tuple[str, int, int]:
 
 @final
 class Reader:
+    """Reads events from the moment on at which it was made."""
+
     def next(self, timeout: Optional[float] = None) -> Optional[Tuple[Any, ...]]:
         """The next event, as its class's name and its fields; ``None`` where none came in time, ``()`` after the last."""
 
 @final
 class Updater:
+    """The core's updater."""
+
     @staticmethod
     def start(
         config: bytes,
@@ -37,31 +44,62 @@ class Updater:
     def handle_method(self, name: str, payload: bytes) -> Optional[Tuple[int, str]]:
         """(status, JSON), or ``None`` for a method that is not the updater's."""
 
-    def handle_twin(self, complete: bool, json: bytes) -> None: ...
-    def twin_failed(self) -> None: ...
-    def connected(self, connected: bool) -> None: ...
-    def report_done(self, id: int, status: int) -> None: ...
+    def handle_twin(self, complete: bool, json: bytes) -> None:
+        """A twin was read, or its desired properties were patched."""
+
+    def twin_failed(self) -> None:
+        """The twin could not be read."""
+
+    def connected(self, connected: bool) -> None:
+        """The hub is connected, or no longer."""
+
+    def report_done(self, id: int, status: int) -> None:
+        """A report's result; 0 for a lost one."""
+
     def next_outbound(self, timeout: Optional[float] = None) -> Optional[Tuple[int, Optional[str]]]:
         """(id, patch) of a report; (0, ``None``) where the twin is to be read; ``None`` where there is nothing."""
 
-    def events(self) -> Reader: ...
-    def status(self) -> Dict[str, Any]: ...
-    def wait(self, timeout: Optional[float] = None) -> Optional[RawOutcome]: ...
-    def confirm(self) -> None: ...
-    def cancel(self) -> bool: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def close(self) -> None: ...
+    def events(self) -> Reader:
+        """A reader of what happens from now on."""
+
+    def status(self) -> Dict[str, Any]:
+        """The members of :class:`twinflash.Status`; outcome and phases as names."""
+
+    def wait(self, timeout: Optional[float] = None) -> Optional[RawOutcome]:
+        """The outcome; ``None`` where there was no end in time."""
+
+    def confirm(self) -> None:
+        """The new version is good."""
+
+    def cancel(self) -> bool:
+        """Cancels; ``False`` where no update runs."""
+
+    def pause(self) -> None:
+        """Pauses the download."""
+
+    def resume(self) -> None:
+        """Goes on with it."""
+
+    def close(self) -> None:
+        """Stops with a checkpoint and gives the state directory back."""
+
     @property
-    def closed(self) -> bool: ...
+    def closed(self) -> bool:
+        """It was closed."""
+
     @property
     def is_ours(self) -> bool:
         """It was made in this process, not in one this was forked off from."""
 
 @final
 class Device:
+    """The core's connection."""
+
     @staticmethod
     def connect(
         updater: Updater, config: bytes, on_method: Optional[Callable[[str, bytes], Optional[Tuple[int, str]]]] = None
-    ) -> Device: ...
-    def close(self) -> None: ...
+    ) -> Device:
+        """Starts to connect with the connection string of ``config``; ``on_method(name, payload)`` gives (status, JSON) or ``None``."""
+
+    def close(self) -> None:
+        """Ends the connection and closes the updater."""

@@ -146,7 +146,7 @@ def free_port():
 
 
 class Firmware:
-    """nginx, with a certificate of an authority of its own."""
+    """nginx, with a certificate of an authority of its own. What has a name like slow-1.bin comes at 1 MiB/s."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -178,6 +178,7 @@ class Firmware:
                 listen 127.0.0.1:{self.port} ssl; server_name localhost;
                 ssl_certificate {directory}/cert.pem; ssl_certificate_key {directory}/key.pem;
                 root {directory}/www;
+                location ~ /slow- {{ limit_rate 1m; }}
               }}
             }}"""
         )

@@ -1,0 +1,70 @@
+"""The tutorial's device on the SDK's asyncio client, its simulated update made real.
+
+    twinflash hub --device device1
+    python device_asyncio.py --connection 'HostName=…' --ca …/ca.pem --file app.bin
+
+Ends with Ctrl-C. With --websockets it reaches its hub by port 443. What the device's program does besides (here the method "reboot"
+and a desired property "interval") goes on.
+"""
+
+import argparse
+import asyncio
+import logging
+
+from azure.iot.device import MethodResponse
+from azure.iot.device.aio import IoTHubDeviceClient
+
+import twinflash
+
+
+async def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--connection", required=True, help="the device's connection string")
+    arguments.add_argument("--ca", help="the hub's certificate authorities (not for Azure)")
+    arguments.add_argument("--websockets", action="store_true")
+    arguments.add_argument("--file", required=True, help="what is updated")
+    arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
+    arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
+    given = arguments.parse_args()
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+
+    authorities = None
+    if given.ca:
+        with open(given.ca, encoding="ascii") as file:
+            authorities = file.read()
+    client = IoTHubDeviceClient.create_from_connection_string(
+        given.connection, server_verification_cert=authorities, websockets=given.websockets
+    )
+    await client.connect()
+
+    async def on_method(request):
+        """What is not the updater's."""
+        status, payload = (200, "rebooting") if request.name == "reboot" else (404, f"no method {request.name}")
+        await client.send_method_response(MethodResponse.create_from_method_request(request, status, payload))
+
+    client.on_twin_desired_properties_patch_received = lambda patch: print("interval:", patch.get("interval"), flush=True)
+
+    with twinflash.Updater(
+        state_dir=given.state,
+        contract="python-firmware-status",
+        current_version="1.0.0",
+        install=twinflash.FileInstall(given.file),
+        http=twinflash.Http(ca=given.image_ca),
+    ) as updater:
+        events = updater.events()
+        async with twinflash.attach(client, updater, on_method):
+            print("ready", flush=True)
+            try:
+                async for event in events:
+                    if not isinstance(event, twinflash.Progress):
+                        print(event, flush=True)
+            finally:
+                print("stopped", flush=True)
+    await client.shutdown()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        pass

@@ -1,0 +1,81 @@
+"""The package's own connection: `twinflash hub`, nginx, and the service's SDK, unmodified."""
+
+import hashlib
+import logging
+import os
+
+import pytest
+
+pytest.importorskip("azure.iot.hub")
+if "TWINFLASH_HUB" not in os.environ:
+    pytest.skip("TWINFLASH_HUB starts the hub: see tests/sdk/python/support.py", allow_module_level=True)
+
+from azure.iot.hub.models import CloudToDeviceMethod  # noqa: E402
+
+import twinflash  # noqa: E402
+from conftest import eventually  # noqa: E402
+
+IMAGE = os.urandom(3_000_000)
+
+
+@pytest.fixture
+def updater(make, firmware):
+    firmware.put("image.bin", IMAGE)
+    return make(http=twinflash.Http(ca=firmware.ca), policy=twinflash.Policy(progress_interval=0))
+
+
+def call(registry, device, name, payload):
+    result = registry.invoke_device_method(device, CloudToDeviceMethod(method_name=name, payload=payload))
+    return result.status, result.payload
+
+
+def asked(url):
+    return {"fwPackageUri": url, "fwPackageCheckValue": hashlib.sha256(IMAGE).hexdigest()}
+
+
+def reported_of(registry, device):
+    return registry.get_twin(device).properties.reported
+
+
+def test_a_connection_of_its_own(hub, updater, registry, firmware, tmp_path):
+    events = updater.events()
+    asked_for = []
+
+    def on_method(name, payload):
+        asked_for.append((name, payload))
+        if name == "breaks":
+            raise RuntimeError("the application's mistake")
+        return {"reboot": (202, {"in": 5}), "answer": twinflash.Answer(200, [1])}.get(name)
+
+    with twinflash.Device(hub.device("d2"), updater, ca=hub.ready["ca"], on_method=on_method) as device:
+        assert isinstance(events.next(20), twinflash.Connected)
+        assert call(registry, "d2", "firmwareUpdate", asked(firmware.url("image.bin")))[0] == 200
+        assert device.wait(30).is_success
+        assert reported_of(registry, "d2")["iothubDM"]["firmwareUpdate"]["status"] == "applyComplete"
+        assert (tmp_path / "app.bin").read_bytes() == IMAGE
+        assert call(registry, "d2", "reboot", {"now": 1}) == (202, {"in": 5})
+        assert call(registry, "d2", "answer", None) == (200, [1])
+        assert call(registry, "d2", "breaks", None)[0] == 500
+        assert call(registry, "d2", "unknown", None)[0] == 404
+        assert asked_for[0] == ("reboot", {"now": 1})
+    assert updater.closed
+
+
+@pytest.mark.parametrize(
+    ("connection", "error", "named"),
+    [("nonsense", twinflash.RequestError, "nonsense"), (3, TypeError, "connection_string"), ("@none", ValueError, "none")],
+)
+def test_a_wrong_connection_string_is_named(updater, connection, error, named):
+    with pytest.raises(error):
+        twinflash.Device(connection, updater)
+    assert named
+
+
+def test_the_log_is_quiet_about_what_is_in_order(hub, updater, registry, firmware, caplog):
+    caplog.set_level(logging.WARNING, "twinflash")
+    with twinflash.Device(hub.device("d2"), updater, ca=hub.ready["ca"]) as device:
+        eventually(lambda: reported_of(registry, "d2"), "reported")
+        eventually(lambda: registry.get_twin("d2").connection_state == "Connected", "connected")
+        assert call(registry, "d2", "firmwareUpdate", asked(firmware.url("image.bin")))[0] == 200
+        assert device.wait(30).is_success
+    assert [record for record in caplog.records if record.name == "twinflash"] == []
