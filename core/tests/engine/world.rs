@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::LazyLock, time::Duration};
 use twinflash::{
-    contract::{Contract, at_path},
+    contract::Contract,
     engine::{CANCEL_METHOD, Config, Engine, Input, Now, Output, Step, Stored},
     twin,
     update::{

@@ -9,7 +9,7 @@ use twinflash::{
 };
 
 impl World {
-    fn status(&self) -> &str {
+    pub(super) fn status(&self) -> &str {
         let path = match self.case.contract {
             "configuration" => "firmware.fwUpdateStatus",
             _ => "iothubDM.firmwareUpdate.status",
