@@ -26,9 +26,12 @@ cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
-cargo xtask package-node DIR  make the tarballs of the Node package for this platform
+cargo xtask package-node DIR  make the tarballs of the packages twinflash and twinflash-cli for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench node [--mib N] [--runs N]
+                              the Node package against fetch and createHash: time, memory, the event
+                              loop's delay, a method, require
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
                               a hub and a simulated fleet: devices a second, memory, queries
 cargo xtask soak [--minutes N] [--seed N] [--only WORD]
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
+        ["bench", "node", ref options @ ..] => bench::node(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
