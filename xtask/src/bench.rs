@@ -5,9 +5,11 @@
 //! floor); `curl | tee | sha256sum` and a sync (what people do). Then ours and the floor over HTTPS.
 
 mod node;
+mod python;
 mod scale;
 
 pub(crate) use node::node;
+pub(crate) use python::python;
 pub(crate) use scale::scale;
 
 use rcgen::{CertificateParams, KeyPair};

@@ -1,6 +1,9 @@
 //! The Node package: built, packed as for the registry, installed elsewhere, and tested there.
 
-use crate::test::{self, Outcome, Run, execute};
+use crate::{
+    python::environment,
+    test::{self, Outcome, Run, execute},
+};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -36,7 +39,7 @@ const COMMAND: Package = Package {
     file: "twinflash",
 };
 
-/// What is published is built against this version of glibc, where zig and cargo-zigbuild are there: the oldest Rust knows.
+/// The oldest glibc that what is published is for: the oldest that Rust itself is for.
 const GLIBC: &str = "2.17";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -79,18 +82,17 @@ pub(crate) fn install_for_speed(run: &Run, directory: &Path) -> Result<PathBuf, 
 pub(crate) fn package(directory: &str) -> Outcome {
     let run = Run::new(false);
     let to = run.root.join(directory);
-    let portable = has_zigbuild(&run);
-    let built = if portable {
-        let target = format!("{TARGET}.{GLIBC}");
-        let mut zigbuild = run.cargo(&["zigbuild", "--quiet", "--release", "--target", &target]);
-        execute(zigbuild.args(["-p", LIBRARY.made_of, "-p", COMMAND.made_of]))?;
-        run.target.join(TARGET).join("release")
-    } else {
-        println!(
-            "not for other systems: cargo zigbuild is not here (pip install cargo-zigbuild ziglang)"
-        );
-        build(&run, "release", &[LIBRARY, COMMAND])?
-    };
+    let requirements = run.root.join("node/packaging.txt");
+    let python = environment(&run.target.join("package-node"), &requirements)?;
+    let mut zigbuild = run.command(python.with_file_name("cargo-zigbuild"), &["zigbuild"]);
+    zigbuild.args(["--release", "--locked", "--quiet", "--target"]);
+    zigbuild.arg(format!("{TARGET}.{GLIBC}"));
+    zigbuild.args(["-p", LIBRARY.made_of, "-p", COMMAND.made_of]);
+    // Apart: zig compiles C code for the old glibc, and cargo would not tell the two by their flags.
+    let target = run.target.join("package-node/target");
+    zigbuild.env("CARGO_TARGET_DIR", &target);
+    execute(zigbuild.env("CARGO_ZIGBUILD_PYTHON_PATH", &python))?;
+    let built = target.join(TARGET).join("release");
     for package in [LIBRARY, COMMAND] {
         let packed = package.pack(&run, &to.join(package.name), &built)?;
         for tarball in packed {
@@ -102,19 +104,14 @@ pub(crate) fn package(directory: &str) -> Outcome {
         let _ = fs::remove_dir_all(to.join(package.name));
         let needs = glibc(&run, &built.join(package.built))?;
         println!("{} needs glibc {}.{}", package.name, needs.0, needs.1);
-        if portable && needs > parse(GLIBC) {
+        if needs > parse(GLIBC) {
             return Err(format!("{} is not for glibc {GLIBC}", package.built));
         }
     }
     Ok(())
 }
 
-fn has_zigbuild(run: &Run) -> bool {
-    let output = run.command("cargo-zigbuild", &["--version"]).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-/// "2.28" as numbers, to be compared.
+/// "2.17" as numbers, to be compared.
 fn parse(version: &str) -> (u32, u32) {
     let (major, minor) = version.split_once('.').unwrap_or((version, "0"));
     let minor = minor.split('.').next().unwrap_or("0");
