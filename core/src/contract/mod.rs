@@ -8,7 +8,7 @@ mod file;
 mod judge;
 mod render;
 
-pub use file::{CheckRule, Follow};
+pub use file::{CheckRule, Follow, Rollback};
 pub use judge::{Refusal, Verdict};
 pub(crate) use render::iso;
 pub use render::{Moment, View};
