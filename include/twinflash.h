@@ -618,6 +618,8 @@ typedef struct twinflash_state {
     twinflash_phase phase;
     /** How the last update ended. */
     twinflash_outcome outcome;
+    /** The phase in which it failed or was cancelled. */
+    twinflash_phase ended_in;
     /** Why it did, where it failed or was rolled back. */
     twinflash_status status;
     /** The download is paused. */
@@ -805,11 +807,14 @@ void twinflash_event_free(struct twinflash_event *event);
  * Counts a start of a new version that has to prove itself, and brings the old one back when it has
  * used up its starts. To be called as a program's first line, before anything of it can fail: an
  * updater in the program it updates cannot roll back when that program does not come to start it.
- * `*guarded` (may be NULL) says what was done. For the installers of the library; the application's
+ * `*guarded` says what was done, `*starts` how many starts were counted, this one among them, of
+ * `*allowed` (0 where none was); each may be NULL. For the installers of the library; the application's
  * own cannot be made here.
  */
 twinflash_status twinflash_guard(const char *state_dir,
                                  twinflash_guarded *guarded,
+                                 uint32_t *starts,
+                                 uint32_t *allowed,
                                  struct twinflash_error *error);
 
 /** Reads an image's size and check values from its file, in constant memory. Blocks. Any thread. */

@@ -65,7 +65,7 @@ static void null_is_named(void)
     CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, NULL, &d, &error), null, error, "updater");
     CHECK_ERROR(twinflash_image_info(NULL, &digests, &error), null, error, "path");
     CHECK_ERROR(twinflash_image_info("x", NULL, &error), null, error, "info");
-    CHECK_ERROR(twinflash_guard(NULL, NULL, &error), null, error, "state_dir");
+    CHECK_ERROR(twinflash_guard(NULL, NULL, NULL, NULL, &error), null, error, "state_dir");
     CHECK(twinflash_updater_outbound_descriptor(NULL) == -1);
     /* Nobody has to take the error. */
     CHECK(twinflash_builder_set_string(NULL, "a", "b", NULL) == null);
