@@ -10,7 +10,7 @@
 //! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
 //! | [`command`] | runs the commands a device's owner has configured |
 //! | [`journal`] | remembers: the record on disk |
-//! | [`download`] | fetches one attempt of an image over HTTP |
+//! | [`download`] | fetches one attempt of an image: over HTTP, from a file, or from the application |
 //! | [`install`] | writes an image and switches to it |
 //! | [`iothub`] | the IoT Hub device client; knows no updates |
 //! | [`device`] | [`Updater`](device::Updater): runs the engine against the world; [`Device`](device::Device): with its own connection |
@@ -31,18 +31,18 @@
 
 extern crate alloc;
 
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 mod clock;
 #[cfg(feature = "std")]
 pub mod command;
-#[cfg(all(feature = "http", unix))]
+#[cfg(all(feature = "std", unix))]
 pub mod config;
 pub mod contract;
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 pub mod device;
 #[cfg(feature = "std")]
 mod disk;
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 pub mod download;
 pub mod engine;
 #[cfg(feature = "std")]

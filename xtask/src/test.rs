@@ -192,7 +192,10 @@ fn features(run: &Run) -> Outcome {
                 .args(["--quiet", "--", "-D", "warnings"]),
         )?;
     }
-    Ok(())
+    // A whole update where there is no HTTP client.
+    let offered = ["--features=std", "--test=offered", "--quiet"];
+    let mut command = run.cargo(&["test", "-p", "twinflash", "--no-default-features"]);
+    execute(command.args(offered))
 }
 
 /// All tests and the examples in the documentation. Where tests can do more or less of the same, the
