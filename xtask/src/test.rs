@@ -229,7 +229,7 @@ fn fuzz(run: &Run) -> Outcome {
 }
 
 fn c_library(run: &Run) -> Outcome {
-    crate::c::run(&run.root, &run.target, &execute)
+    crate::c::run(run)
 }
 
 fn documentation(run: &Run) -> Outcome {
