@@ -10,6 +10,7 @@ mod c;
 mod header;
 mod install;
 mod node;
+mod package;
 mod python;
 mod soak;
 mod test;
@@ -27,6 +28,8 @@ cargo xtask install --prefix DIR [--profile P]
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-node DIR  make the tarballs of the Node package for this platform
+cargo xtask package DIR       make all that is released, from what is committed: sources, crates, the command,
+                              Python's and Node's packages, bills of materials (CycloneDX), SHA256SUMS
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
         ["test-python"] => report(test::python_package(&test::Run::new(true))),
+        ["package", directory] => report(package::run(directory)),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
