@@ -449,7 +449,10 @@ typedef struct twinflash_installer {
     twinflash_destroy_callback destroy;
     /** What makes an activated image run: a twinflash_restart, but not TWINFLASH_RESTART_COMMAND. */
     int32_t restart;
-    /** Which image runs: a twinflash_image_state. Asked at every start, and after a crash. */
+    /**
+     * Which image runs: a twinflash_image_state. Asked at every start, and after a crash. The new one is
+     * the one written last, also once it is confirmed: power may fail before that is remembered.
+     */
     int32_t (*inspect)(void *user_data, int32_t *state, struct twinflash_error *error);
     /**
      * Makes ready to write an image. `resume_at` is the offset of the last checkpoint, in bytes;

@@ -59,6 +59,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<String, Box<dyn Er
         max_size: 1 << 40,
         hash_judges: matches!(check, Some(Check::Sha256(_))),
         content: "example".into(),
+        local: false,
         https_only: false,
         max_redirects: 10,
         checkpoint_interval: Duration::from_secs(1),

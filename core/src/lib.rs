@@ -10,13 +10,13 @@
 //! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
 //! | [`command`] | runs the commands a device's owner has configured |
 //! | [`journal`] | remembers: the record on disk |
-//! | [`download`] | fetches one attempt of an image over HTTP |
+//! | [`download`] | fetches one attempt of an image: over HTTP, from a file, or from the application |
 //! | [`install`] | writes an image and switches to it |
 //! | [`iothub`] | the IoT Hub device client; knows no updates |
 //! | [`device`] | [`Updater`](device::Updater): runs the engine against the world; [`Device`](device::Device): with its own connection |
 //! | [`config`] | all of it set up by one document, as the agent and the other languages do |
 //!
-//! The first four build without `std`.
+//! The first four build without `std`, and of the journal what one copy of the record looks like.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(
@@ -31,25 +31,24 @@
 
 extern crate alloc;
 
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 mod clock;
 #[cfg(feature = "std")]
 pub mod command;
-#[cfg(all(feature = "http", unix))]
+#[cfg(all(feature = "std", unix))]
 pub mod config;
 pub mod contract;
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 pub mod device;
 #[cfg(feature = "std")]
 mod disk;
-#[cfg(feature = "http")]
+#[cfg(feature = "std")]
 pub mod download;
 pub mod engine;
 #[cfg(feature = "std")]
 pub mod install;
 #[cfg(feature = "mqtt")]
 pub mod iothub;
-#[cfg(feature = "std")]
 pub mod journal;
 #[cfg(all(test, feature = "std", unix))]
 mod testing;

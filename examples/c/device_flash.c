@@ -6,8 +6,9 @@
  *
  *     while ./device_flash /var/lib/device; do :; done
  *
- * The flash is simulated by files in the directory: bank0, bank1, and two words a boot loader would
- * keep: `selected`, the bank that starts, and `good`, the one that has proved itself. */
+ * The flash is simulated by files in the directory: bank0, bank1, and three words a boot loader would
+ * keep: `selected`, the bank that starts, `good`, the one that has proved itself, and `written`, the one
+ * the last update was written to. */
 #include <twinflash.h>
 
 #include <errno.h>
@@ -48,15 +49,16 @@ static int open_in(const flash *f, const char *name, int flags)
     return open(path, flags, 0644);
 }
 
-/* A word of the boot loader's: a bank's number. None yet is bank 0. */
+/* A word of the boot loader's: a bank's number. None yet is bank 0, but bank 1 is the one to write to. */
 static int read_word(const flash *f, const char *name)
 {
-    char word = '0';
+    char word = strcmp(name, "written") == 0 ? '1' : '0';
     int file = open_in(f, name, O_RDONLY);
-    if (file >= 0 && read(file, &word, 1) != 1)
-        word = '0';
-    if (file >= 0)
+    if (file >= 0) {
+        if (read(file, &word, 1) != 1)
+            word = '0';
         close(file);
+    }
     return word == '1';
 }
 
@@ -90,8 +92,9 @@ static int32_t flash_inspect(void *data, int32_t *state, twinflash_error *error)
 {
     const flash *f = (flash *)data;
     (void)error;
-    *state = read_word(f, "selected") == read_word(f, "good") ? TWINFLASH_IMAGE_STATE_OLD
-                                                             : TWINFLASH_IMAGE_STATE_NEW;
+    /* The new one, also once it is confirmed: power may fail before that is remembered. */
+    *state = read_word(f, "selected") == read_word(f, "written") ? TWINFLASH_IMAGE_STATE_NEW
+                                                                : TWINFLASH_IMAGE_STATE_OLD;
     return 0;
 }
 
@@ -105,6 +108,11 @@ static int32_t flash_begin(void *data, const twinflash_image *image, uint64_t re
         return failed(error, "the bank is smaller than the image", TWINFLASH_STATUS_NO_SPACE);
     }
     close_bank(f);
+    if (resume_at == 0) {
+        int32_t marked = write_word(f, "written", !read_word(f, "good"), error);
+        if (marked != 0)
+            return marked;
+    }
     f->bank = open_in(f, read_word(f, "good") ? "bank0" : "bank1", O_RDWR | O_CREAT);
     if (f->bank < 0 || fstat(f->bank, &there) != 0)
         return failed(error, "cannot open the other bank", TWINFLASH_STATUS_STORAGE);

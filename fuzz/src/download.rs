@@ -149,6 +149,7 @@ pub(crate) fn download(data: &[u8]) {
         max_size: MOST,
         hash_judges: choices.below(2) == 1,
         content: "content".into(),
+        local: false,
         https_only: false,
         max_redirects: 2,
         checkpoint_interval: Duration::ZERO,

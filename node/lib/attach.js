@@ -39,14 +39,23 @@ async function attach(client, updater) {
   return { detach: () => link.detach() };
 }
 
+/** So long, in milliseconds, the SDK has to bring an answer of the hub's. It waits for ever for one that was lost with its line. */
+const ANSWER_TIME = 60_000;
+
+/** Says when it has a new token, for which the SDK connects anew and tells nobody. `undefined` where there are no tokens. */
+const tokens = (client) => client._transport?._authenticationProvider;
+
 class Link {
   #client;
   #updater;
   #slot;
   #twin;
   #detached = false;
-  /** One after the other: a report the SDK still tries to send must not come after a newer one. */
+  /** How many there were. What was asked for over one is not waited for over the next. */
+  #connection = 0;
+  /** One request after the other: the SDK may still try to send a report, which must not come after a newer one. */
   #last = Promise.resolve();
+  #giveUp = () => {};
 
   constructor(client, updater, slot) {
     this.#client = client;
@@ -60,11 +69,14 @@ class Link {
       this.#client.onDeviceMethod(name, (request, response) => method(this.#slot, request, response));
       this.#slot.methods.add(name);
     }
-    await this.#read();
+    this.#twin = await new Promise((resolve, reject) => {
+      this.#client.getTwin((error, twin) => (error ? reject(error) : resolve(twin)));
+    });
     if (this.#detached) return;
     this.#twin.on('properties.desired', this.#desired);
     this.#client.on('connect', this.#connected);
     this.#client.on('disconnect', this.#disconnected);
+    tokens(this.#client)?.on?.('newTokenAvailable', this.#connected);
     this.#updater.on('report', this.#report);
     this.#updater.on('readTwin', this.#readTwin);
     this.#updater.once('close', this.detach);
@@ -78,9 +90,11 @@ class Link {
     this.#twin?.removeListener('properties.desired', this.#desired);
     this.#client.removeListener('connect', this.#connected);
     this.#client.removeListener('disconnect', this.#disconnected);
+    tokens(this.#client)?.removeListener?.('newTokenAvailable', this.#connected);
     this.#updater.removeListener('report', this.#report);
     this.#updater.removeListener('readTwin', this.#readTwin);
     this.#updater.removeListener('close', this.detach);
+    this.#giveUp();
     this.#updater.connected(false);
   };
 
@@ -91,46 +105,64 @@ class Link {
 
   #connected = () => {
     // The SDK does not say when the line broke, only that there is another one.
-    this.#updater.connected(false);
+    this.#disconnected();
     this.#updater.connected(true);
   };
 
-  #disconnected = () => this.#updater.connected(false);
+  #disconnected = () => {
+    this.#connection++;
+    this.#giveUp();
+    this.#updater.connected(false);
+  };
 
   #desired = (patch) => {
     // After a read the SDK hands its whole document over as if it had changed.
     if (patch !== this.#twin.properties.desired) this.#updater.handleTwin(patch, false);
   };
 
-  #readTwin = () => {
-    this.#last = this.#last
-      .then(() => this.#detached || this.#read())
-      .then(() => this.#detached || this.#updater.handleTwin({ desired: this.#twin.properties.desired, reported: this.#twin.properties.reported }))
-      // The updater asks again after a while.
-      .catch(() => this.#detached || this.#updater.twinFailed());
-  };
+  #readTwin = () =>
+    this.#ask(
+      (done) => this.#client.getTwin(done),
+      (error) => {
+        // The updater asks again after a while.
+        if (error) return this.#updater.twinFailed();
+        const { desired, reported } = this.#twin.properties;
+        return this.#updater.handleTwin({ desired, reported });
+      },
+    );
 
-  #read() {
-    return new Promise((resolve, reject) => {
-      this.#client.getTwin((error, twin) => {
-        if (error) return reject(error);
-        this.#twin = twin;
-        return resolve();
-      });
-    });
+  #report = ({ id, patch }) =>
+    this.#ask(
+      (done) => this.#twin.properties.reported.update(patch, done),
+      (error) => this.#updater.reportDone(id, statusOf(error)),
+      // Sent again by the SDK over the new line, it may have come after a newer one: what the hub holds now must be read.
+      (error) => error || this.#connected(),
+    );
+
+  /** Asks the hub for something, and takes its answer; `late` one that comes when the line it was asked over is gone. */
+  #ask(ask, take, late = () => {}) {
+    const connection = this.#connection;
+    this.#last = this.#last.then(
+      () =>
+        new Promise((resolve) => {
+          if (this.#detached || connection !== this.#connection) return resolve();
+          const time = setTimeout(this.#connected, ANSWER_TIME);
+          time.unref?.();
+          this.#giveUp = () => resolve(clearTimeout(time));
+          const done = (error) => {
+            if (this.#detached) return;
+            if (connection !== this.#connection) return late(error);
+            this.#giveUp();
+            take(error);
+          };
+          try {
+            ask(done);
+          } catch (error) {
+            done(error);
+          }
+        }),
+    );
   }
-
-  #report = ({ id, patch }) => {
-    const update = () =>
-      new Promise((resolve) => {
-        if (this.#detached) return resolve();
-        this.#twin.properties.reported.update(patch, (error) => {
-          this.#updater.reportDone(id, statusOf(error));
-          resolve();
-        });
-      });
-    this.#last = this.#last.then(update).catch(() => this.#updater.reportDone(id, 0));
-  };
 }
 
 function method(slot, request, response) {

@@ -65,6 +65,16 @@ for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', trans
     assert.equal((await updater.done({ timeout: 20 })).error.code, 'http-status');
     assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'downloadFailed');
 
+    // The hub drops the line: methods are there again, and the twin is read.
+    let reads = 0;
+    updater.on('readTwin', () => reads++);
+    const back = once(client, 'connect');
+    await takeOver(name);
+    await back;
+    await eventually(() => reads > 0, 'a fresh twin');
+    await eventually(async () => (await call(name, 'reboot', 3).catch(() => null))?.status === 200, 'the method');
+    assert.equal((await call(name, 'getFirmwareUpdateStatus')).status, 200);
+
     link.detach();
     assert.equal((await call(name, 'firmwareUpdate', ask)).status, 404);
     assert.equal((await call(name, 'reboot', 2)).status, 200);

@@ -18,7 +18,9 @@ function mayUse(port) {
   });
 }
 
-const devices = ['mqtt', 'websockets', 'own', 'desired', 'example1', 'example2', 'example3', 'example4', 'example5'];
+const devices = [
+  'mqtt', 'websockets', 'own', 'desired', 'failing', 'lost', 'renewed', 'killed', 'example1', 'example2', 'example3', 'example4', 'example5',
+];
 const [program, ...words] = process.env.TWINFLASH_HUB.split(' ');
 const ports = ['--mqtt-port', '0', '--https-port', (await mayUse(443)) ? '443' : '0'];
 const hub = spawn(program, [...words, ...devices.flatMap((device) => ['--device', device]), ...ports], { stdio: ['ignore', 'pipe', 'inherit'] });

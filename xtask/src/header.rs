@@ -1,12 +1,34 @@
-//! The C header: made from the sources of `bindings/`, committed for its readers.
+//! The C headers: made from the sources of `bindings/`, committed for their readers.
 
 use std::{fs, path::Path};
 
-const HEADER: &str = "include/twinflash.h";
+struct Header {
+    file: &'static str,
+    /// Where its sources, its configuration and its first comment are.
+    bindings: &'static str,
+    /// What its version's macros begin with, and the function they are beside.
+    macros: &'static str,
+    function: &'static str,
+}
+
+const HEADERS: &[Header] = &[
+    Header {
+        file: "include/twinflash.h",
+        bindings: "bindings",
+        macros: "TWINFLASH",
+        function: "twinflash_version",
+    },
+    Header {
+        file: "include/twinflash_sansio.h",
+        bindings: "bindings/sansio",
+        macros: "TWINFLASH_SANSIO",
+        function: "twinflash_sansio_version",
+    },
+];
 
 /// The header as the sources say it is.
-fn made(root: &Path) -> Result<String, String> {
-    let bindings = root.join("bindings");
+fn made(root: &Path, header: &Header) -> Result<String, String> {
+    let bindings = root.join(header.bindings);
     let read = |file: &Path| {
         fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))
     };
@@ -18,26 +40,27 @@ fn made(root: &Path) -> Result<String, String> {
         .ok_or("Cargo.toml names no version")?;
     let mut numbers = version.split('.');
     let mut number = || numbers.next().unwrap_or_default();
+    let (name, function) = (header.macros, header.function);
     config.after_includes = Some(format!(
-        "{}\n/** This header's version; twinflash_version() is the library's. */\n\
-         #define TWINFLASH_VERSION \"{version}\"\n\
-         #define TWINFLASH_VERSION_MAJOR {}\n\
-         #define TWINFLASH_VERSION_MINOR {}\n\
-         #define TWINFLASH_VERSION_PATCH {}",
+        "{}\n/** This header's version; {function}() is the library's. */\n\
+         #define {name}_VERSION \"{version}\"\n\
+         #define {name}_VERSION_MAJOR {}\n\
+         #define {name}_VERSION_MINOR {}\n\
+         #define {name}_VERSION_PATCH {}",
         read(&bindings.join("overview.h"))?,
         number(),
         number(),
         number(),
     ));
-    let mut header = Vec::new();
+    let mut made = Vec::new();
     cbindgen::Builder::new()
         .with_crate(&bindings)
         .with_config(config)
         .generate()
         .map_err(|error| error.to_string())?
-        .write(&mut header);
-    let header = String::from_utf8(header).map_err(|error| error.to_string())?;
-    Ok(shortened(&without_safety(&header)))
+        .write(&mut made);
+    let made = String::from_utf8(made).map_err(|error| error.to_string())?;
+    Ok(shortened(&without_safety(&made)))
 }
 
 /// Without the sections that say in Rust's words what C takes for granted.
@@ -81,19 +104,23 @@ fn shortened(header: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Writes the header; with `check` only compares it with the one that is there.
+/// Writes the headers; with `check` only compares them with what is there.
 pub(crate) fn run(root: &Path, check: bool) -> Result<(), String> {
-    let made = made(root)?;
-    let file = root.join(HEADER);
-    if !check {
-        return fs::create_dir_all(root.join("include"))
+    for header in HEADERS {
+        let made = made(root, header)?;
+        let file = root.join(header.file);
+        if check {
+            if fs::read_to_string(&file).is_ok_and(|there| there == made) {
+                continue;
+            }
+            return Err(format!(
+                "{} is not what the sources say: run `cargo xtask header`",
+                header.file
+            ));
+        }
+        fs::create_dir_all(root.join("include"))
             .and_then(|()| fs::write(&file, made))
-            .map_err(|error| format!("cannot write {HEADER}: {error}"));
+            .map_err(|error| format!("cannot write {}: {error}", header.file))?;
     }
-    match fs::read_to_string(&file) {
-        Ok(there) if there == made => Ok(()),
-        _ => Err(format!(
-            "{HEADER} is not what the sources say: run `cargo xtask header`"
-        )),
-    }
+    Ok(())
 }

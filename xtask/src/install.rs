@@ -1,5 +1,6 @@
 //! Installs the C library: what a C developer finds by pkg-config or CMake.
 
+use crate::sansio;
 use std::{
     env, fs,
     os::unix::fs::symlink,
@@ -67,13 +68,42 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     let header = prefix.join("include/twinflash.h");
     copy(&root.join("include/twinflash.h"), &header)?;
     let pc = libraries.join("pkgconfig/twinflash.pc");
-    write(&pc, &pkg_config(prefix, version))?;
+    let description = "Firmware updates for devices on Azure IoT Hub";
+    let text = pkg_config(
+        prefix,
+        version,
+        "twinflash",
+        description,
+        "-ltwinflash",
+        PRIVATE,
+    );
+    write(&pc, &text)?;
     let cmake = libraries.join("cmake/twinflash");
     write(&cmake.join("twinflash-config.cmake"), CMAKE)?;
     write(
         &cmake.join("twinflash-config-version.cmake"),
         &cmake_version(version, &abi),
-    )
+    )?;
+    board(root, target, prefix, version)
+}
+
+/// The library for boards. It has one profile.
+fn board(root: &Path, target: &Path, prefix: &Path, version: &str) -> Result<(), String> {
+    let name = "libtwinflash_sansio.a";
+    let built = sansio::build(root, target)?;
+    copy(&built, &prefix.join("lib").join(name))?;
+    let header = "include/twinflash_sansio.h";
+    copy(&root.join(header), &prefix.join(header))?;
+    let description = "Firmware updates for boards with no operating system";
+    let pc = pkg_config(
+        prefix,
+        version,
+        "twinflash-sansio",
+        description,
+        "-ltwinflash_sansio",
+        "",
+    );
+    write(&prefix.join("lib/pkgconfig/twinflash-sansio.pc"), &pc)
 }
 
 fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {
@@ -130,17 +160,24 @@ fn write(to: &Path, text: &str) -> Result<(), String> {
     fs::write(to, text).map_err(|error| format!("cannot write {}: {error}", to.display()))
 }
 
-fn pkg_config(prefix: &Path, version: &str) -> String {
+fn pkg_config(
+    prefix: &Path,
+    version: &str,
+    name: &str,
+    description: &str,
+    libraries: &str,
+    private: &str,
+) -> String {
     format!(
         "prefix={}\n\
          libdir=${{prefix}}/lib\n\
          includedir=${{prefix}}/include\n\
          \n\
-         Name: twinflash\n\
-         Description: Firmware updates for devices on Azure IoT Hub\n\
+         Name: {name}\n\
+         Description: {description}\n\
          Version: {version}\n\
-         Libs: -L${{libdir}} -ltwinflash\n\
-         Libs.private: {PRIVATE}\n\
+         Libs: -L${{libdir}} {libraries}\n\
+         Libs.private: {private}\n\
          Cflags: -I${{includedir}}\n",
         prefix.display()
     )

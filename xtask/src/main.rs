@@ -12,6 +12,7 @@ mod install;
 mod node;
 mod package;
 mod python;
+mod sansio;
 mod soak;
 mod test;
 
@@ -23,6 +24,7 @@ Builds and tests all of twinflash.
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask c                 only the C library's tests and examples
+cargo xtask sansio            only those of the library for boards
 cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask test-node         the test step of the Node package alone
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
         ["c"] => report(test::c()),
+        ["sansio"] => report(sansio::run(&test::Run::new(false))),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             true

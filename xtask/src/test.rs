@@ -22,7 +22,7 @@ const STEPS: &[Step] = &[
     step("each feature by itself", features),
     step("tests", tests),
     step("fuzz targets over their seeds", fuzz),
-    step("sans-I/O library, driven from C", sansio),
+    step("the library for boards, driven from C", crate::sansio::run),
     step("C library, driven from C and C++", c_library),
     slow("documentation", documentation),
     slow("dependencies", dependencies),
@@ -154,7 +154,7 @@ pub(crate) fn execute(command: &mut Command) -> Outcome {
     }
 }
 
-const SANSIO: &str = "bindings/sansio/Cargo.toml";
+use crate::sansio::MANIFEST as SANSIO;
 const FUZZ: &str = "fuzz/Cargo.toml";
 
 fn format(run: &Run) -> Outcome {
@@ -192,7 +192,10 @@ fn features(run: &Run) -> Outcome {
                 .args(["--quiet", "--", "-D", "warnings"]),
         )?;
     }
-    Ok(())
+    // A whole update where there is no HTTP client.
+    let offered = ["--features=std", "--test=offered", "--quiet"];
+    let mut command = run.cargo(&["test", "-p", "twinflash", "--no-default-features"]);
+    execute(command.args(offered))
 }
 
 /// All tests and the examples in the documentation. Where tests can do more or less of the same, the
@@ -223,36 +226,6 @@ fn fuzz(run: &Run) -> Outcome {
         execute(&mut cargo)?;
     }
     Ok(())
-}
-
-/// The library that has no std, and a C program that uses it.
-fn sansio(run: &Run) -> Outcome {
-    let target = run.target.join("sansio");
-    for command in ["clippy", "build"] {
-        let mut cargo = run.cargo(&[command, "--release", "--quiet", "--manifest-path", SANSIO]);
-        cargo.arg("--target-dir").arg(&target);
-        if command == "clippy" {
-            cargo.args(["--", "-D", "warnings"]);
-        }
-        execute(&mut cargo)?;
-    }
-    let program = target.join("checks");
-    let compiler = env::var_os("CC").unwrap_or("cc".into());
-    let mut compile = run.command(
-        &compiler,
-        &["-std=c11", "-Wall", "-Wextra", "-Werror", "-g"],
-    );
-    compile
-        .arg(format!(
-            "-DEXPECTED_VERSION=\"{}\"",
-            env!("CARGO_PKG_VERSION")
-        ))
-        .arg("bindings/sansio/test/checks.c")
-        .arg(target.join("release/libtwinflash_sansio.a"))
-        .arg("-o")
-        .arg(&program);
-    execute(&mut compile)?;
-    execute(&mut run.command(&program, &[]))
 }
 
 fn c_library(run: &Run) -> Outcome {

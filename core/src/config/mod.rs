@@ -25,13 +25,15 @@ mod install;
 mod tables;
 mod trust;
 
+#[cfg(feature = "http")]
+use crate::download::HttpOptions;
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use crate::tls::Roots;
 use crate::{
     command,
     contract::Contract,
     device::{Builder, Updater},
-    download::HttpOptions,
     install::Installer,
-    tls::Roots,
     update::{Code, Failure, Policy, trust::Trust},
 };
 use install::InstallTable;
@@ -44,7 +46,9 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use tables::{HttpTable, PolicyTable};
+#[cfg(feature = "http")]
+use tables::HttpTable;
+use tables::PolicyTable;
 use trust::TrustTable;
 
 /// The time a command has that tells the version.
@@ -55,6 +59,7 @@ const VERSION_TIME: Duration = Duration::from_secs(60);
 #[serde(deny_unknown_fields)]
 pub struct Config {
     connection_string: Option<String>,
+    #[cfg_attr(not(any(feature = "http", feature = "mqtt")), expect(dead_code))]
     ca: Option<String>,
     #[serde(default)]
     contract: ContractChoice,
@@ -66,6 +71,9 @@ pub struct Config {
     trust: TrustTable,
     #[serde(default)]
     policy: PolicyTable,
+    #[serde(default)]
+    source: Source,
+    #[cfg(feature = "http")]
     #[serde(default)]
     http: HttpTable,
     /// What relative paths are relative to.
@@ -84,6 +92,19 @@ impl Default for ContractChoice {
     fn default() -> Self {
         Self::Name("iothub-dm".into())
     }
+}
+
+/// Who fetches images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Source {
+    /// This library, from an HTTP server.
+    #[cfg(feature = "http")]
+    #[default]
+    Http,
+    /// The application.
+    #[cfg_attr(not(feature = "http"), default)]
+    Offered,
 }
 
 /// What tells the version that runs.
@@ -140,9 +161,15 @@ impl Config {
     /// # Errors
     /// As [`builder`](Self::builder).
     pub fn builder_with(&self, installer: impl Installer + 'static) -> Result<Builder, Failure> {
-        let mut builder = Updater::builder(self.state_dir(), self.contract()?, installer)
-            .policy(self.policy()?)
-            .http(self.http()?);
+        let mut builder =
+            Updater::builder(self.state_dir(), self.contract()?, installer).policy(self.policy()?);
+        #[cfg(feature = "http")]
+        {
+            builder = builder.http(self.http()?);
+        }
+        if self.source == Source::Offered {
+            builder = builder.offered();
+        }
         if let Some(trust) = self.trust()? {
             builder = builder.trust(trust);
         }
@@ -172,6 +199,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`]: the file cannot be read, or holds none.
+    #[cfg(any(feature = "http", feature = "mqtt"))]
     pub fn roots(&self) -> Result<Roots, Failure> {
         tables::roots(self.ca.as_deref(), &self.directory)
     }
@@ -228,6 +256,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`]: the file of the authorities cannot be read, or holds none.
+    #[cfg(feature = "http")]
     pub fn http(&self) -> Result<HttpOptions, Failure> {
         self.http.options(&self.directory)
     }

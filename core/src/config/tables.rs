@@ -1,13 +1,15 @@
 //! The configuration's tables `policy` and `http`, and the forms of their values.
 
 use super::wrong;
-use crate::{
-    download::{HttpOptions, Proxy},
-    tls::Roots,
-    update::{Confirm, Failure, Policy},
-};
+#[cfg(feature = "http")]
+use crate::download::{HttpOptions, Proxy};
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use crate::tls::Roots;
+use crate::update::{Confirm, Failure, Policy};
 use serde::{Deserialize, Deserializer, de};
-use std::{path::Path, time::Duration};
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use std::path::Path;
+use std::time::Duration;
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a word, or a command as an array of texts")]
@@ -52,6 +54,7 @@ pub(super) struct PolicyTable {
     confirm_time: Option<Seconds>,
 }
 
+#[cfg(feature = "http")]
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct HttpTable {
@@ -143,6 +146,7 @@ impl PolicyTable {
     }
 }
 
+#[cfg(feature = "http")]
 impl HttpTable {
     pub(super) fn options(&self, directory: &Path) -> Result<HttpOptions, Failure> {
         let mut http = HttpOptions {
@@ -164,6 +168,7 @@ impl HttpTable {
     }
 }
 
+#[cfg(any(feature = "http", feature = "mqtt"))]
 /// Built-in authorities, the system's, those of a PEM text, or a file's.
 pub(super) fn roots(ca: Option<&str>, directory: &Path) -> Result<Roots, Failure> {
     match ca {

@@ -3,7 +3,7 @@
 use super::pipeline::{Pipeline, Task, Worker};
 use super::shared::{End, Shared, Slot};
 use super::{Answer, Builder, Event, Outbound, restart};
-use crate::download::{Downloader, Stop};
+use crate::download::{Downloader, Offers, Stop};
 use crate::engine::{Config, Engine, Input, Output, Stored};
 use crate::install::{ImageState, Restart};
 use crate::journal::{Journal, Loaded};
@@ -76,6 +76,7 @@ impl Driver {
             current_version,
             policy,
             trust,
+            #[cfg(feature = "http")]
             http,
             handlers,
         } = builder;
@@ -104,7 +105,14 @@ impl Driver {
             Confirm::Health(command) => command.clone(),
             _ => Vec::new(),
         };
-        let downloader = Downloader::new(http)?;
+        let offers = Offers::default();
+        #[cfg(feature = "http")]
+        let downloader = match http {
+            Some(http) => Downloader::new(http)?,
+            None => Downloader::of_offers(offers.clone()),
+        };
+        #[cfg(not(feature = "http"))]
+        let downloader = Downloader::of_offers(offers.clone());
         let mut engine = Engine::new(Config {
             contract,
             policy,
@@ -117,7 +125,8 @@ impl Driver {
         if let Some(trust) = trust {
             engine.set_trust(trust);
         }
-        let shared = Arc::new(Shared::new(engine));
+        let shared = Arc::new(Shared::new(engine, offers));
+        shared.tell_what_is_wanted();
         let notes = notes
             .into_iter()
             .map(|note| Output::Event(Event::Warning(note)));

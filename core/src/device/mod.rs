@@ -9,12 +9,14 @@ pub(crate) mod by_hand;
 mod connected;
 mod driver;
 mod guard;
+mod offer;
 mod options;
 mod pipeline;
 mod restart;
 mod shared;
 mod updater;
 
+pub use crate::download::{NotTaken, Response, Wanted};
 #[cfg(feature = "mqtt")]
 pub use connected::{Device, DeviceEvent, DeviceOptions};
 pub use guard::{Guarded, guard};

@@ -2,6 +2,7 @@
 
 use super::{Event, Outbound, Updater, driver::Handlers};
 use crate::contract::Contract;
+#[cfg(feature = "http")]
 use crate::download::HttpOptions;
 use crate::install::{Installer, Restart};
 use crate::update::{Failure, Policy, trust::Trust};
@@ -16,7 +17,8 @@ pub struct Builder {
     pub(super) current_version: Option<String>,
     pub(super) policy: Policy,
     pub(super) trust: Option<Trust>,
-    pub(super) http: HttpOptions,
+    #[cfg(feature = "http")]
+    pub(super) http: Option<HttpOptions>,
     pub(super) handlers: Handlers,
 }
 
@@ -29,7 +31,8 @@ impl Builder {
             current_version: None,
             policy: Policy::default(),
             trust: None,
-            http: HttpOptions::default(),
+            #[cfg(feature = "http")]
+            http: Some(HttpOptions::default()),
             handlers: Handlers::default(),
         }
     }
@@ -55,8 +58,20 @@ impl Builder {
     }
 
     /// How images are fetched.
+    #[cfg(feature = "http")]
     pub fn http(mut self, http: HttpOptions) -> Self {
-        self.http = http;
+        self.http = Some(http);
+        self
+    }
+
+    /// The application fetches images, with an HTTP client of its own: see [`Updater::wanted`]. Without
+    /// the feature `http` it does in any case.
+    #[cfg_attr(not(feature = "http"), expect(unused_mut))]
+    pub fn offered(mut self) -> Self {
+        #[cfg(feature = "http")]
+        {
+            self.http = None;
+        }
         self
     }
 

@@ -3,6 +3,7 @@
 use super::driver::OutboundHandler;
 use super::{Answer, Event, Outbound};
 use crate::clock;
+use crate::download::Offers;
 use crate::engine::{Engine, Input, Now, Output, Status};
 use crate::update::{Code, Ended, Failure};
 use std::{
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     /// Something changed that a caller may wait for.
     pub(super) changed: Condvar,
     started: Instant,
+    /// Where the application brings the bytes.
+    pub(super) offers: Offers,
 }
 
 impl fmt::Debug for Shared {
@@ -68,7 +71,7 @@ impl State {
 }
 
 impl Shared {
-    pub(super) fn new(engine: Engine) -> Self {
+    pub(super) fn new(engine: Engine, offers: Offers) -> Self {
         Self {
             state: Mutex::new(State {
                 engine,
@@ -86,7 +89,20 @@ impl Shared {
             work: Condvar::new(),
             changed: Condvar::new(),
             started: clock::monotonic(),
+            offers,
         }
+    }
+
+    /// From now on an event says that something else is wanted of the application.
+    pub(super) fn tell_what_is_wanted(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        self.offers.on_wanted(move || {
+            if let Some(shared) = shared.upgrade() {
+                let mut state = shared.lock();
+                state.outputs.push_back(Output::Event(Event::Wanted));
+                shared.work.notify_one();
+            }
+        });
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -330,6 +346,7 @@ impl Drop for End {
         let mut state = self.0.lock();
         state.closed = true;
         state.readers.clear();
+        self.0.offers.close();
         let waiting: Vec<_> = state.methods.drain().collect();
         drop(state);
         self.0.changed.notify_all();

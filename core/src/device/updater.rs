@@ -61,7 +61,7 @@ pub enum Outbound {
 /// ```
 #[derive(Debug)]
 pub struct Updater {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl Updater {

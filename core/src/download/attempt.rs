@@ -1,11 +1,12 @@
 //! The device's side of an attempt: takes the bytes, checks and installs them, keeps the timers.
 
+#[cfg(feature = "http")]
+use super::http::judge;
 use super::{
-    Stop,
-    answer::{Answer, Resume, judge, too_short},
-    failure::{RESUME, failure},
-    network::{Event, Request},
-    wire::{self, Wire},
+    Source, Stop,
+    answer::{Answer, RESUME, Resume, failure, fits, too_short},
+    file::local_path,
+    wire::{self, Event, Request, Wire},
 };
 use crate::{
     clock,
@@ -18,7 +19,6 @@ use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
-use ureq::config::Config;
 
 /// How often a stop is looked for while the network is silent.
 const TICK: Duration = Duration::from_millis(100);
@@ -47,7 +47,7 @@ impl From<Failure> for Abort {
 }
 
 pub(super) fn run(
-    config: &Config,
+    source: &Source,
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -55,7 +55,7 @@ pub(super) fn run(
     on: &mut dyn FnMut(Progress),
 ) -> Ended {
     image.size = image.size.or(job.size);
-    match attempt(config, job, installer, image, stop, on) {
+    match attempt(source, job, installer, image, stop, on) {
         Ok(checks) => Ended::Complete {
             bytes: checks.bytes(),
             digests: checks.finish(),
@@ -66,7 +66,7 @@ pub(super) fn run(
 }
 
 fn attempt(
-    config: &Config,
+    source: &Source,
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -74,9 +74,7 @@ fn attempt(
     on: &mut dyn FnMut(Progress),
 ) -> Result<Checks, Abort> {
     let shown = redact(&job.uri);
-    if scheme_of(&job.uri)? == Scheme::Http && job.https_only {
-        return Err(failure(Code::InsecureUri, &shown, "it is not https").into());
-    }
+    allowed(job)?;
     if let Some(size) = job.size.filter(|size| *size > job.max_size) {
         let why = format!("{size} bytes were announced, {} are allowed", job.max_size);
         return Err(failure(Code::TooLarge, &shown, &why).into());
@@ -96,16 +94,9 @@ fn attempt(
         return Ok(checks.clone());
     }
 
-    let mut line = Line::open(config, job, stop, resume.as_ref().map(|(resume, _)| resume))?;
-    let head = loop {
-        match line.next()? {
-            Some(Event::Head(head)) => break head,
-            Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
-            Some(Event::Bytes(..) | Event::End) | None => {}
-        }
-    };
-    line.shown.clone_from(&head.shown);
-    let answer = judge(&head, resume.as_ref().map(|(resume, _)| resume), job)?;
+    let from = resume.as_ref().map(|(resume, _)| resume);
+    let mut line = Line::open(source, job, stop, from, false)?;
+    let answer = line.answer(from)?;
 
     let checks = match resume {
         Some((_, checks)) if answer.offset > 0 => checks,
@@ -189,10 +180,21 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
-            Some(Event::Head(_)) | None => {}
+            Some(_) | None => {}
         }
         sink.checkpoint_if_due()?;
     }
+}
+
+/// Whether the address may be asked for.
+pub(super) fn allowed(job: &Job) -> Result<(), Abort> {
+    if job.local && local_path(&job.uri)?.is_some() {
+        return Ok(());
+    }
+    if scheme_of(&job.uri)? == Scheme::Http && job.https_only {
+        return Err(failure(Code::InsecureUri, &redact(&job.uri), "it is not https").into());
+    }
+    Ok(())
 }
 
 fn passed_since(moment: Instant) -> Duration {
@@ -214,21 +216,20 @@ pub(super) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(super) fn open(
-        config: &Config,
+        source: &Source,
         job: &'a Job,
         stop: &'a Stop,
         resume: Option<&Resume>,
+        manifest: bool,
     ) -> Result<Self, Abort> {
         let request = Request {
             uri: job.uri.clone(),
             range: resume.map(|resume| (resume.offset, resume.validator.clone())),
             https_only: job.https_only,
             max_redirects: job.max_redirects,
+            manifest,
         };
-        let wire = wire::open(config, request).map_err(|error| {
-            let why = format!("cannot start a thread for the download: {error}");
-            (Failure::new(Code::Network, why), RESUME)
-        })?;
+        let wire = wire::open(source, request)?;
         Ok(Self {
             job,
             stop,
@@ -237,6 +238,24 @@ impl<'a> Line<'a> {
             waited: Duration::ZERO,
             came: 0,
         })
+    }
+
+    /// Waits for the answer, and judges it.
+    pub(super) fn answer(&mut self, resume: Option<&Resume>) -> Result<Answer, Abort> {
+        loop {
+            match self.next()? {
+                #[cfg(feature = "http")]
+                Some(Event::Head(head)) => {
+                    self.shown.clone_from(&head.shown);
+                    return Ok(judge(&head, resume, self.job)?);
+                }
+                Some(Event::Begins(answer)) => {
+                    return Ok(fits(&self.shown, answer, resume, self.job)?);
+                }
+                Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
+                Some(Event::Bytes(..) | Event::End) | None => {}
+            }
+        }
     }
 
     /// A buffer goes round.

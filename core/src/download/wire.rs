@@ -1,20 +1,43 @@
-//! The device's end of a request under way.
+//! The device's end of a request under way, whoever brings the bytes.
 
-use super::network::{self, BUFFER, BUFFERS, Ends, Event, Queue, Request, lock};
-use std::{
-    io,
-    sync::{
-        Arc,
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
-    thread,
-    time::Duration,
+use super::{
+    Source,
+    answer::Answer,
+    file::{LocalFile, local_path},
 };
-use ureq::{Agent, config::Config};
+#[cfg(feature = "http")]
+use super::{
+    answer::RESUME,
+    http::{Head, Threaded},
+};
+#[cfg(feature = "http")]
+use crate::update::Code;
+use crate::update::{Failure, Retry};
+use std::time::Duration;
 
-/// Once woken, so long is waited for more to come: where the network is fast, it makes the difference
-/// between being woken for every 16 KiB and for every 128; where it is slow, nobody notices.
-const NAP: Duration = Duration::from_micros(200);
+/// What is asked for.
+pub(crate) struct Request {
+    pub(crate) uri: String,
+    /// First byte wanted, and the validator the rest must have; `None` is all of it.
+    pub(crate) range: Option<(u64, Option<String>)>,
+    pub(crate) https_only: bool,
+    pub(crate) max_redirects: u32,
+    /// It is not an image that is asked for, but the manifest beside one.
+    pub(crate) manifest: bool,
+}
+
+pub(crate) enum Event {
+    /// A server's answer, which is to be judged.
+    #[cfg(feature = "http")]
+    Head(Head),
+    /// An answer of a source that speaks no HTTP.
+    Begins(Answer),
+    /// A buffer, and how many bytes of it are filled.
+    Bytes(Vec<u8>, usize),
+    /// The body is at its end, as far as HTTP can tell.
+    End,
+    Failed(Failure, Retry),
+}
 
 /// A request under way. Dropping it ends the request.
 pub(crate) trait Wire {
@@ -26,89 +49,37 @@ pub(crate) trait Wire {
     fn give_back(&mut self, buffer: Vec<u8>);
 }
 
-/// The network's side has gone.
-#[derive(Debug)]
-pub(crate) struct Gone;
-
-/// Makes a request.
-pub(super) fn open(config: &Config, request: Request) -> io::Result<Box<dyn Wire>> {
-    #[cfg(test)]
+/// Makes a request. The address is one of those that this source may be asked for.
+pub(super) fn open(source: &Source, request: Request) -> Result<Box<dyn Wire>, (Failure, Retry)> {
+    #[cfg(all(test, feature = "http"))]
     let request = match simulated::open(request) {
         Ok(wire) => return Ok(wire),
         Err(request) => request,
     };
-    Ok(Box::new(Threaded::open(config, request)?))
-}
-
-/// The network is read by a thread of its own.
-struct Threaded {
-    agent: Agent,
-    events: Receiver<Option<Event>>,
-    queue: Arc<Queue>,
-    empty: Sender<Vec<u8>>,
-}
-
-impl Threaded {
-    fn open(config: &Config, request: Request) -> io::Result<Self> {
-        let agent = config.new_agent();
-        let (send, events) = mpsc::sync_channel(BUFFERS);
-        let (empty, buffers) = mpsc::channel();
-        let queue = Arc::new(Queue::default());
-        let ends = Ends {
-            events: send,
-            queue: queue.clone(),
-            empty: buffers,
-        };
-        for _ in 0..BUFFERS {
-            let _ = empty.send(vec![0; BUFFER]);
+    let never = |failure| (failure, Retry::Never);
+    if let Some(path) = local_path(&request.uri).map_err(never)? {
+        let file = LocalFile::open(&path, request).map_err(never)?;
+        return Ok(Box::new(file));
+    }
+    match source {
+        #[cfg(feature = "http")]
+        Source::Http(config) => {
+            let threaded = Threaded::open(config, request).map_err(|error| {
+                let why = format!("cannot start a thread for the download: {error}");
+                (Failure::new(Code::Network, why), RESUME)
+            })?;
+            Ok(Box::new(threaded))
         }
-        let theirs = agent.clone();
-        thread::Builder::new()
-            .name("twinflash-http".into())
-            .spawn(move || network::run(&theirs, request, &ends))?;
-        Ok(Self {
-            agent,
-            events,
-            queue,
-            empty,
-        })
+        Source::Offers(offers) => Ok(Box::new(offers.open(request))),
     }
 }
 
-impl Wire for Threaded {
-    fn next(&mut self, wait: Duration) -> Result<Option<Event>, Gone> {
-        let event = match self.events.try_recv() {
-            Ok(event) => event,
-            Err(_) => match self.events.recv_timeout(wait) {
-                Ok(event) => {
-                    thread::sleep(NAP);
-                    event
-                }
-                Err(RecvTimeoutError::Timeout) => return Ok(None),
-                Err(RecvTimeoutError::Disconnected) => return Err(Gone),
-            },
-        };
-        Ok(event.or_else(|| {
-            let (buffer, filled) = lock(&self.queue).pop_front()?;
-            Some(Event::Bytes(buffer, filled))
-        }))
-    }
-
-    fn give_back(&mut self, buffer: Vec<u8>) {
-        // The network's side has gone when it has read the last byte.
-        let _ = self.empty.send(buffer);
-    }
-}
-
-impl Drop for Threaded {
-    fn drop(&mut self) {
-        // Wakes a read that would otherwise wait for a silent server.
-        self.agent.clone().shutdown();
-    }
-}
+/// The other side has gone.
+#[derive(Debug)]
+pub(crate) struct Gone;
 
 /// A network that a test makes, for its own thread.
-#[cfg(test)]
+#[cfg(all(test, feature = "http"))]
 pub(crate) mod simulated {
     use super::{Request, Wire};
     use std::cell::RefCell;

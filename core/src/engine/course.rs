@@ -94,6 +94,7 @@ impl Engine {
             max_size: policy.max_size,
             hash_judges: request.has_hash(),
             content,
+            local: false,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,

@@ -191,6 +191,9 @@ pub enum Event {
     Refused(Failure),
     /// Something a person should look at.
     Warning(String),
+    /// The application is to fetch something else, or nothing any more; see
+    /// [`Updater::wanted`](https://docs.rs/twinflash). Only where the application brings the bytes.
+    Wanted,
     /// Other keys are trusted from now on.
     KeysRotated {
         /// The new key set's version.

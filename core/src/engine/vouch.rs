@@ -201,6 +201,7 @@ impl Engine {
             // A signature judges it.
             hash_judges: true,
             content: String::new(),
+            local: false,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,

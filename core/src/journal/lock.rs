@@ -1,6 +1,6 @@
 //! Only one process at a time uses a state directory.
 
-use super::cannot;
+use super::files::cannot;
 use crate::disk;
 use crate::update::{Code, Failure};
 use std::{
@@ -30,7 +30,7 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     let failed = |error| cannot("lock", &path)(error);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    super::private(&mut options);
+    super::files::private(&mut options);
     let file = disk::create(&path, &options, false).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}

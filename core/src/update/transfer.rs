@@ -22,6 +22,8 @@ pub struct Job {
     pub hash_judges: bool,
     /// Identifies the content asked for; copied into every checkpoint.
     pub content: String,
+    /// The request was made on this device: a `file:` address is allowed.
+    pub local: bool,
     /// `http:` is not allowed, neither at first nor after a redirect.
     pub https_only: bool,
     /// Redirects followed at most.

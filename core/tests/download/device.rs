@@ -46,6 +46,7 @@ pub(crate) fn job(uri: String) -> Job {
         max_size: 10_000_000,
         hash_judges: false,
         content: "content".into(),
+        local: false,
         https_only: false,
         max_redirects: 5,
         checkpoint_interval: Duration::from_secs(3600),

@@ -1,6 +1,7 @@
 //! The examples, built against the installed library and run.
 
 use super::{Outcome, servers::Servers};
+use serde_json::{Value, json};
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
@@ -31,7 +32,9 @@ pub(super) fn run(
     examples.device(&by_cmake.join("device_twinflash"))?;
     examples.flash(&linked_in.join("device_flash"))?;
     examples.sdk(&linked_in.join("device_sdk"))?;
-    examples.sdk(&shared.join("device_sdk_ll"))
+    examples.sdk(&shared.join("device_sdk_ll"))?;
+    examples.board(&shared.join("board"))?;
+    examples.board(&linked_in.join("board"))
 }
 
 fn make(
@@ -280,5 +283,48 @@ impl Examples<'_> {
         device.says("applyComplete")?;
         self.installed(&target)?;
         device.stop(0)
+    }
+
+    /// One without an operating system, whose hub are its input and output; through two restarts.
+    fn board(&self, program: &Path) -> Outcome {
+        let flash = self.directory(program)?.join("flash");
+        let _ = fs::remove_file(&flash);
+        let info = Command::new(self.of("TEST_TWINFLASH"))
+            .args(["image", "info", "--json", self.of("TEST_IMAGE")])
+            .output()
+            .map_err(|error| format!("cannot run the command: {error}"))?;
+        let info: Value = serde_json::from_slice(&info.stdout)
+            .map_err(|error| format!("image info says no JSON: {error}"))?;
+        let twin = json!({
+            "desired": {
+                "firmware": {
+                    "fwVersion": "1.1.0",
+                    "fwPackageURI": format!("{}/image.bin", self.of("TEST_SERVER")),
+                    "fwPackageCheckValue": info.get("fwPackageCheckValue"),
+                    "fwSize": info.get("fwSize"),
+                },
+                "$version": 2
+            },
+            "reported": { "$version": 1 }
+        });
+        for (bank, then) in [(0, "restart"), (1, "\"fwUpdateStatus\":\"Current\"")] {
+            let mut board = Program::start(self.command(program).arg(&flash))?;
+            board.says(&format!("bank {bank} runs"))?;
+            let sent = writeln!(board.input()?, "{twin}");
+            sent.map_err(|error| format!("cannot write to {}: {error}", board.name))?;
+            board.says(match bank {
+                0 => "downloading",
+                _ => "ended: completed",
+            })?;
+            board.says(then)?;
+        }
+        let read = |path: &Path| {
+            fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        let (flash, image) = (read(&flash)?, read(self.of("TEST_IMAGE").as_ref())?);
+        match flash.windows(image.len()).any(|window| window == image) {
+            true => Ok(()),
+            false => Err("the image is not in the board's flash".into()),
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! The network's side of an attempt: makes the request, follows its redirects, reads the body.
 //! Runs on its own thread and touches nothing but its two channels.
 
-use super::failure::{RESUME, from_io, from_ureq};
+use super::failure::{from_io, from_ureq};
+use crate::download::{
+    answer::RESUME,
+    wire::{Event, Request},
+};
 use crate::update::{Code, Failure, Retry, Scheme, redact, scheme_of};
 use fluent_uri::{Uri, UriRef};
 use std::{
@@ -22,30 +26,12 @@ pub(super) const BUFFER: usize = 128 * 1024;
 /// How many buffers go round.
 pub(super) const BUFFERS: usize = 8;
 
-/// What is asked for.
-pub(crate) struct Request {
-    pub(crate) uri: String,
-    /// First byte wanted, and the validator the rest must have; `None` is all of it.
-    pub(crate) range: Option<(u64, Option<String>)>,
-    pub(crate) https_only: bool,
-    pub(crate) max_redirects: u32,
-}
-
 /// The server's answer, before its body.
 pub(crate) struct Head {
     /// Who answered, after redirects; may be shown.
     pub(crate) shown: String,
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-}
-
-pub(crate) enum Event {
-    Head(Head),
-    /// A buffer, and how many bytes of it are filled.
-    Bytes(Vec<u8>, usize),
-    /// The body is at its end, as far as HTTP can tell.
-    End,
-    Failed(Failure, Retry),
 }
 
 /// Filled buffers on their way, and how many bytes of each are filled. One that was not yet taken may

@@ -1,5 +1,6 @@
 //! The HTTP library's errors in words, and whether they are worth another attempt.
 
+use crate::download::answer::{RESUME, failure};
 use crate::update::{Code, Failure, Retry};
 use rustls::{AlertDescription, CertificateError};
 use std::io::{self, ErrorKind};
@@ -67,12 +68,6 @@ pub(super) fn from_io(error: io::Error, shown: &str) -> (Failure, Retry) {
         },
     };
     (failure(Code::Network, shown, &why), RESUME)
-}
-
-pub(super) const RESUME: Retry = Retry::Resume(None);
-
-pub(super) fn failure(code: Code, shown: &str, why: &str) -> Failure {
-    Failure::new(code, format!("cannot download {shown}: {why}"))
 }
 
 fn timed_out(timeout: Timeout) -> &'static str {

@@ -345,7 +345,7 @@ fn child_holds_the_lock() {
 fn a_second_process_is_told_who_holds_it() {
     let directory = saved(1);
     let mut child = testing::child(
-        "journal::tests::child_holds_the_lock",
+        "journal::files::tests::child_holds_the_lock",
         directory.path().as_os_str(),
     );
     child.wait_for("holding");
@@ -381,7 +381,7 @@ fn a_directory_that_may_not_be_written_is_said() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o555)).unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     testing::unprivileged(
-        "journal::tests::child_may_not_write",
+        "journal::files::tests::child_may_not_write",
         directory.path().as_os_str(),
     );
 }
@@ -412,7 +412,7 @@ fn child_has_no_space() {
 
 #[test]
 fn a_full_disk_is_said_and_harms_nothing() {
-    testing::on_small_disk("journal::tests::child_has_no_space", "64k");
+    testing::on_small_disk("journal::files::tests::child_has_no_space", "64k");
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn child_is_read_only() {
 
 #[test]
 fn a_read_only_file_system_is_said() {
-    testing::on_small_disk("journal::tests::child_is_read_only", "64k");
+    testing::on_small_disk("journal::files::tests::child_is_read_only", "64k");
 }
 
 /// A program being started has every open file for a moment, the lock's among them.
@@ -448,4 +448,23 @@ fn given_back_while_another_thread_starts_programs() {
             drop(journal);
         }
     });
+}
+
+#[test]
+fn a_length_that_is_too_long_is_not_read() {
+    struct Endless(usize);
+    impl Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(0xff);
+            self.0 += buffer.len();
+            assert!(self.0 <= copy::HEADER + 2 * copy::MAX_PAYLOAD);
+            Ok(buffer.len())
+        }
+    }
+    assert_eq!(read_copy(Endless(0)).unwrap(), None);
+    let mut head = copy::encode(1, b"");
+    head[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(read_copy(head.as_slice().chain(Endless(0))).unwrap(), None);
+    head[12..16].copy_from_slice(&(copy::MAX_PAYLOAD as u32).to_le_bytes());
+    assert_eq!(read_copy(head.as_slice().chain(Endless(0))).unwrap(), None);
 }
