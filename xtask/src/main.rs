@@ -30,8 +30,9 @@ cargo xtask install --prefix DIR [--profile P]
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-node DIR  make the tarballs of the Node package for this platform
-cargo xtask package DIR       make all that is released, from what is committed: sources, crates, the command,
-                              Python's and Node's packages, bills of materials (CycloneDX), SHA256SUMS
+cargo xtask package DIR [--only WORD]
+                              make all that is released, from what is committed: sources, bills of materials
+                              (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
@@ -52,7 +53,8 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
         ["test-python"] => report(test::python_package(&test::Run::new(true))),
-        ["package", directory] => report(package::run(directory)),
+        ["package", directory] => report(package::run(directory, "")),
+        ["package", directory, "--only", word] => report(package::run(directory, word)),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "scale", ref options @ ..] => bench::scale(options),

@@ -47,8 +47,19 @@ struct Release {
     rustflags: String,
 }
 
-/// `cargo xtask package DIRECTORY`
-pub(crate) fn run(directory: &str) -> Outcome {
+type Part = fn(&Release) -> Outcome;
+
+/// In the order in which they are made.
+const PARTS: &[(&str, Part)] = &[
+    ("bills", Release::bills),
+    ("crates", Release::crates),
+    ("command", Release::command),
+    ("python", Release::python),
+    ("node", Release::node),
+];
+
+/// `cargo xtask package DIRECTORY [--only WORD]`
+pub(crate) fn run(directory: &str, only: &str) -> Outcome {
     let run = Run::new(false);
     let known = run.cargo(&["cyclonedx", "--version"]).output();
     if !known.is_ok_and(|output| output.status.success()) {
@@ -60,13 +71,9 @@ pub(crate) fn run(directory: &str) -> Outcome {
     }
     fs::create_dir_all(&to).map_err(|error| format!("{}: {error}", to.display()))?;
     let release = Release::of_the_commit(&run, to)?;
-    release.crates()?;
-    release.command()?;
-    release.python()?;
-    let node = release.to.join("npm");
-    release.xtask(&["package-node".as_ref(), node.as_ref()])?;
-    release.take(&node, "tgz")?;
-    release.bills()?;
+    for (_, part) in PARTS.iter().filter(|(name, _)| name.contains(only)) {
+        part(&release)?;
+    }
     release.sums()
 }
 
@@ -127,17 +134,23 @@ impl Release {
         execute(cargo.args(arguments))
     }
 
-    /// Takes the files with this ending out of a directory, which goes.
-    fn take(&self, from: &Path, ending: &str) -> Outcome {
+    fn node(&self) -> Outcome {
+        let made = self.target.join("npm");
+        self.xtask(&["package-node".as_ref(), &made])?;
+        self.take(&made)
+    }
+
+    /// Takes the files out of a directory.
+    fn take(&self, from: &Path) -> Outcome {
         let failed = |error| format!("{}: {error}", from.display());
         for entry in fs::read_dir(from).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default();
-            if path.extension().is_some_and(|found| found == ending) {
+            if path.is_file() {
+                let name = path.file_name().unwrap_or_default();
                 fs::copy(&path, self.to.join(name)).map_err(failed)?;
             }
         }
-        fs::remove_dir_all(from).map_err(failed)
+        Ok(())
     }
 
     /// As crates.io takes them, and built from what it would have.
@@ -146,7 +159,7 @@ impl Release {
         let _ = fs::remove_dir_all(&made);
         let mut package = self.cargo(&["package", "--quiet", "--locked"]);
         execute(package.args(CRATES.iter().flat_map(|name| ["-p", name])))?;
-        self.take(&made, "crate")
+        self.take(&made)
     }
 
     fn command(&self) -> Outcome {
