@@ -129,15 +129,20 @@ impl Release {
     }
 
     /// A part that has a command of its own.
-    fn xtask(&self, arguments: &[&Path]) -> Outcome {
-        let mut cargo = self.cargo(&["run", "--quiet", "--locked", "-p", "xtask", "--"]);
-        execute(cargo.args(arguments))
+    fn xtask(&self, part: &str) -> Outcome {
+        let made = self.target.join("made").join(part);
+        let _ = fs::remove_dir_all(&made);
+        let mut cargo = self.cargo(&["run", "--quiet", "--locked", "-p", "xtask", "--", part]);
+        execute(cargo.arg(&made))?;
+        self.take(&made)
+    }
+
+    fn python(&self) -> Outcome {
+        self.xtask("package-python")
     }
 
     fn node(&self) -> Outcome {
-        let made = self.target.join("npm");
-        self.xtask(&["package-node".as_ref(), &made])?;
-        self.take(&made)
+        self.xtask("package-node")
     }
 
     /// Takes the files out of a directory.
@@ -197,18 +202,7 @@ impl Release {
 
     fn tools(&self) -> Result<PathBuf, String> {
         let wanted = self.tree.join("xtask/requirements.txt");
-        python::environment(&self.target.join("tools"), &wanted, &execute)
-    }
-
-    fn python(&self) -> Outcome {
-        let tools = self.tools()?;
-        for what in [&["build", "--release", "--locked"][..], &["sdist"]] {
-            let mut maturin = self.run(&tools);
-            maturin.args(["-m", "maturin", "--quiet"]).args(what);
-            maturin.args(["--manifest-path", "python/Cargo.toml", "--out"]);
-            execute(maturin.arg(&self.to))?;
-        }
-        Ok(())
+        python::environment(&self.target.join("tools"), &wanted)
     }
 
     /// What each thing is made of, as CycloneDX has it; that it is all there is looked at twice.
