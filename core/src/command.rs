@@ -101,6 +101,7 @@ fn end_of_run<S: AsRef<str>>(
         running();
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         return simulated::run(program, &arguments)
+            .map(|printed| (ExitStatus::default(), printed))
             .map_err(|how| failed(&format_args!("{program} ended with {how}")));
     }
     let mut command = Command::new(program);
