@@ -28,10 +28,11 @@ test('the codes are those of the one table, also in index.d.ts', () => {
   assert.deepEqual([...declared.matchAll(/\| '([\w-]+)'/g)].map((match) => match[1]), table);
 });
 
-test('the keys of the options are those of the configuration', () => {
+test('the keys of the configuration are known, so that messages name the option', () => {
   const { KEYS } = require(installed('lib/options.js'));
   const keys = [...text('examples/agent/twinflash.toml').matchAll(/^#?([a-z]+(?:_[a-z]+)+) = /gm)].map((match) => match[1]);
-  assert.deepEqual([...new Set(keys)].sort(), [...KEYS].sort());
+  assert.ok(keys.length > 20);
+  assert.deepEqual(keys.filter((key) => !KEYS.has(key)), []);
 });
 
 test('index.d.ts has every key of every table, and no other', () => {

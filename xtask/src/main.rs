@@ -10,6 +10,7 @@ mod c;
 mod header;
 mod install;
 mod node;
+mod package;
 mod python;
 mod sansio;
 mod soak;
@@ -33,6 +34,9 @@ cargo xtask package-python DIR
                               the command, for glibc 2.17 and newer; and try them out
 cargo xtask package-node DIR  make what is published for Node: the tarballs of the package and of the
                               command, for glibc 2.17 and newer
+cargo xtask package DIR [--only WORD]
+                              make all that is released, from what is committed: sources, bills of materials
+                              (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench node [--mib N] [--runs N]
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
         ["test-python"] => report(test::python_package(&test::Run::new(true))),
+        ["package", directory] => report(package::run(directory, "")),
+        ["package", directory, "--only", word] => report(package::run(directory, word)),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "python", ref options @ ..] => bench::python(options),
