@@ -106,9 +106,9 @@ impl World {
             }))),
             Kind::UBoot => of_system(slots(Switch::UBoot(UBoot::default()))),
             Kind::Script => {
-                let mut options = CommandOptions::new(["install-file", "{image}"]);
+                let mut options = CommandOptions::new(["install-file", "{image}", "{version}"]);
                 options.confirm = command(&["keep-file"]);
-                options.rollback = command(&["old-file"]);
+                options.rollback = command(&["old-file", "{version}"]);
                 options.restart = Restart::Exit;
                 commands(options)
             }
