@@ -90,6 +90,7 @@ pub(crate) fn run(run: &test::Run) -> Outcome {
     // The tests take what a user would have, and so prove the installation.
     let options = install::Options {
         prefix: &programs,
+        destination: Path::new("/"),
         profile: "dev",
     };
     install::run(root, target, &options)?;

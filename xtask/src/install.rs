@@ -14,6 +14,8 @@ const PRIVATE: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
 /// Where to, and as what.
 pub(crate) struct Options<'a> {
     pub(crate) prefix: &'a Path,
+    /// Where the prefix is put for now, to be packed; "/" is in its place.
+    pub(crate) destination: &'a Path,
     /// The profile: "release", or "dev" for tests.
     pub(crate) profile: &'a str,
 }
@@ -23,16 +25,22 @@ impl<'a> Options<'a> {
     /// What is wrong with the arguments.
     pub(crate) fn parse(arguments: &[&'a str]) -> Result<Self, String> {
         let (mut prefix, mut profile) = (None, "release");
+        let mut destination = Path::new("/");
         for pair in arguments.chunks(2) {
             match *pair {
                 ["--prefix", directory] => prefix = Some(Path::new(directory)),
                 ["--profile", name] => profile = name,
+                ["--destdir", directory] => destination = Path::new(directory),
                 _ => return Err(format!("what is {}?", pair.join(" "))),
             }
         }
         let prefix = prefix.ok_or("where to? --prefix /usr/local")?;
         match prefix.is_absolute() {
-            true => Ok(Self { prefix, profile }),
+            true => Ok(Self {
+                prefix,
+                destination,
+                profile,
+            }),
             false => Err(format!("{} is not absolute", prefix.display())),
         }
     }
@@ -44,19 +52,13 @@ impl<'a> Options<'a> {
 /// What failed, and with which path.
 pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(), String> {
     let version = env!("CARGO_PKG_VERSION");
-    // Before 1.0 each minor version has another binary interface.
-    let abi = match version.split('.').collect::<Vec<_>>()[..] {
-        ["0", minor, _] => format!("0.{minor}"),
-        [major, ..] => major.to_owned(),
-        [] => version.to_owned(),
-    };
+    let abi = abi(version);
     build(root, options.profile, &abi)?;
-    let built = target.join(match options.profile {
-        "dev" => "debug",
-        other => other,
-    });
+    let built = target.join(directory(options.profile));
+    let place =
+        (options.destination).join(options.prefix.strip_prefix("/").unwrap_or(options.prefix));
     let prefix = options.prefix;
-    let libraries = prefix.join("lib");
+    let libraries = place.join("lib");
     let shared = format!("libtwinflash.so.{version}");
     copy(&built.join("libtwinflash.so"), &libraries.join(&shared))?;
     copy(
@@ -65,7 +67,7 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     )?;
     link(&shared, &libraries.join(format!("libtwinflash.so.{abi}")))?;
     link(&shared, &libraries.join("libtwinflash.so"))?;
-    let header = prefix.join("include/twinflash.h");
+    let header = place.join("include/twinflash.h");
     copy(&root.join("include/twinflash.h"), &header)?;
     let pc = libraries.join("pkgconfig/twinflash.pc");
     let description = "Firmware updates for devices on Azure IoT Hub";
@@ -84,16 +86,39 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
         &cmake.join("twinflash-config-version.cmake"),
         &cmake_version(version, &abi),
     )?;
-    board(root, target, prefix, version)
+    board(root, target, prefix, &place, version)
+}
+
+/// Before 1.0 each minor version has another binary interface.
+pub(crate) fn abi(version: &str) -> String {
+    match version.split('.').collect::<Vec<_>>()[..] {
+        ["0", minor, _] => format!("0.{minor}"),
+        [major, ..] => major.to_owned(),
+        [] => version.to_owned(),
+    }
+}
+
+/// Where cargo puts what a profile builds.
+pub(crate) fn directory(profile: &str) -> &str {
+    match profile {
+        "dev" => "debug",
+        other => other,
+    }
 }
 
 /// The library for boards. It has one profile.
-fn board(root: &Path, target: &Path, prefix: &Path, version: &str) -> Result<(), String> {
+fn board(
+    root: &Path,
+    target: &Path,
+    prefix: &Path,
+    place: &Path,
+    version: &str,
+) -> Result<(), String> {
     let name = "libtwinflash_sansio.a";
     let built = sansio::build(root, target)?;
-    copy(&built, &prefix.join("lib").join(name))?;
+    copy(&built, &place.join("lib").join(name))?;
     let header = "include/twinflash_sansio.h";
-    copy(&root.join(header), &prefix.join(header))?;
+    copy(&root.join(header), &place.join(header))?;
     let description = "Firmware updates for boards with no operating system";
     let pc = pkg_config(
         prefix,
@@ -103,7 +128,7 @@ fn board(root: &Path, target: &Path, prefix: &Path, version: &str) -> Result<(),
         "-ltwinflash_sansio",
         "",
     );
-    write(&prefix.join("lib/pkgconfig/twinflash-sansio.pc"), &pc)
+    write(&place.join("lib/pkgconfig/twinflash-sansio.pc"), &pc)
 }
 
 fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {

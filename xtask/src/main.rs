@@ -7,6 +7,7 @@
 
 mod bench;
 mod c;
+mod deb;
 mod header;
 mod install;
 mod node;
@@ -25,8 +26,10 @@ cargo xtask test [--quick]    run every check and test; --quick leaves the slow 
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask c                 only the C library's tests and examples
 cargo xtask sansio            only those of the library for boards
-cargo xtask install --prefix DIR [--profile P]
+cargo xtask install --prefix DIR [--destdir DIR] [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
+cargo xtask package-deb DIR [--profile P]
+                              make Debian packages: library, -dev, and agent with its service
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-python DIR
@@ -74,10 +77,9 @@ fn main() -> ExitCode {
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
         ["c"] => report(test::c()),
-        ["sansio"] => report(sansio::run(&test::Run::new(false))),
-        ["help" | "--help" | "-h"] => {
-            print!("{USAGE}");
-            true
+        ["package-deb", directory] => report(deb::package(directory, "release")),
+        ["package-deb", directory, "--profile", profile] => {
+            report(deb::package(directory, profile))
         }
         _ => {
             eprint!("{USAGE}");
