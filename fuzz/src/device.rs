@@ -331,6 +331,7 @@ impl Device {
         say(Progress::Started { offset: 0, total });
         say(Progress::Received(bytes));
         say(Progress::Durable(Checkpoint {
+            packed: None,
             content,
             validator: None,
             total,

@@ -364,6 +364,7 @@ impl Body {
         if let Some(checks) = reached.filter(|checks| checks.bytes() > self.durable) {
             self.durable = checks.bytes();
             said.push_back(Progress::Durable(Checkpoint {
+                packed: None,
                 content: job.content.clone(),
                 validator: self.validator.clone(),
                 total: self.total,

@@ -201,6 +201,8 @@ impl Engine {
             // A signature judges it.
             hash_judges: true,
             content: String::new(),
+            compression: None,
+            file_size: None,
             local: false,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
@@ -281,6 +283,8 @@ fn bind(request: &mut Request, manifest: Manifest) -> Result<(), Failure> {
     request.signed = Some(Signed {
         issued: manifest.issued,
         floor: manifest.floor,
+        compression: manifest.compression,
+        file_size: manifest.download.map(|download| download.size),
     });
     Ok(())
 }

@@ -20,5 +20,5 @@ pub use phase::{Outcome, Phase};
 pub use policy::{Confirm, Policy, RetryPolicy};
 pub use record::{Core, Record, Spent, Times, Update};
 pub use request::{Key, Origin, Request, Signed};
-pub use transfer::{Checkpoint, Ended, Job, Progress, Retry};
+pub use transfer::{Checkpoint, Compression, Ended, Job, Progress, Retry};
 pub use uri::{Scheme, beside, redact, scheme_of};
