@@ -1,13 +1,16 @@
 """The updater as an application uses it."""
 
+import ast
 import asyncio
 import dataclasses
 import datetime
 import doctest
 import hashlib
+import importlib.metadata
 import logging
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -42,6 +45,33 @@ def test_every_failure_code_has_its_class():
         assert (type(again), again.code, again.message) == (of, code, "what failed")
     exported = {of for of in vars(twinflash).values() if isinstance(of, type) and issubclass(of, twinflash.TwinflashError)}
     assert exported == {twinflash.TwinflashError, *_errors.CLASSES.values()}
+
+
+def test_the_readme_is_python_that_the_package_has():
+    text = (ROOT / "python/README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) > 4
+    for block in blocks:
+        if sys.version_info >= (3, 10):
+            compile(block.replace("    …", "    ..."), "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        for name in re.findall(r"twinflash\.(\w+)", block):
+            assert hasattr(twinflash, name), name
+
+
+def test_everything_public_says_what_it_is():
+    for name in twinflash.__all__:
+        of = getattr(twinflash, name)
+        if not isinstance(of, type) or of.__module__ == "typing":
+            continue
+        assert of.__doc__, name
+        for member, what in vars(of).items():
+            if callable(what) and not member.startswith("_"):
+                assert what.__doc__, f"{name}.{member}"
+
+
+def test_the_command_that_can_come_with_it_is_of_this_version():
+    wanted = importlib.metadata.requires("twinflash")
+    assert any(line.startswith(f"twinflash-cli~={twinflash.__version__}") for line in wanted), wanted
 
 
 FILE = twinflash.FileInstall("app.bin")

@@ -28,9 +28,14 @@ cargo xtask install --prefix DIR [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
+cargo xtask package-python DIR
+                              make what is published for Python: sdist and wheel of the package and of
+                              the command, for glibc 2.17 and newer; and try them out
 cargo xtask package-node DIR  make the tarballs of the Node package for this platform
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench python [--runs N | --mib N]
+                              the Python package against requests, urllib and curl: time, memory, calls
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
                               a hub and a simulated fleet: devices a second, memory, queries
 cargo xtask soak [--minutes N] [--seed N] [--only WORD]
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
         ["test-python"] => report(test::python_package(&test::Run::new(true))),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
+        ["bench", "python", ref options @ ..] => bench::python(options),
+        ["package-python", directory] => report(python::package::package(directory)),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),

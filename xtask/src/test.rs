@@ -292,7 +292,7 @@ fn pytest(run: &Run, tests: &str) -> Outcome {
 /// A Python that has what the tests in Python need.
 fn python(run: &Run) -> Result<PathBuf, String> {
     let wanted = run.root.join("tests/sdk/python/requirements.txt");
-    crate::python::environment(&run.target.join("sdk-python"), &wanted, &execute)
+    crate::python::environment(&run.target.join("sdk-python"), &wanted)
 }
 
 /// The Python package as a wheel, installed where nothing else of ours is.
@@ -301,7 +301,6 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     let package = crate::python::Package {
         root: &run.root,
         target: &run.target,
-        execute: &execute,
     };
     let python = package.install()?;
     let subject = run.root.join("python/tests/subject.py");
@@ -309,7 +308,15 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     package.types(&python)?;
     let python = python.to_string_lossy();
     let apart = may_have_network(run);
-    package.test(&|| own_network(run, &python), apart, &hub)
+    let command = || {
+        let mut python = own_network(run, &python);
+        python.env("TWINFLASH_HUB", &hub);
+        if !run.quick {
+            python.env("TWINFLASH_FULL", "1");
+        }
+        python
+    };
+    package.test(&command, apart)
 }
 
 /// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater; no part of the

@@ -1,5 +1,8 @@
 //! The Python package: built as a wheel, installed, and tested as it is installed.
 
+pub(crate) mod package;
+
+use crate::test::{Outcome, Run, execute};
 use std::{
     env,
     ffi::OsStr,
@@ -9,15 +12,8 @@ use std::{
     thread,
 };
 
-type Outcome = Result<(), String>;
-type Execute<'a> = &'a dyn Fn(&mut Command) -> Outcome;
-
 /// A virtual environment with what a file asks for; made anew where that has changed. Its Python.
-pub(crate) fn environment(
-    place: &Path,
-    requirements: &Path,
-    execute: Execute<'_>,
-) -> Result<PathBuf, String> {
+pub(crate) fn environment(place: &Path, requirements: &Path) -> Result<PathBuf, String> {
     let failed = |path: &Path, error| format!("{}: {error}", path.display());
     let wanted = fs::read(requirements).map_err(|error| failed(requirements, error))?;
     let installed = place.join("installed.txt");
@@ -37,7 +33,6 @@ pub(crate) fn environment(
 pub(crate) struct Package<'a> {
     pub(crate) root: &'a Path,
     pub(crate) target: &'a Path,
-    pub(crate) execute: Execute<'a>,
 }
 
 impl Package<'_> {
@@ -47,27 +42,37 @@ impl Package<'_> {
         command
     }
 
-    /// Builds the wheel without optimisation, and installs it; the Python that has it.
+    /// Builds the source distribution, of that the wheel, without optimisation, and installs it; the Python that has it.
     pub(crate) fn install(&self) -> Result<PathBuf, String> {
         let place = self.target.join("python");
         let requirements = self.root.join("python/tests/requirements.txt");
-        let python = environment(&place, &requirements, self.execute)?;
-        let wheels = place.join("wheels");
-        // Wheels of another version would be installed, too.
-        let _ = fs::remove_dir_all(&wheels);
+        let python = environment(&place, &requirements)?;
+        // What lies there from another version would be taken, too.
+        let built = place.join("built");
+        let _ = fs::remove_dir_all(&built);
+        let mut sdist = self.module(&python, "maturin");
+        sdist.args(["sdist", "--manifest-path", "python/Cargo.toml"]);
+        execute(sdist.arg("--out").arg(&built))?;
+        // With the time of now: cargo would take what an older one was built of for unchanged.
+        let mut unpack = Command::new("tar");
+        unpack.args(["--extract", "--touch", "--file"]);
+        unpack.arg(only(&built, "gz")?).arg("--directory");
+        execute(unpack.arg(&built))?;
+        let source = format!("twinflash-{}", env!("CARGO_PKG_VERSION"));
         let mut build = self.module(&python, "maturin");
-        build.args(["build", "--quiet", "--manifest-path", "python/Cargo.toml"]);
-        build.arg("--out").arg(&wheels).arg("--target-dir");
-        (self.execute)(build.arg(self.target))?;
-        let built = fs::read_dir(&wheels)
-            .map_err(|error| format!("{}: {error}", wheels.display()))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension() == Some(OsStr::new("whl")))
-            .ok_or("maturin built no wheel")?;
-        let mut pip = self.module(&python, "pip");
-        pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-        (self.execute)(pip.args(["--no-deps", "--force-reinstall"]).arg(built))?;
+        build
+            .current_dir(built.join(source))
+            .args(["build", "--quiet"]);
+        build.arg("--out").arg(&built).arg("--target-dir");
+        execute(build.arg(self.target))?;
+        self.pip_install(&python, &only(&built, "whl")?)?;
         Ok(python)
+    }
+
+    fn pip_install(&self, python: &Path, wheel: &Path) -> Outcome {
+        let mut pip = self.module(python, "pip");
+        pip.args(["install", "--quiet", "--disable-pip-version-check"]);
+        execute(pip.args(["--no-deps", "--force-reinstall"]).arg(wheel))
     }
 
     /// Its types, as mypy and pyright see them: the package's own, a typed application's, and the native module's, which must be
@@ -76,10 +81,10 @@ impl Package<'_> {
         let mut mypy = self.module(python, "mypy");
         mypy.args(["--config-file", "python/pyproject.toml", "--cache-dir"]);
         mypy.arg(self.target.join("python/types"));
-        (self.execute)(mypy.args(["python/python/twinflash", "python/tests/typed.py"]))?;
+        execute(mypy.args(["python/python/twinflash", "python/tests/typed.py"]))?;
         let mut stubs = self.module(python, "mypy.stubtest");
         stubs.args(["twinflash._native", "--mypy-config-file"]);
-        (self.execute)(stubs.arg("python/pyproject.toml"))?;
+        execute(stubs.arg("python/pyproject.toml"))?;
         let mut path = python.parent().unwrap_or(python).as_os_str().to_owned();
         path.push(":");
         path.push(env::var_os("PATH").unwrap_or_default());
@@ -93,17 +98,18 @@ impl Package<'_> {
                 .env("PATH", &path)
                 .env("PYRIGHT_PYTHON_GLOBAL_NODE", "1")
                 .env("PYRIGHT_PYTHON_IGNORE_WARNINGS", "1");
-            (self.execute)(pyright.args(arguments))?;
+            execute(pyright.args(arguments))?;
         }
         Ok(())
     }
 
     /// Its tests, with that Python as `python` starts it; in groups at the same time where each has a network, and so the ports, of its own.
-    pub(crate) fn test(&self, python: &dyn Fn() -> Command, apart: bool, hub: &str) -> Outcome {
-        let groups: [&[&str]; 3] = [
+    pub(crate) fn test(&self, python: &dyn Fn() -> Command, apart: bool) -> Outcome {
+        let groups: [&[&str]; 4] = [
             &["test_attach.py", "test_device.py"],
             &["test_examples.py"],
             &["test_api.py", "test_installer.py", "test_process.py"],
+            &["test_many.py"],
         ];
         let tests = self.root.join("python/tests");
         let found =
@@ -124,14 +130,40 @@ impl Package<'_> {
             pytest.args(["-c", "python/pyproject.toml", "--timeout", "60"]);
             pytest.args(group.iter().map(|name| tests.join(name)));
             pytest.env("PYTHONDONTWRITEBYTECODE", "1");
-            pytest.env("TWINFLASH_HUB", hub);
             pytest
         };
         if !apart {
-            return (self.execute)(&mut command(&groups.concat()));
+            return execute(&mut command(&groups.concat()));
         }
         at_once(groups.map(command))
     }
+}
+
+/// The Python of an environment with the package as it is published, but for this system only.
+pub(crate) fn released(run: &Run, place: &Path) -> Result<PathBuf, String> {
+    let requirements = run.root.join("python/benches/requirements.txt");
+    let python = environment(place, &requirements)?;
+    let built = place.join("built");
+    let _ = fs::remove_dir_all(&built);
+    let package = Package {
+        root: &run.root,
+        target: &run.target,
+    };
+    let mut build = package.module(&python, "maturin");
+    build.args(["build", "--release", "--quiet", "--manifest-path"]);
+    build.arg("python/Cargo.toml").arg("--out").arg(&built);
+    execute(build.arg("--target-dir").arg(&run.target))?;
+    package.pip_install(&python, &only(&built, "whl")?)?;
+    Ok(python)
+}
+
+/// The one file of a directory with this extension.
+fn only(directory: &Path, extension: &str) -> Result<PathBuf, String> {
+    fs::read_dir(directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension() == Some(OsStr::new(extension)))
+        .ok_or_else(|| format!("{} has no .{extension}", directory.display()))
 }
 
 /// Runs commands at the same time, and shows what each printed once it has ended.
