@@ -94,7 +94,9 @@ fn what_broke_goes_on_at_the_last_frame() {
         // The very last checkpoint: nothing is left to be asked for.
         job.resume = device.checkpoint();
         let ended = device.fetch(&job);
-        device.assert_complete(ended, &image(1));
+        assert!(
+            matches!(&ended, Ended::Complete { digests: found, .. } if *found == digests(&image(1)))
+        );
         assert_eq!(server.asked().len(), 2);
         // One of a file that is not packed is not taken for one that is.
         job.resume.as_mut().unwrap().packed = None;

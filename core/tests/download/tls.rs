@@ -1,7 +1,9 @@
 //! Over TLS: who is trusted.
 
 use crate::device::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::{ServerConfig, crypto::ring};
 use std::{
     io::Write,
@@ -33,6 +35,8 @@ impl Authority {
         change: impl FnOnce(&mut CertificateParams),
     ) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.into()]).unwrap();
+        // One of the same name as its issuer would be taken for self-signed.
+        params.distinguished_name.push(DnType::CommonName, name);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
