@@ -104,8 +104,10 @@ fn a_server_that_asks_who_the_device_is() {
     let (certificate, key) = client(&Authority::new());
     foreign.identity =
         Some(ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap());
+    // nginx answers, or breaks off: TLS 1.3 is done before it has looked.
     let (code, _, message) = failed(fetch(foreign, "/image").1);
-    assert!(matches!(code, Code::HttpStatus | Code::Tls), "{message}");
+    let refused = matches!(code, Code::HttpStatus | Code::Tls | Code::Network);
+    assert!(refused, "{message}");
     // Its own; with a header that the server wants to see, and without.
     let (certificate, key) = client(&authority);
     let identity = ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap();
