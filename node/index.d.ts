@@ -93,6 +93,8 @@ export const codes: readonly Code[];
 
 /** What failed. A wrong option is a `TypeError` instead, with the code `invalid-config`. */
 export class TwinflashError extends Error {
+  /** For installers of the application's own, to fail with one of the codes. */
+  constructor(message: string, code: Code, cause?: unknown);
   /** For programs; `message` is for people: what failed, with which value, and what to do. It holds no secret. */
   readonly code: Code;
   /** What an installer of the application's own threw, where that is why. */
@@ -299,6 +301,10 @@ export interface Policy {
   maxSize?: number;
   /** Require a check value even where the contract does not. Default: false. */
   requireCheck?: boolean;
+  /** Require a signed manifest. So it is in any case where there are keys. Default: false. */
+  requireManifest?: boolean;
+  /** The lowest version that a manifest may be of, besides what the manifests of confirmed updates say. */
+  floor?: string;
   /** The first pause before a failed download is repeated. It doubles each time. Default: 1. */
   retryFirst?: number;
   /** The longest such pause. Default: 300. */
@@ -347,7 +353,7 @@ export interface Http {
 
 /** With keys, nothing is installed but what they have signed. */
 export interface Trust {
-  /** PEM files of public keys. */
+  /** Public keys: PEM files, or PEM texts. */
   keys?: readonly string[];
   /** How many of them must sign. Default: 1. */
   threshold?: number;
@@ -359,10 +365,6 @@ export interface Trust {
   manufacturer?: string;
   model?: string;
   hardwareRevision?: string;
-  /** Require a signed manifest. So it is in any case where there are keys. */
-  requireManifest?: boolean;
-  /** The lowest version that a manifest may be of. */
-  floor?: string;
 }
 
 /** How an updater is set up. Relative paths are relative to the process's working directory. */

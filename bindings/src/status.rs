@@ -16,6 +16,8 @@ pub enum twinflash_status {
     Timeout = 2,
     /// The updater is closed.
     Closed = 3,
+    /// The bytes that are offered are not wanted, or no longer: end the request, and ask what is.
+    NotWanted = 4,
 
     /// A pointer is NULL that may not be.
     NullArgument = 10,
@@ -213,6 +215,7 @@ pub extern "C" fn twinflash_status_name(status: i32) -> *const c_char {
         1 => c"not-mine",
         2 => c"timeout",
         3 => c"closed",
+        4 => c"not-wanted",
         10 => c"null-argument",
         11 => c"invalid-utf8",
         12 => c"invalid-argument",

@@ -6,22 +6,24 @@ use crate::{
         Identity, Place, bytes, callback, enter, give, handle, malloc_bytes, not_in_callback, null,
         place, text,
     },
-    builder::Listener,
     event::twinflash_event,
     outbound::twinflash_outbound,
     queue::{Nothing, Queue},
     state::{outcome_of, twinflash_outcome, twinflash_state},
     status::{Error, twinflash_error, twinflash_status},
 };
-use engine::{
-    device::{Answer, Updater},
-    tls::Roots,
-};
+use engine::device::{Answer, Updater};
 use std::{
     ffi::{c_char, c_void},
     ptr,
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
+};
+#[cfg(feature = "mqtt")]
+use {
+    crate::callbacks::Listener,
+    engine::tls::Roots,
+    std::sync::{Mutex, atomic::AtomicBool},
 };
 
 /// Firmware updates for one device. Made by twinflash_builder_start. Every function may be called from
@@ -32,11 +34,15 @@ pub struct twinflash_updater {
     pub(crate) identity: Arc<Identity>,
     pub(crate) updater: Arc<Updater>,
     pub(crate) polled: Arc<Polled>,
+    #[cfg(feature = "mqtt")]
     pub(crate) listener: Arc<Mutex<Listener>>,
     /// A `twinflash_device` was made of it.
+    #[cfg(feature = "mqtt")]
     pub(crate) connected: AtomicBool,
     /// The configuration's, for `twinflash_device`.
+    #[cfg(feature = "mqtt")]
     pub(crate) connection: Option<String>,
+    #[cfg(feature = "mqtt")]
     pub(crate) roots: Roots,
 }
 
@@ -47,6 +53,10 @@ pub(crate) struct Polled {
 }
 
 impl Polled {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
     /// Who waits for more waits no longer.
     pub(crate) fn close(&self) {
         self.events.close();
@@ -303,7 +313,7 @@ pub unsafe extern "C" fn twinflash_updater_report_done(
 }
 
 /// Milliseconds; for ever where they are negative.
-fn timeout(milliseconds: i64) -> Duration {
+pub(crate) fn timeout(milliseconds: i64) -> Duration {
     u64::try_from(milliseconds).map_or(Duration::MAX, Duration::from_millis)
 }
 

@@ -61,6 +61,18 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
         return Err(failed(&"no command is configured"));
     };
     let program = program.as_ref();
+    let step = disk::Step::Run {
+        program: Path::new(program),
+    };
+    #[cfg(test)]
+    if simulated::there() {
+        let begun = disk::step(step, || Ok(()));
+        begun.map_err(|error| failed(&format_args!("{program} cannot be run: {error}")))?;
+        running();
+        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        return simulated::run(program, &arguments)
+            .map_err(|how| failed(&format_args!("{program} ended with {how}")));
+    }
     let mut command = Command::new(program);
     command
         .args(arguments.iter().map(AsRef::as_ref))
@@ -74,12 +86,7 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let started = disk::step(
-        disk::Step::Run {
-            program: Path::new(program),
-        },
-        || command.spawn(),
-    );
+    let started = disk::step(step, || command.spawn());
     let mut child = match started {
         Ok(child) => child,
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
@@ -233,6 +240,33 @@ fn end_of(text: &str) -> &str {
         from += 1;
     }
     text.get(from..).unwrap_or_default()
+}
+
+/// Programs that a test plays itself, on the thread that runs them.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+
+    /// Given a program and its arguments: what it prints, or how it ended.
+    type Programs = Box<dyn Fn(&str, &[&str]) -> Result<String, String>>;
+
+    thread_local!(static PROGRAMS: RefCell<Option<Programs>> = const { RefCell::new(None) });
+
+    /// From now on this one plays the programs that this thread runs.
+    pub(crate) fn by(programs: Option<Programs>) {
+        PROGRAMS.set(programs);
+    }
+
+    pub(super) fn there() -> bool {
+        PROGRAMS.with_borrow(Option::is_some)
+    }
+
+    pub(super) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+        PROGRAMS.with_borrow(|programs| match programs {
+            Some(programs) => programs(program, arguments),
+            None => Err("nobody who plays it".into()),
+        })
+    }
 }
 
 #[cfg(all(test, unix))]

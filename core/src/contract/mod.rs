@@ -8,7 +8,7 @@ mod file;
 mod judge;
 mod render;
 
-pub use file::{CheckRule, Follow, VersionRule};
+pub use file::{CheckRule, Follow, Rollback, VersionRule};
 pub use judge::{Refusal, Verdict};
 pub use render::{Moment, View};
 

@@ -123,6 +123,13 @@ impl CommandInstall {
         Some(Self::new(description.state_dir, description.options))
     }
 
+    /// `proc` lies elsewhere.
+    #[cfg(test)]
+    pub(crate) fn with_root(mut self, root: &Path) -> Self {
+        self.root = root.into();
+        self
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.state_dir.join(name)
     }

@@ -21,7 +21,7 @@ pub struct Record {
     /// The update that runs, or the last one that ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update: Option<Update>,
-    /// The version of the last update that was confirmed.
+    /// The version of the last update that was confirmed, or that could not be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed_version: Option<String>,
     /// The SHA-256 of the last update that was confirmed, in hexadecimal.
