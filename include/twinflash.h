@@ -65,6 +65,8 @@ enum twinflash_status
     TWINFLASH_STATUS_TIMEOUT = 2,
     /** The updater is closed. */
     TWINFLASH_STATUS_CLOSED = 3,
+    /** The bytes that are offered are not wanted, or no longer: end the request, and ask what is. */
+    TWINFLASH_STATUS_NOT_WANTED = 4,
     /** A pointer is NULL that may not be. */
     TWINFLASH_STATUS_NULL_ARGUMENT = 10,
     /** A text is not UTF-8. */
@@ -145,6 +147,8 @@ enum twinflash_status
     TWINFLASH_STATUS_CANCELLED = 500,
     /** A newer request took over. */
     TWINFLASH_STATUS_SUPERSEDED = 501,
+    /** The policy wants a dry run: the image is good, and is not installed. */
+    TWINFLASH_STATUS_DRY_RUN = 502,
     /** The state directory or the journal in it cannot be used. */
     TWINFLASH_STATUS_STATE = 600,
     /** Another process holds the state directory. */
@@ -187,6 +191,13 @@ enum twinflash_event_kind
     TWINFLASH_EVENT_KIND_REFUSED = 7,
     /** Something a person should look at: `message`. */
     TWINFLASH_EVENT_KIND_WARNING = 8,
+    /** The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted. */
+    TWINFLASH_EVENT_KIND_WANTED = 9,
+    /**
+     * The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
+     * "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+     */
+    TWINFLASH_EVENT_KIND_WAITING = 10,
     /** twinflash_device is connected to its hub: `message` names the server. */
     TWINFLASH_EVENT_KIND_CONNECTED = 20,
     /** It is not: `message`; it tries again after `after_seconds`. */
@@ -610,6 +621,52 @@ typedef struct twinflash_digests {
 } twinflash_digests;
 
 /**
+ * What the application is to fetch. Texts live as long as the structure. Members may be added at the
+ * end in later versions: do not copy the structure, and do not make one.
+ */
+typedef struct twinflash_wanted {
+    /** Names this wish in every offer; each attempt has another one. */
+    uint64_t id;
+    /** What is to be fetched. Its query may hold a secret: show it to nobody. */
+    const char *uri;
+    /** The first byte that is wanted. Where it is not 0, ask for "Range: bytes=OFFSET-"… */
+    uint64_t offset;
+    /** …and, where this is not NULL, with "If-Range: VALIDATOR". */
+    const char *validator;
+    /** Follow at most so many redirects. */
+    uint32_t max_redirects;
+    /** Neither the address nor a redirect may be http. */
+    bool https_only;
+    /** It is not an image, but the manifest beside one: a short text. */
+    bool manifest;
+} twinflash_wanted;
+
+/** What a server answered to the application, before its body. Fill it with zeros, then set `size`. */
+typedef struct twinflash_response {
+    /** sizeof(twinflash_response). */
+    size_t size;
+    /**
+     * The HTTP status: 200, or 206 where a part was asked for and came. Any other ends the attempt; the
+     * updater decides whether there is another. Where the bytes come by something else than HTTP, 200.
+     */
+    int32_t status;
+    /** "Retry-After" in seconds, with a status such as 503; 0 where there is none. */
+    uint32_t retry_after;
+    /**
+     * Where in the whole the first byte belongs that is offered now: the first byte of
+     * "Content-Range" with 206, else 0.
+     */
+    uint64_t offset;
+    /**
+     * The size of the whole in bytes: "Content-Length" with 200, what comes after the slash of
+     * "Content-Range" with 206. 0 where it is not known.
+     */
+    uint64_t total;
+    /** The "ETag", as it came, or NULL. It makes a later attempt go on where this one ends. */
+    const char *validator;
+} twinflash_response;
+
+/**
  * Where everything stands. Texts are UTF-8 and live as long as the structure. Members may be added at
  * the end in later versions: do not copy the structure, and do not make one.
  */
@@ -618,6 +675,8 @@ typedef struct twinflash_state {
     twinflash_phase phase;
     /** How the last update ended. */
     twinflash_outcome outcome;
+    /** The phase in which it failed or was cancelled. */
+    twinflash_phase ended_in;
     /** Why it did, where it failed or was rolled back. */
     twinflash_status status;
     /** The download is paused. */
@@ -720,6 +779,18 @@ twinflash_status twinflash_builder_set_installer(struct twinflash_builder *build
                                                  struct twinflash_error *error);
 
 /**
+ * Starts an updater: takes the state directory, reads the journal and goes on with what it says. The
+ * builder is used up, whether it succeeds or not. `*updater` is NULL where it does not; otherwise it
+ * is given back by twinflash_updater_free.
+ *
+ * Fails with TWINFLASH_STATUS_INVALID_CONFIG (the message names the key), TWINFLASH_STATUS_LOCKED
+ * (another process holds the state directory), TWINFLASH_STATUS_STATE, TWINFLASH_STATUS_TLS.
+ */
+twinflash_status twinflash_builder_start(struct twinflash_builder *builder,
+                                         struct twinflash_updater **updater,
+                                         struct twinflash_error *error);
+
+/**
  * `callback` gets each event; without one they are polled by twinflash_updater_next_event.
  * `destroy` is called in every case.
  */
@@ -763,18 +834,6 @@ twinflash_status twinflash_builder_on_log(struct twinflash_builder *builder,
                                           struct twinflash_error *error);
 
 /**
- * Starts an updater: takes the state directory, reads the journal and goes on with what it says. The
- * builder is used up, whether it succeeds or not. `*updater` is NULL where it does not; otherwise it
- * is given back by twinflash_updater_free.
- *
- * Fails with TWINFLASH_STATUS_INVALID_CONFIG (the message names the key), TWINFLASH_STATUS_LOCKED
- * (another process holds the state directory), TWINFLASH_STATUS_STATE, TWINFLASH_STATUS_TLS.
- */
-twinflash_status twinflash_builder_start(struct twinflash_builder *builder,
-                                         struct twinflash_updater **updater,
-                                         struct twinflash_error *error);
-
-/**
  * Starts to connect an updater to its hub; returns at once. It stays connected, with a renewed token
  * and after every failure, until twinflash_device_free. Events of the connection come with the
  * updater's; what was set to get what is to be sent gets nothing any more.
@@ -782,7 +841,8 @@ twinflash_status twinflash_builder_start(struct twinflash_builder *builder,
  * `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
  * what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
  * may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
- * An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET.
+ * An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET. Neither this nor
+ * twinflash_device_free is in a library built without MQTT.
  */
 twinflash_status twinflash_device_connect(const struct twinflash_updater *updater,
                                           const char *connection_string,
@@ -805,11 +865,14 @@ void twinflash_event_free(struct twinflash_event *event);
  * Counts a start of a new version that has to prove itself, and brings the old one back when it has
  * used up its starts. To be called as a program's first line, before anything of it can fail: an
  * updater in the program it updates cannot roll back when that program does not come to start it.
- * `*guarded` (may be NULL) says what was done. For the installers of the library; the application's
+ * `*guarded` says what was done, `*starts` how many starts were counted, this one among them, of
+ * `*allowed` (0 where none was); each may be NULL. For the installers of the library; the application's
  * own cannot be made here.
  */
 twinflash_status twinflash_guard(const char *state_dir,
                                  twinflash_guarded *guarded,
+                                 uint32_t *starts,
+                                 uint32_t *allowed,
                                  struct twinflash_error *error);
 
 /** Reads an image's size and check values from its file, in constant memory. Blocks. Any thread. */
@@ -826,6 +889,71 @@ twinflash_status twinflash_image_info(const char *path,
 twinflash_status twinflash_image_verify(const char *path,
                                         const char *check,
                                         struct twinflash_error *error);
+
+/** Frees what twinflash_updater_next_wanted gave. NULL is fine. Any thread. */
+void twinflash_wanted_free(struct twinflash_wanted *wanted);
+
+/**
+ * What the application is to fetch now, to be given to twinflash_wanted_free; TWINFLASH_STATUS_TIMEOUT
+ * and NULL when there was nothing new within `timeout_ms` milliseconds (0: does not wait; negative:
+ * waits for ever), TWINFLASH_STATUS_CLOSED once the updater is closed. The configuration's key
+ * "source" is "offered" then; so it always is in a library built without HTTP. The application asks its
+ * server, and calls twinflash_updater_offer_response, then twinflash_updater_offer for the bytes, then
+ * twinflash_updater_offer_end; or twinflash_updater_offer_failed. Whether there is another attempt,
+ * from which byte on, and all checks, limits and stalls stay the updater's.
+ */
+twinflash_status twinflash_updater_next_wanted(const struct twinflash_updater *updater,
+                                               int64_t timeout_ms,
+                                               struct twinflash_wanted **wanted,
+                                               struct twinflash_error *error);
+
+/**
+ * What the server answered, once for each wish, before its bytes. TWINFLASH_STATUS_NOT_WANTED: the wish
+ * with this id is no more, or was answered before. An answer that does not fit, as another size than
+ * the request announced, ends the attempt: the next call says TWINFLASH_STATUS_NOT_WANTED. Never waits.
+ */
+twinflash_status twinflash_updater_offer_response(const struct twinflash_updater *updater,
+                                                  uint64_t id,
+                                                  const struct twinflash_response *response,
+                                                  struct twinflash_error *error);
+
+/**
+ * The next bytes; `offset` is where in the whole the first of them belongs. `*taken` says how many were
+ * taken, from the first on: fewer than there are, or none, where the updater cannot hash and write
+ * them as fast. The others are to be offered again a little later. It waits for room for the first at
+ * most `timeout_ms` milliseconds (0: does not wait; negative: waits for ever).
+ * TWINFLASH_STATUS_NOT_WANTED: they are not wanted any more: end the request, and ask what is.
+ * TWINFLASH_STATUS_INVALID_ARGUMENT: they are not the next ones, or the answer was not offered before.
+ */
+twinflash_status twinflash_updater_offer(const struct twinflash_updater *updater,
+                                         uint64_t id,
+                                         uint64_t offset,
+                                         const void *data,
+                                         size_t length,
+                                         int64_t timeout_ms,
+                                         size_t *taken,
+                                         struct twinflash_error *error);
+
+/**
+ * The body is at its end. Need not be said where the response told the total and all came. Nothing
+ * happens where this wish is no more. Never waits.
+ */
+twinflash_status twinflash_updater_offer_end(const struct twinflash_updater *updater,
+                                             uint64_t id,
+                                             struct twinflash_error *error);
+
+/**
+ * The bytes could not be fetched, or not to their end. `status` is TWINFLASH_STATUS_NETWORK for a
+ * connection, TWINFLASH_STATUS_TLS for its certificate, or another failure's. `why` goes on from
+ * "cannot download …: ", and holds no secret. `again`: another attempt makes sense, after a pause. Nothing
+ * happens where this wish is no more. Never waits.
+ */
+twinflash_status twinflash_updater_offer_failed(const struct twinflash_updater *updater,
+                                                uint64_t id,
+                                                int32_t status,
+                                                const char *why,
+                                                bool again,
+                                                struct twinflash_error *error);
 
 /** Frees what came from twinflash_updater_next_outbound. NULL is fine. Any thread. */
 void twinflash_outbound_free(struct twinflash_outbound *outbound);
@@ -962,6 +1090,40 @@ twinflash_status twinflash_updater_confirm(const struct twinflash_updater *updat
 twinflash_status twinflash_updater_cancel(const struct twinflash_updater *updater,
                                           bool *cancelled,
                                           struct twinflash_error *error);
+
+/**
+ * The user agrees to what the update waits for (TWINFLASH_EVENT_KIND_WAITING, "consent"); `*approved` (may
+ * be NULL) is false where nobody is asked. Durable after twinflash_updater_flush. Who does not agree calls
+ * twinflash_updater_cancel. Never waits.
+ */
+twinflash_status twinflash_updater_approve(const struct twinflash_updater *updater,
+                                           bool *approved,
+                                           struct twinflash_error *error);
+
+/**
+ * The user puts the update off: for `seconds` nobody is asked, no attempt at the download is begun (one
+ * that runs goes on) and nothing applied. `*deferred` (may be NULL) is false where no update runs. It
+ * outlives restarts; durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is being
+ * applied. Never waits.
+ */
+twinflash_status twinflash_updater_defer(const struct twinflash_updater *updater,
+                                         double seconds,
+                                         bool *deferred,
+                                         struct twinflash_error *error);
+
+/**
+ * Installs the image in the file `path`, such as one on a USB stick, under the same rules as any other
+ * update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
+ * `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
+ * ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
+ * has begun when this returns, durably after twinflash_updater_flush.
+ */
+twinflash_status twinflash_updater_install_file(const struct twinflash_updater *updater,
+                                                const char *path,
+                                                const char *version,
+                                                const char *check,
+                                                const char *manifest,
+                                                struct twinflash_error *error);
 
 /**
  * Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where

@@ -3,7 +3,7 @@
 use crate::status::twinflash_status as Status;
 use crate::{
     boundary::{Identity, UserData, bytes, callback, enter, handle, not_in_callback, place, text},
-    builder::{hear, twinflash_destroy_callback},
+    callbacks::{hear, twinflash_destroy_callback},
     event::twinflash_event,
     status::{Error, twinflash_error, twinflash_status},
     updater::{Polled, twinflash_answer, twinflash_updater},
@@ -97,7 +97,8 @@ impl Methods {
 /// `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
 /// what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
 /// may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
-/// An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET.
+/// An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET. Neither this nor
+/// twinflash_device_free is in a library built without MQTT.
 ///
 /// # Safety
 /// `updater` is null or an updater that is not freed; `connection_string` is null or ended by a zero;

@@ -13,6 +13,7 @@ use std::{ffi::c_char, fmt::Write, time::Duration};
 /// What an event says. More kinds may come: ignore those you do not know.
 #[repr(i32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "mqtt"), expect(dead_code))]
 pub enum twinflash_event_kind {
     /// Something that has no kind yet in this version; `text` says it.
     Other = 0,
@@ -33,6 +34,11 @@ pub enum twinflash_event_kind {
     Refused = 7,
     /// Something a person should look at: `message`.
     Warning = 8,
+    /// The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted.
+    Wanted = 9,
+    /// The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
+    /// "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+    Waiting = 10,
     /// twinflash_device is connected to its hub: `message` names the server.
     Connected = 20,
     /// It is not: `message`; it tries again after `after_seconds`.
@@ -172,10 +178,22 @@ impl twinflash_event {
                 (made.bytes, made.total) = (*bytes, total.unwrap_or_default());
                 made
             }
+            Event::Wanted => Self::new(
+                Kind::Wanted,
+                Level::Debug,
+                "something else is to be fetched",
+            ),
             Event::Retry { failure, after } => {
                 let text = format!("trying again in {}: {failure}", seconds(*after));
                 let mut made = Self::new(Kind::Retry, Level::Warning, &text).failure(failure);
                 made.after_seconds = after.as_secs_f64();
+                made
+            }
+            Event::Waiting(waiting) => {
+                let (on, before) = (waiting.on.as_str(), waiting.before.as_str());
+                let text = format!("waiting for {on} before {before}");
+                let mut made = Self::new(Kind::Waiting, Level::Info, &text).message(on);
+                made.after_seconds = waiting.after.unwrap_or_default().as_secs_f64();
                 made
             }
             Event::Verified { by, bytes, sha256 } => {

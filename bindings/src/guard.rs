@@ -24,26 +24,38 @@ pub enum twinflash_guarded {
 /// Counts a start of a new version that has to prove itself, and brings the old one back when it has
 /// used up its starts. To be called as a program's first line, before anything of it can fail: an
 /// updater in the program it updates cannot roll back when that program does not come to start it.
-/// `*guarded` (may be NULL) says what was done. For the installers of the library; the application's
+/// `*guarded` says what was done, `*starts` how many starts were counted, this one among them, of
+/// `*allowed` (0 where none was); each may be NULL. For the installers of the library; the application's
 /// own cannot be made here.
 ///
 /// # Safety
-/// A zero ends `state_dir`; `guarded` and `error` are null or can be written to.
+/// A zero ends `state_dir`; `guarded`, `starts`, `allowed` and `error` are null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn twinflash_guard(
     state_dir: *const c_char,
     guarded: *mut twinflash_guarded,
+    starts: *mut u32,
+    allowed: *mut u32,
     error: *mut twinflash_error,
 ) -> twinflash_status {
     // SAFETY: as the caller vouches.
     unsafe {
         enter(error, || {
-            let done = match guard(text(state_dir, "state_dir")?)? {
-                Guarded::Counted { .. } => twinflash_guarded::Counted,
-                Guarded::RolledBack => twinflash_guarded::RolledBack,
-                _ => twinflash_guarded::Nothing,
+            let done = guard(text(state_dir, "state_dir")?)?;
+            let (counted, of) = match done {
+                Guarded::Counted { starts, allowed } => (starts, allowed),
+                _ => (0, 0),
             };
-            give(guarded, done);
+            give(starts, counted);
+            give(allowed, of);
+            give(
+                guarded,
+                match done {
+                    Guarded::Counted { .. } => twinflash_guarded::Counted,
+                    Guarded::RolledBack => twinflash_guarded::RolledBack,
+                    _ => twinflash_guarded::Nothing,
+                },
+            );
             Ok(Status::Ok)
         })
     }

@@ -3,7 +3,7 @@
 use crate::status::twinflash_status as Status;
 use crate::{
     boundary::{Identity, UserData, c_text, callback, message_of, no_error, null},
-    builder::{twinflash_destroy_callback, twinflash_restart},
+    callbacks::{twinflash_destroy_callback, twinflash_restart},
     status::{Error, to_code, twinflash_error},
 };
 use engine::{

@@ -5,12 +5,14 @@
 
 mod boundary;
 mod builder;
+mod callbacks;
 #[cfg(feature = "mqtt")]
 mod device;
 mod event;
 mod guard;
 mod image;
 mod installer;
+mod offer;
 mod outbound;
 mod queue;
 mod state;

@@ -88,6 +88,8 @@ pub struct twinflash_state {
     pub phase: twinflash_phase,
     /// How the last update ended.
     pub outcome: twinflash_outcome,
+    /// The phase in which it failed or was cancelled.
+    pub ended_in: twinflash_phase,
     /// Why it did, where it failed or was rolled back.
     pub status: twinflash_status,
     /// The download is paused.
@@ -117,11 +119,16 @@ pub struct twinflash_state {
 impl From<Status> for twinflash_state {
     fn from(status: Status) -> Self {
         let failure = status.outcome.as_ref().and_then(Outcome::failure);
+        let ended_in = match &status.outcome {
+            Some(Outcome::Failed { phase, .. } | Outcome::Cancelled(phase)) => Some(*phase),
+            _ => None,
+        };
         let retry = status.retry.as_ref();
         let after = retry.and_then(|retry| retry.after);
         Self {
             phase: phase_of(status.phase),
             outcome: outcome_of(status.outcome.as_ref()),
+            ended_in: phase_of(ended_in),
             status: failure.map_or(twinflash_status::Ok, |failure| of_code(failure.code)),
             paused: status.paused,
             bytes: status.bytes,

@@ -309,10 +309,14 @@ impl BackEnd {
             }
         };
         let mut next = || {
-            let (patch, version) = reports
-                .recv()
-                .map_err(|_| Error::new("the hub has stopped"))?;
-            merge(&mut reported, &patch, version);
+            // Now and then also where nothing is new: some ends are known by that.
+            match reports.recv_timeout(Duration::from_secs(1)) {
+                Ok((patch, version)) => merge(&mut reported, &patch, version),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::new("the hub has stopped"));
+                }
+            }
             Ok(reported.clone())
         };
         follow(&mut follower, &mut next, &mut |seen| on(seen.into()))

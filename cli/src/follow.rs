@@ -2,8 +2,15 @@
 
 use crate::{error::Error, screen::parse_time};
 use serde_json::Value;
+use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use twinflash::contract::{Contract, Follow, at_path};
+
+/// A failed status that a rollback's end may follow is the last one once it has stayed for so long: who looks
+/// now and then may have missed that the new image was active…
+const STAYS: Duration = Duration::from_secs(3);
+/// …and for so long where it was seen to be: the device restarts meanwhile.
+const ROLLS_BACK: Duration = Duration::from_secs(15 * 60);
 
 /// Tells what is new in a device's reported properties.
 #[derive(Debug)]
@@ -17,6 +24,10 @@ pub(crate) struct Follower {
     /// When the earlier update's part was reported last.
     older: Option<OffsetDateTime>,
     last: Option<(String, Option<String>, bool)>,
+    /// The new image was seen to be active.
+    active: bool,
+    /// A failed status that may not be the last one, its detail, and since when it is there.
+    failing: Option<(String, Option<String>, Instant)>,
 }
 
 /// Tells one state of the contract's part of the reported properties from another.
@@ -63,6 +74,8 @@ impl Follower {
             before: None,
             older: None,
             last: None,
+            active: false,
+            failing: None,
         }
     }
 
@@ -76,6 +89,8 @@ impl Follower {
     /// The next update is followed, too.
     pub(crate) fn go_on(&mut self) {
         self.version = None;
+        self.active = false;
+        self.failing = None;
     }
 
     /// What is new.
@@ -92,6 +107,7 @@ impl Follower {
         let detail = self.follow.detail.as_ref();
         let detail = detail.and_then(|path| text(reported, path));
         let end = self.end(reported);
+        let end = end.filter(|_| self.is_last(&status, detail.as_ref()));
         let seen = (status.clone(), detail.clone(), end.is_some());
         if self.last.as_ref() == Some(&seen) {
             return None;
@@ -103,6 +119,31 @@ impl Follower {
             detail,
             end,
         })
+    }
+
+    /// Whether nothing is to follow this status, where an update ends with it.
+    fn is_last(&mut self, status: &str, detail: Option<&String>) -> bool {
+        let Some(rollback) = &self.follow.rollback else {
+            return true;
+        };
+        let is_of = |statuses: &[String]| statuses.iter().any(|of| of == status);
+        self.active |= is_of(&rollback.after);
+        if !is_of(&self.follow.failed) || is_of(&rollback.ends) {
+            self.failing = None;
+            return true;
+        }
+        let limit = if self.active { ROLLS_BACK } else { STAYS };
+        match &self.failing {
+            Some((of, with, since)) if of == status && with.as_ref() == detail => {
+                since.elapsed() >= limit
+            }
+            // It says more now: the rollback has failed, too.
+            Some(_) => true,
+            None => {
+                self.failing = Some((status.into(), detail.cloned(), Instant::now()));
+                false
+            }
+        }
     }
 
     /// How the update that is reported ended; `None` while it runs.
@@ -170,10 +211,17 @@ pub(crate) fn follow(
     next: &mut dyn FnMut() -> Result<Value, Error>,
     on: &mut dyn FnMut(Seen),
 ) -> Result<End, Error> {
+    let mut shown = None;
     loop {
         if let Some(seen) = follower.look(&next()?) {
             let end = seen.end.clone();
-            on(seen);
+            let words = Some((seen.status.clone(), seen.detail.clone()));
+            // What was told when it was not yet known to be the end.
+            let told = matches!(end, Some(End::Failed { .. })) && shown == words;
+            shown = words;
+            if !told {
+                on(seen);
+            }
             if let Some(end) = end {
                 return Ok(end);
             }
@@ -223,19 +271,59 @@ mod tests {
         assert_eq!(follower.look(&reported(7, "01", old.clone())), None);
         // Another part of the twin changed.
         assert_eq!(follower.look(&reported(8, "01", old.clone())), None);
-        // The same words, reported anew.
+        // The same words, reported anew; it is the end once they have stayed.
         let mut anew = reported(9, "02", old);
         anew["$metadata"]["firmware"]["fwUpdateStatus"]["$lastUpdated"] =
             "2026-11-20T10:00:01Z".into();
         let seen = follower.look(&anew).unwrap();
-        assert_eq!(
-            seen.end,
-            Some(End::Failed {
-                code: None,
-                message: "of the last update".into()
-            })
-        );
+        assert_eq!(seen.end, None);
+        assert_eq!(follower.look(&anew), None);
+        follower.failing.as_mut().unwrap().2 -= STAYS;
+        let seen = follower.look(&anew).unwrap();
+        assert_eq!(seen.end, failed("of the last update"));
         assert_eq!(Some(seen.at), parse_time("2026-11-20T10:00:02Z"));
+    }
+
+    fn failed(message: &str) -> Option<End> {
+        let message = message.into();
+        Some(End::Failed {
+            code: None,
+            message,
+        })
+    }
+
+    #[test]
+    fn a_rollback_is_followed_to_its_end() {
+        let state = |status: &str, detail: &str| {
+            let state = json!({"fwUpdateStatus": status, "fwUpdateSubstatus": detail});
+            reported(1, "01", state)
+        };
+        let back = state("rolledback", "Rolled back to: 1.0.0; why");
+        let failed_too = state("error", "why; and the old image could not be brought back");
+        for (last, message) in [
+            (back, "Rolled back to: 1.0.0; why"),
+            (
+                failed_too,
+                "why; and the old image could not be brought back",
+            ),
+        ] {
+            let mut follower = configuration();
+            let states = [
+                state("rebooting", "Finished reboot"),
+                state("error", "why"),
+                last,
+            ];
+            let mut next = states.into_iter();
+            let mut told = Vec::new();
+            let end = follow(
+                &mut follower,
+                &mut || Ok(next.next().unwrap()),
+                &mut |seen| told.push(seen.status),
+            );
+            assert_eq!(end.ok(), failed(message));
+            assert_eq!(told[..2], ["rebooting", "error"]);
+            assert_eq!(told.len(), 3);
+        }
     }
 
     #[test]

@@ -249,6 +249,27 @@ fn updates_by_desired_properties() {
     drop(device);
 }
 
+/// Nobody confirms the new version: who follows it is told that the old one is back, and not only of
+/// trouble.
+#[test]
+fn a_rollback_is_followed_to_its_end() {
+    let world = World::new();
+    let lines = "contract = \"configuration\"\ncurrent_version = \"1.0.0\"\npolicy = { confirm = \"call\", confirm_time = 1 }";
+    let _device = world.device(lines, "");
+    fs::write(world.path("copy"), image()).unwrap();
+    let info = run(&["image", "info", "--json", text(&world.path("copy"))]).json();
+    let check = info[0]["sha256"].as_str().unwrap();
+    let url = world.url("/image");
+    let asked = ["update", DEVICE, &url, "--contract", "configuration"];
+    let done = world.ask(&[&asked[..], &["--version", "1.0.1", "--check", check]].concat());
+    let lines = done.json();
+    let last = *events(&lines, "status").last().unwrap();
+    assert_eq!(last["status"], "rolledback", "{done:?}");
+    let end = result(&done)["message"].as_str().unwrap().to_owned();
+    assert!(end.starts_with("Rolled back to: 1.0.0; "), "{end}");
+    assert_eq!(world.installed(), b"1.0.0\n");
+}
+
 /// The agent is what is updated: it ends, and the new version is started by its supervisor.
 #[test]
 fn an_update_over_a_restart() {

@@ -56,11 +56,54 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     input: Stdio,
     running: impl FnOnce(),
 ) -> Result<String, Failure> {
-    let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
+    let program = command.first().map_or("", AsRef::as_ref);
+    let (status, printed) = end_of_run(command, limit, input, running)?;
+    match status.success() {
+        true => Ok(printed),
+        false => Err(failed(&format_args!("{program} ended with {status}"))),
+    }
+}
+
+/// As [`run`], but any status is an answer: it comes with what was printed.
+///
+/// # Errors
+/// As [`run`], and where a signal ended it.
+pub(crate) fn ask<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<(i32, String), Failure> {
+    let program = command.first().map_or("", AsRef::as_ref);
+    let (status, printed) = end_of_run(command, limit, Stdio::null(), || {})?;
+    match status.code() {
+        Some(code) => Ok((code, printed)),
+        None => Err(failed(&format_args!("{program} ended with {status}"))),
+    }
+}
+
+fn failed(what: &dyn fmt::Display) -> Failure {
+    Failure::new(Code::InstallFailed, what)
+}
+
+fn end_of_run<S: AsRef<str>>(
+    command: &[S],
+    limit: Duration,
+    input: Stdio,
+    running: impl FnOnce(),
+) -> Result<(ExitStatus, String), Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
     };
     let program = program.as_ref();
+    let step = disk::Step::Run {
+        program: Path::new(program),
+    };
+    #[cfg(test)]
+    if simulated::there() {
+        let begun = disk::step(step, || Ok(()));
+        begun.map_err(|error| failed(&format_args!("{program} cannot be run: {error}")))?;
+        running();
+        let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+        return simulated::run(program, &arguments)
+            .map(|printed| (ExitStatus::default(), printed))
+            .map_err(|how| failed(&format_args!("{program} ended with {how}")));
+    }
     let mut command = Command::new(program);
     command
         .args(arguments.iter().map(AsRef::as_ref))
@@ -74,12 +117,7 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let started = disk::step(
-        disk::Step::Run {
-            program: Path::new(program),
-        },
-        || command.spawn(),
-    );
+    let started = disk::step(step, || command.spawn());
     let mut child = match started {
         Ok(child) => child,
         Err(error) => return Err(failed(&format_args!("{program} cannot be run: {error}"))),
@@ -89,8 +127,7 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
     let result = match ended {
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(Some(status)) => Err(failed(&format_args!("{program} ended with {status}"))),
+        Ok(Some(status)) => Ok(status),
         Ok(None) => Err(failed(&format_args!(
             "{program} did not end within {} s and was killed",
             limit.as_secs_f64()
@@ -100,26 +137,24 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
         ))),
     };
     let level = match result {
-        Ok(()) => log::Level::Debug,
-        Err(_) => log::Level::Warn,
+        Ok(status) if status.success() => log::Level::Debug,
+        _ => log::Level::Warn,
     };
     for (text, of) in [(&printed, "output"), (&errors, "errors")] {
         for line in end_of(text).lines() {
             log::log!(level, "{program} {of}: {line}");
         }
     }
-    result.map(|()| printed)
+    result.map(|status| (status, printed))
 }
 
 /// A command with its placeholders replaced, such as `{slot}`.
-#[cfg(unix)]
 pub(crate) fn fill(command: &[String], values: &[(&str, &str)]) -> Vec<String> {
     let fill = |argument: &String| fill_one(argument, values);
     command.iter().map(fill).collect()
 }
 
 /// A text with its placeholders replaced. What a value holds is never replaced again.
-#[cfg(unix)]
 pub(crate) fn fill_one(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::new();
     let mut rest = text;
@@ -233,6 +268,33 @@ fn end_of(text: &str) -> &str {
         from += 1;
     }
     text.get(from..).unwrap_or_default()
+}
+
+/// Programs that a test plays itself, on the thread that runs them.
+#[cfg(test)]
+pub(crate) mod simulated {
+    use std::cell::RefCell;
+
+    /// Given a program and its arguments: what it prints, or how it ended.
+    type Programs = Box<dyn Fn(&str, &[&str]) -> Result<String, String>>;
+
+    thread_local!(static PROGRAMS: RefCell<Option<Programs>> = const { RefCell::new(None) });
+
+    /// From now on this one plays the programs that this thread runs.
+    pub(crate) fn by(programs: Option<Programs>) {
+        PROGRAMS.set(programs);
+    }
+
+    pub(super) fn there() -> bool {
+        PROGRAMS.with_borrow(Option::is_some)
+    }
+
+    pub(super) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+        PROGRAMS.with_borrow(|programs| match programs {
+            Some(programs) => programs(program, arguments),
+            None => Err("nobody who plays it".into()),
+        })
+    }
 }
 
 #[cfg(all(test, unix))]

@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{
+    disturbed::{At, Disturbed},
     pattern::image,
     server::{Reply, Server},
 };
@@ -28,9 +29,9 @@ use twinflash::{
     contract::Contract,
     device::{Builder, Device, DeviceOptions, Updater},
     engine::{CANCEL_METHOD, STATUS_METHOD},
-    install::{FileInstall, ImageInfo, ImageState, Installer, Restart},
+    install::{FileInstall, Installer, Restart},
     journal::{Journal, Loaded},
-    update::{Code, Confirm, Failure, Outcome, Phase, Policy, Record},
+    update::{Code, Confirm, Outcome, Phase, Policy, Record},
 };
 
 const SIZE: usize = 300_000;
@@ -213,44 +214,6 @@ fn a_restart_command_is_known_to_run_while_it_does() {
     assert_eq!(outcome, Some(Outcome::Completed));
 }
 
-/// A disk that takes its time.
-#[derive(Debug)]
-struct Slow(FileInstall, Arc<AtomicBool>);
-
-impl Installer for Slow {
-    fn inspect(&mut self) -> Result<ImageState, Failure> {
-        self.0.inspect()
-    }
-    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
-        self.0.begin(image, resume_at)
-    }
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        if offset > 0 {
-            self.1.store(true, Ordering::Relaxed);
-            thread::sleep(Duration::from_secs(5));
-        }
-        self.0.write(offset, bytes)
-    }
-    fn sync(&mut self) -> Result<u64, Failure> {
-        self.0.sync()
-    }
-    fn finish(&mut self) -> Result<(), Failure> {
-        self.0.finish()
-    }
-    fn activate(&mut self) -> Result<(), Failure> {
-        self.0.activate()
-    }
-    fn confirm(&mut self) -> Result<(), Failure> {
-        self.0.confirm()
-    }
-    fn rollback(&mut self) -> Result<(), Failure> {
-        self.0.rollback()
-    }
-    fn abort(&mut self) -> Result<(), Failure> {
-        self.0.abort()
-    }
-}
-
 /// A hub that says nothing to whoever connects.
 fn mute_hub() -> (TcpListener, DeviceOptions) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -287,10 +250,13 @@ fn a_device_closes_whatever_the_disk_does() {
     });
     let (hub, options) = mute_hub();
     let stuck = Arc::new(AtomicBool::new(false));
-    let installer = Slow(
-        FileInstall::new(dir.path().join("app.bin")),
-        Arc::clone(&stuck),
-    );
+    let (target, writes) = (dir.path().join("app.bin"), Arc::clone(&stuck));
+    let installer = Disturbed::new(FileInstall::new(target), move |at| {
+        if matches!(at, At::Write(offset) if offset > 0) {
+            writes.store(true, Ordering::Relaxed);
+            thread::sleep(Duration::from_secs(5));
+        }
+    });
     let updater = builder(dir.path(), installer).start().unwrap();
     let device = Device::connect(updater, options).unwrap();
     let _held = hub.accept().unwrap();

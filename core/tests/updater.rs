@@ -6,6 +6,11 @@
     clippy::panic
 )]
 
+#[path = "support/disturbed.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub)]
+mod disturbed;
+
+use disturbed::{At, Disturbed};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -22,7 +27,7 @@ use twinflash::{
         SlotsInstall, SlotsOptions, Switch,
     },
     twin,
-    update::{Code, Failure, ImageInfo, ImageState, Outcome, Policy},
+    update::{Code, Outcome, Policy},
 };
 
 /// Serves one image over plain HTTP, for ever.
@@ -257,52 +262,17 @@ fn into_one_slot_and_then_into_the_other() {
     }
 }
 
-/// A medium that keeps something else than was written to it.
-#[derive(Debug)]
-struct Worn(SlotsInstall, std::path::PathBuf);
-
-impl Installer for Worn {
-    fn inspect(&mut self) -> Result<ImageState, Failure> {
-        self.0.inspect()
-    }
-    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
-        self.0.begin(image, resume_at)
-    }
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.0.write(offset, bytes)
-    }
-    fn sync(&mut self) -> Result<u64, Failure> {
-        self.0.sync()
-    }
-    fn finish(&mut self) -> Result<(), Failure> {
-        let mut slot = std::fs::OpenOptions::new()
-            .write(true)
-            .open(&self.1)
-            .unwrap();
-        slot.write_all(b"?").unwrap();
-        self.0.finish()
-    }
-    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
-        self.0.read_back(size, sha256)
-    }
-    fn activate(&mut self) -> Result<(), Failure> {
-        self.0.activate()
-    }
-    fn confirm(&mut self) -> Result<(), Failure> {
-        self.0.confirm()
-    }
-    fn rollback(&mut self) -> Result<(), Failure> {
-        self.0.rollback()
-    }
-    fn abort(&mut self) -> Result<(), Failure> {
-        self.0.abort()
-    }
-}
-
 #[test]
 fn a_slot_that_does_not_hold_what_was_written_is_not_activated() {
     let dir = tempfile::tempdir().unwrap();
-    let worn = Worn(slots(dir.path()), dir.path().join("b.img"));
+    let slot = dir.path().join("b.img");
+    // A medium that keeps something else than was written to it.
+    let worn = Disturbed::new(slots(dir.path()), move |at| {
+        if at == At::Finish {
+            let slot = std::fs::OpenOptions::new().write(true).open(&slot);
+            slot.unwrap().write_all(b"?").unwrap();
+        }
+    });
     let updater = start_with(dir.path(), worn);
     let image = vec![7; 100_000];
     let crc = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&image);

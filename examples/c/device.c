@@ -58,7 +58,7 @@ int main(int argc, char **argv)
     signal(SIGINT, stop);
 
     /* The first line of a program that is itself updated: a version that crashes goes back. */
-    if (twinflash_guard(argv[1], &guarded, &error) != TWINFLASH_STATUS_OK)
+    if (twinflash_guard(argv[1], &guarded, NULL, NULL, &error) != TWINFLASH_STATUS_OK)
         return failed("guard", &error);
     if (guarded == TWINFLASH_GUARDED_ROLLED_BACK)
         return 0; /* The supervisor starts the old version. */

@@ -14,6 +14,7 @@ mod engine;
 mod hub;
 mod journal;
 mod memory;
+mod trust;
 mod values;
 
 /// A target: its name, its function, and how much memory a case may take whatever its input, in KiB.
@@ -41,6 +42,9 @@ pub const TARGETS: &[Target] = &[
     target("configuration", hub::configuration, 1024),
     target("agent_config", agent_config::agent_config, 256),
     target("boot_files", boot_files::boot_files, 256),
+    target("jws", trust::jws, 256),
+    target("manifest", trust::manifest, 256),
+    target("key_set", trust::key_set, 256),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), kib: usize) -> Target {

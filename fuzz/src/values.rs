@@ -44,7 +44,7 @@ pub(crate) fn values(data: &[u8]) {
     );
 }
 
-fn is_one_line(failure: &Failure) {
+pub(crate) fn is_one_line(failure: &Failure) {
     let message = &failure.message;
     let fits = !message.is_empty() && message.len() <= Failure::MAX_MESSAGE;
     assert!(fits && !message.contains(char::is_control), "{message:?}");

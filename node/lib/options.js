@@ -43,13 +43,23 @@ function take(options) {
     throw wrongOption('install is missing: it says what is installed (file, slots, command, or an installer of your own)');
   }
   if (typeof install !== 'object') throw wrongOption(`install is a ${typeof install}; it must be an object`);
+  if (rest.source !== undefined) throw wrongOption('source is no option: images are always fetched here');
   if (rest.stateDir === undefined) throw wrongOption('stateDir is missing: it is where the updater remembers what it was doing');
   const own = isOwn(install);
   if (own) {
     const missing = STEPS.filter((step) => typeof install[step] !== 'function');
     if (missing.length) throw wrongOption(`install.${missing[0]} must be a function`);
   }
-  return { config: JSON.stringify(convert(own ? rest : { ...rest, install }, '')), installer: own ? install : null, onRestart };
+  return { config: write(own ? rest : { ...rest, install }), installer: own ? install : null, onRestart };
+}
+
+function write(options) {
+  try {
+    return JSON.stringify(convert(options, ''));
+  } catch (error) {
+    // One that refers to itself, or has a toJSON that throws.
+    throw error.code ? error : wrongOption(`the options cannot be written as JSON: ${error.message}`, error);
+  }
 }
 
 /** What the native part is told of an installer, whose `inspect` has answered. */
@@ -83,6 +93,7 @@ const KEYS = new Set(
   `connection_string state_dir current_version version_from install_time command_time connect_timeout user_agent
    allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
    stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
+   consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
    confirm_time hardware_revision require_manifest`.split(/\s+/),
 );
 

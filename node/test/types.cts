@@ -1,6 +1,6 @@
 // What TypeScript must take, and what it must not: checked by `tsc --strict`, never run.
 
-import { attach, codes, Device, Updater, version } from 'twinflash';
+import { attach, codes, Device, guard, TwinflashError, Updater, version } from 'twinflash';
 import type { Answer, Code, Installer, Outcome, Phase, Status, UpdaterEvent, UpdaterOptions } from 'twinflash';
 import twinflash = require('twinflash');
 
@@ -22,6 +22,10 @@ const own: Installer = {
 const phase: Phase = 'sleeping';
 // @ts-expect-error: an option that is not there
 const misspelt: UpdaterOptions = { stateDir: 's', install: { file: 'f' }, policy: { retryTme: 1 } };
+// @ts-expect-error: an option of another table
+const elsewhere: UpdaterOptions = { stateDir: 's', install: { file: 'f' }, trust: { floor: '1' } };
+// @ts-expect-error: images are always fetched here
+const source: UpdaterOptions = { stateDir: 's', install: { file: 'f' }, source: 'offered' };
 // @ts-expect-error: no install
 const without: UpdaterOptions = { stateDir: 's' };
 // @ts-expect-error: half an installer
@@ -51,11 +55,16 @@ export async function use(client: import('azure-iot-device').Client): Promise<vo
     // @ts-expect-error: not told apart yet
     event.value.sha256;
   }
+  updater.pause();
+  await updater.flush({ timeout: 5 });
+  const cancelled: boolean = updater.cancel();
+  const { kind, starts, allowed } = guard('s');
+  if (kind === 'counted' && starts > allowed) throw new TwinflashError('too many starts', 'not-confirmed');
   const link = await attach(client, updater);
   link.detach();
   const device = new Device(updater, { connectionString: '@file', ca: 'system' });
   device.on('disconnect', (error) => error.code);
   await device.close();
   await updater[Symbol.asyncDispose]();
-  console.log(version, twinflash.version, code, file, slots, command, phase, misspelt, without, half);
+  console.log(version, twinflash.version, code, file, slots, command, phase, misspelt, elsewhere, source, without, half, cancelled);
 }

@@ -33,6 +33,7 @@ static void null_is_freed(void)
     twinflash_event_free(NULL);
     twinflash_outbound_free(NULL);
     twinflash_state_free(NULL);
+    twinflash_wanted_free(NULL);
     CHECK(twinflash_updater_free(NULL) == TWINFLASH_STATUS_OK);
     CHECK(twinflash_device_free(NULL) == TWINFLASH_STATUS_OK);
 }
@@ -45,6 +46,7 @@ static void null_is_named(void)
     twinflash_device *d = NULL;
     twinflash_answer answer;
     twinflash_digests digests;
+    size_t taken;
     CHECK_ERROR(twinflash_builder_set_string(NULL, "a", "b", &error), null, error, "builder");
     CHECK_ERROR(twinflash_builder_set_string(b, NULL, "b", &error), null, error, "key");
     CHECK_ERROR(twinflash_builder_set_string(b, "a", NULL, &error), null, error, "value");
@@ -63,9 +65,35 @@ static void null_is_named(void)
     CHECK_ERROR(twinflash_updater_connected(NULL, true, &error), null, error, "updater");
     CHECK_ERROR(twinflash_updater_wait(NULL, 0, NULL, &error), null, error, "updater");
     CHECK_ERROR(twinflash_device_connect(NULL, "x", NULL, NULL, NULL, &d, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_next_wanted(NULL, 0, NULL, &error), null, error, "wanted");
+    CHECK_ERROR(twinflash_updater_offer_response(NULL, 1, NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_offer(NULL, 1, 0, "x", 1, 0, &taken, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_offer_end(NULL, 1, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_offer_failed(NULL, 1, 203, "why", true, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_report_done(NULL, 1, 204, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_confirm(NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_cancel(NULL, NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_pause(NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_resume(NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_close(NULL, &error), null, error, "updater");
+    CHECK_ERROR(twinflash_updater_state(NULL, NULL, &error), null, error, "state");
+    CHECK_ERROR(twinflash_updater_next_event(NULL, 0, NULL, &error), null, error, "event");
+    CHECK_ERROR(twinflash_updater_next_outbound(NULL, 0, NULL, &error), null, error, "outbound");
+    CHECK_ERROR(twinflash_updater_handle_method_then(NULL, "m", NULL, 0, NULL, NULL, &error), null, error,
+        "updater");
+    CHECK_ERROR(twinflash_builder_set_integer(NULL, "a", 1, &error), null, error, "builder");
+    CHECK_ERROR(twinflash_builder_set_bool(NULL, "a", true, &error), null, error, "builder");
+    CHECK_ERROR(twinflash_builder_on_outbound(b, NULL, NULL, NULL, &error), null, error, "callback");
+    CHECK_ERROR(twinflash_builder_on_restart(b, NULL, NULL, NULL, &error), null, error, "callback");
+    CHECK_ERROR(twinflash_builder_on_log(b, TWINFLASH_LEVEL_INFO, NULL, NULL, NULL, &error), null, error,
+        "callback");
+    CHECK_ERROR(twinflash_builder_on_log(b, 9, NULL, NULL, NULL, &error), TWINFLASH_STATUS_INVALID_ARGUMENT,
+        error, "9 is no level");
+    CHECK_ERROR(twinflash_image_verify(NULL, "31c3", &error), null, error, "path");
+    CHECK_ERROR(twinflash_image_verify("x", NULL, &error), null, error, "check");
     CHECK_ERROR(twinflash_image_info(NULL, &digests, &error), null, error, "path");
     CHECK_ERROR(twinflash_image_info("x", NULL, &error), null, error, "info");
-    CHECK_ERROR(twinflash_guard(NULL, NULL, &error), null, error, "state_dir");
+    CHECK_ERROR(twinflash_guard(NULL, NULL, NULL, NULL, &error), null, error, "state_dir");
     CHECK(twinflash_updater_outbound_descriptor(NULL) == -1);
     /* Nobody has to take the error. */
     CHECK(twinflash_builder_set_string(NULL, "a", "b", NULL) == null);

@@ -464,6 +464,85 @@ static void tried_again(void)
     gone(updater, f);
 }
 
+/* The application fetches; one thread does everything. */
+static void offered(void)
+{
+    flash *f = new_flash();
+    twinflash_builder *made = builder("offered", f, TWINFLASH_RESTART_NONE);
+    twinflash_updater *updater;
+    twinflash_wanted *wanted;
+    twinflash_response response;
+    size_t at = 0, taken = 7;
+    uint64_t id;
+    CHECK_OK(twinflash_builder_set_string(made, "source", "offered", &error), error);
+    updater = started(made);
+    CHECK(twinflash_updater_next_wanted(updater, 0, &wanted, &error) == TWINFLASH_STATUS_TIMEOUT);
+    CHECK(wanted == NULL);
+    CHECK_OK(twinflash_updater_connected(updater, true, &error), error);
+    ask(updater, "https://example.com/image.bin");
+    serve(updater, TWINFLASH_EVENT_KIND_WANTED, 0, NULL);
+    CHECK_OK(twinflash_updater_next_wanted(updater, 30000, &wanted, &error), error);
+    CHECK(strcmp(wanted->uri, "https://example.com/image.bin?sig=secret") == 0);
+    CHECK(wanted->offset == 0 && wanted->validator == NULL && !wanted->manifest);
+    id = wanted->id;
+    twinflash_wanted_free(wanted);
+    memset(&response, 0, sizeof response);
+    CHECK_ERROR(twinflash_updater_offer_response(updater, id, NULL, &error),
+        TWINFLASH_STATUS_NULL_ARGUMENT, error, "response");
+    CHECK_ERROR(twinflash_updater_offer_response(updater, id, &response, &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "response.size is 0");
+    response.size = sizeof response;
+    response.status = -200;
+    CHECK_ERROR(twinflash_updater_offer_response(updater, id, &response, &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "-200");
+    response.status = 200;
+    response.total = image_size;
+    response.validator = "\xff";
+    CHECK_ERROR(twinflash_updater_offer_response(updater, id, &response, &error),
+        TWINFLASH_STATUS_INVALID_UTF8, error, "validator");
+    response.validator = "\"one\"";
+    CHECK_ERROR(twinflash_updater_offer(updater, id, 0, image, 10, 0, &taken, &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "answer");
+    CHECK(taken == 0);
+    CHECK_OK(twinflash_updater_offer_response(updater, id, &response, &error), error);
+    CHECK_ERROR(twinflash_updater_offer(updater, id, 5, image, 10, 0, &taken, &error),
+        TWINFLASH_STATUS_INVALID_ARGUMENT, error, "byte 0 comes next");
+    CHECK_ERROR(twinflash_updater_offer(updater, id, 0, NULL, 10, 0, &taken, &error),
+        TWINFLASH_STATUS_NULL_ARGUMENT, error, "data");
+    CHECK_ERROR(twinflash_updater_offer(updater, id, 0, image, 10, 0, NULL, &error),
+        TWINFLASH_STATUS_NULL_ARGUMENT, error, "taken");
+    while (at < image_size / 2) {
+        CHECK_OK(twinflash_updater_offer(updater, id, at, image + at, image_size / 2 - at, 1000, &taken,
+            &error), error);
+        at += taken;
+    }
+    /* The connection breaks; what is there is not asked for again. */
+    CHECK_ERROR(twinflash_updater_offer_failed(updater, id, TWINFLASH_STATUS_NETWORK, NULL, true, &error),
+        TWINFLASH_STATUS_NULL_ARGUMENT, error, "why");
+    CHECK_OK(twinflash_updater_offer_failed(updater, id, TWINFLASH_STATUS_NETWORK, "reset by peer", true,
+        &error), error);
+    CHECK_OK(twinflash_updater_next_wanted(updater, 30000, &wanted, &error), error);
+    CHECK(wanted->id != id && wanted->offset == at && strcmp(wanted->validator, "\"one\"") == 0);
+    CHECK_ERROR(twinflash_updater_offer(updater, id, at, image, 10, 0, &taken, &error),
+        TWINFLASH_STATUS_NOT_WANTED, error, "not wanted");
+    id = wanted->id;
+    twinflash_wanted_free(wanted);
+    response.status = 206;
+    response.offset = at;
+    CHECK_OK(twinflash_updater_offer_response(updater, id, &response, &error), error);
+    while (at < image_size) {
+        CHECK_OK(twinflash_updater_offer(updater, id, at, image + at, image_size - at, 1000, &taken, &error),
+            error);
+        at += taken;
+    }
+    CHECK_OK(twinflash_updater_offer_end(updater, id, &error), error);
+    serve(updater, TWINFLASH_EVENT_KIND_ENDED, 0, NULL);
+    has_image(f);
+    CHECK_OK(twinflash_updater_close(updater, &error), error);
+    CHECK(twinflash_updater_next_wanted(updater, -1, &wanted, &error) == TWINFLASH_STATUS_CLOSED);
+    gone(updater, f);
+}
+
 enum { THREADS = 8, ROUNDS = 20 };
 
 static void *hammer(void *data)
@@ -557,6 +636,7 @@ int main(int argc, char **argv)
     paused_resumed_cancelled();
     closed_in_mid_download();
     tried_again();
+    offered();
     hammered_by_threads();
     printf("update: all went as it should\n");
     return 0;

@@ -3,7 +3,7 @@
 mod examples;
 mod servers;
 
-use crate::{header, install};
+use crate::{header, install, test};
 use servers::Servers;
 use std::{
     env, fs,
@@ -74,11 +74,8 @@ const WAYS: &[Way] = &[
 ];
 
 /// Every program of `tests/c`, in every way.
-pub(crate) fn run(
-    root: &Path,
-    target: &Path,
-    execute: &dyn Fn(&mut Command) -> Outcome,
-) -> Outcome {
+pub(crate) fn run(run: &test::Run) -> Outcome {
+    let (root, target, execute) = (run.root.as_path(), run.target.as_path(), &test::execute);
     header::run(root, true)?;
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
     let in_root = |program: &Path| {
@@ -140,7 +137,27 @@ pub(crate) fn run(
             })?;
         }
     }
-    Ok(())
+    scenarios(run, &programs)
+}
+
+/// The scenarios of every language, by a program on the C library.
+fn scenarios(run: &test::Run, programs: &Path) -> Outcome {
+    let subject = programs.join("subject");
+    let mut compile = run.command("gcc", STRICT);
+    compile
+        .args([
+            "-std=c99",
+            "tests/c/scenarios/subject.c",
+            "-ltwinflash",
+            "-lcjson",
+        ])
+        .arg(format!("-I{}", programs.join("include").display()))
+        .arg(format!("-L{0}", programs.join("lib").display()))
+        .arg(format!("-Wl,-rpath,{}", programs.join("lib").display()))
+        .arg("-o")
+        .arg(&subject);
+    test::execute(&mut compile)?;
+    test::scenarios(run, &[&subject])
 }
 
 fn sources(root: &Path) -> Result<Vec<PathBuf>, String> {

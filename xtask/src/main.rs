@@ -10,6 +10,7 @@ mod c;
 mod header;
 mod install;
 mod node;
+mod package;
 mod python;
 mod sansio;
 mod soak;
@@ -31,9 +32,16 @@ cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-python DIR
                               make what is published for Python: sdist and wheel of the package and of
                               the command, for glibc 2.17 and newer; and try them out
-cargo xtask package-node DIR  make the tarballs of the Node package for this platform
+cargo xtask package-node DIR  make what is published for Node: the tarballs of the package and of the
+                              command, for glibc 2.17 and newer
+cargo xtask package DIR [--only WORD]
+                              make all that is released, from what is committed: sources, bills of materials
+                              (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench node [--mib N] [--runs N]
+                              the Node package against fetch and createHash: time, memory, the event
+                              loop's delay, a method, require
 cargo xtask bench python [--runs N | --mib N]
                               the Python package against requests, urllib and curl: time, memory, calls
 cargo xtask bench scale [--devices N,N,…] [--state memory|disk] [--program FILE]
@@ -54,11 +62,14 @@ fn main() -> ExitCode {
         ["bench", "download", ref options @ ..] => bench::download(options),
         ["test-node"] => report(node::run(&test::Run::new(true))),
         ["test-python"] => report(test::python_package(&test::Run::new(true))),
+        ["package", directory] => report(package::run(directory, "")),
+        ["package", directory, "--only", word] => report(package::run(directory, word)),
         ["package-node", directory] => report(node::package(directory)),
         ["soak", ref options @ ..] => soak::run(options),
         ["bench", "python", ref options @ ..] => bench::python(options),
         ["package-python", directory] => report(python::package::package(directory)),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
+        ["bench", "node", ref options @ ..] => bench::node(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),

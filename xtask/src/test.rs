@@ -192,6 +192,14 @@ fn features(run: &Run) -> Outcome {
                 .args(["--quiet", "--", "-D", "warnings"]),
         )?;
     }
+    for features in [&[][..], &["--features=http"], &["--features=mqtt"]] {
+        let mut command = run.cargo(&["clippy", "-p", "twinflash-c", "--no-default-features"]);
+        execute(
+            command
+                .args(features)
+                .args(["--quiet", "--", "-D", "warnings"]),
+        )?;
+    }
     // A whole update where there is no HTTP client.
     let offered = ["--features=std", "--test=offered", "--quiet"];
     let mut command = run.cargo(&["test", "-p", "twinflash", "--no-default-features"]);
@@ -229,7 +237,7 @@ fn fuzz(run: &Run) -> Outcome {
 }
 
 fn c_library(run: &Run) -> Outcome {
-    crate::c::run(&run.root, &run.target, &execute)
+    crate::c::run(run)
 }
 
 fn documentation(run: &Run) -> Outcome {

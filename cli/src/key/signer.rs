@@ -76,7 +76,6 @@ impl Signer {
     fn from_file(file: &Path, screen: &Screen) -> Result<Self, Error> {
         let shown = file.display();
         let pem = read(file)?;
-        note_readable(file, screen);
         let wrong = |why: &str| Error::new(format_args!("cannot sign with {shown}: {why}"));
         let text = String::from_utf8_lossy(&pem);
         if text.contains("ENCRYPTED") {
@@ -87,6 +86,7 @@ impl Signer {
         if text.contains("-----BEGIN PUBLIC KEY-----") {
             return Err(wrong("it is a public key; the private one signs"));
         }
+        note_readable(file, screen);
         let pair = match PrivateKeyDer::from_pem_slice(&pem) {
             Ok(PrivateKeyDer::Pkcs8(der)) => pair_of(der.secret_pkcs8_der()),
             Ok(PrivateKeyDer::Pkcs1(der)) => RsaKeyPair::from_der(der.secret_pkcs1_der())

@@ -46,9 +46,9 @@ const FILES_OF_A_DOWNLOAD: u64 = 4;
 /// Threads that look up names: one name, many times.
 const LOOKUPS: usize = 4;
 
-/// Simulates many devices: each has a connection of its own to the hub and an engine of its own that
-/// does what a back end asks for, as `twinflash device` does, but nothing is installed anywhere.
+/// Run a fleet: many devices in one process, each with an engine and a connection of its own
 ///
+/// They do what a back end asks for, as `twinflash device` does, but nothing is installed anywhere.
 /// The devices are registered by the hub's service connection string if they are not there yet, or
 /// come with connection strings of their own. They run until Ctrl-C, unless --once or --for ends them
 /// before. The exit status is 0 if all devices came to the hub and every update that ended did so as it

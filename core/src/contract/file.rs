@@ -1,6 +1,7 @@
 //! A contract's file: its layout, and what makes it wrong.
 
 use super::{ContractError, Moment, at_path, render};
+use crate::update::VersionRule;
 use alloc::{
     collections::BTreeMap,
     format,
@@ -91,18 +92,6 @@ pub(super) enum CheckForm {
     Devkit,
 }
 
-/// Which versions start an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum VersionRule {
-    /// Any but the running one; a lower one is a deliberate downgrade.
-    Other,
-    /// A higher one.
-    Higher,
-    /// Versions are not looked at.
-    None,
-}
-
 /// How a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -145,6 +134,20 @@ pub struct Follow {
     pub done: Vec<String>,
     /// Statuses of an update that failed.
     pub failed: Vec<String>,
+    /// Where a failed status may not be the last one.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
+}
+
+/// A failed status may not be the last one: the old image is still to be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Rollback {
+    /// Statuses of an image that is active: one that failed after them is followed by another.
+    pub after: Vec<String>,
+    /// Those of the failed statuses that end a rollback.
+    pub ends: Vec<String>,
 }
 
 impl File {
@@ -224,7 +227,12 @@ impl File {
                     at_path(template, &self.follow.status).and_then(Value::as_str) == Some(status)
                 })
         };
-        for (name, statuses) in [("done", &self.follow.done), ("failed", &self.follow.failed)] {
+        let follow = &self.follow;
+        let rollback = follow.rollback.as_ref();
+        let of_rollback =
+            rollback.map(|it| [("rollback.after", &it.after), ("rollback.ends", &it.ends)]);
+        let lists = [("done", &follow.done), ("failed", &follow.failed)];
+        for (name, statuses) in lists.into_iter().chain(of_rollback.into_iter().flatten()) {
             if statuses.is_empty() {
                 return Err(ContractError {
                     path: format!("follow.{name}"),

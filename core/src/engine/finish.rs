@@ -265,6 +265,13 @@ impl Engine {
             reason.message
         );
         let failure = Failure::new(Code::RollbackFailed, text);
+        if phase == Phase::RollingBack
+            && let Some(version) = self.request().and_then(|request| request.version.clone())
+        {
+            // It is active, and what is told is what runs: also after the next start.
+            self.record.confirmed_version = Some(version.clone());
+            self.running_version = Some(version);
+        }
         self.ended(Outcome::Failed { phase, failure });
         self.consider_desired();
     }

@@ -20,6 +20,23 @@ pub(super) enum Kind {
     Link,
     /// Two slots and the Raspberry Pi's boot loader.
     TryBoot,
+    /// Two slots and U-Boot, with its environment and its count of starts.
+    UBoot,
+    /// A command that replaces a program's file; as `Program`.
+    Script,
+    /// A command that knows slots and tells U-Boot: another updater.
+    Handed,
+}
+
+impl Kind {
+    /// The whole system lies in one of two slots, and something before it starts the one or the other.
+    pub(super) fn has_boot_loader(self) -> bool {
+        matches!(self, Self::TryBoot | Self::UBoot | Self::Handed)
+    }
+
+    pub(super) fn has_slots(self) -> bool {
+        self == Self::Link || self.has_boot_loader()
+    }
 }
 
 /// What the update meets, faults apart.
@@ -107,6 +124,9 @@ pub(super) enum NetworkFault {
     Flipped,
     /// The image gets another validator, and the connection is reset.
     NewValidator,
+    /// There is another image in its place, or again the right one, and the validator says so; the
+    /// connection is reset.
+    NewContent,
     /// The answer has this status, in place of the image.
     Status(u16),
     /// All of the image is sent, whatever was asked for.
@@ -119,13 +139,14 @@ pub(super) enum NetworkFault {
     NoValidator,
 }
 
-pub(super) const NETWORK_FAULTS: [NetworkFault; 14] = [
+pub(super) const NETWORK_FAULTS: [NetworkFault; 15] = [
     NetworkFault::Reset,
     NetworkFault::Silence,
     NetworkFault::Short,
     NetworkFault::Gone,
     NetworkFault::Flipped,
     NetworkFault::NewValidator,
+    NetworkFault::NewContent,
     NetworkFault::Status(503),
     NetworkFault::Status(416),
     NetworkFault::Status(403),
@@ -154,7 +175,11 @@ pub(super) struct Case {
     pub(super) course: Course,
     /// The request carries a SHA-256, else a CRC.
     pub(super) hash: bool,
+    /// A manifest vouches for the images, and raises the floor.
+    pub(super) signed: bool,
     pub(super) blows: Vec<(At, Blow)>,
+    /// What goes wrong in the update after it, counted from that one's beginning.
+    pub(super) then: Vec<(At, Blow)>,
     /// The order of what may come in any order; 0 is always the same one.
     pub(super) order: u64,
 }
@@ -167,13 +192,21 @@ impl Case {
         }
     }
 
+    /// As [`with`](Self::with), in the second update.
+    pub(super) fn then(&self, blows: &[(At, Blow)]) -> Self {
+        Self {
+            then: blows.to_vec(),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn restarts_system(&self) -> bool {
-        matches!(self.kind, Kind::System | Kind::TryBoot)
+        self.kind == Kind::System || self.kind.has_boot_loader()
     }
 
     /// A program that the guard looks after, and whose restart is its process's.
     pub(super) fn is_program(&self) -> bool {
-        matches!(self.kind, Kind::Program { .. } | Kind::Link)
+        matches!(self.kind, Kind::Program { .. } | Kind::Link | Kind::Script)
     }
 
     pub(super) fn has(&self, find: impl Fn(Blow) -> bool) -> bool {
@@ -208,6 +241,9 @@ impl Case {
             Kind::System,
             Kind::Link,
             Kind::TryBoot,
+            Kind::UBoot,
+            Kind::Script,
+            Kind::Handed,
         ];
         let courses = [
             Course::Good,
@@ -227,15 +263,17 @@ impl Case {
                     contract,
                     course,
                     hash: (n + m) % 2 == 0,
+                    signed: (n + m) % 3 == 0,
                     blows: Vec::new(),
+                    then: Vec::new(),
                     order: 0,
                 };
                 let both = course == Course::Good;
                 let desired = case("configuration");
                 let fits = match course {
                     // Who else is to bring the old one back?
-                    Course::Dead => desired.is_program() || kind == Kind::TryBoot,
-                    Course::Newer => kind == Kind::TryBoot,
+                    Course::Dead => desired.is_program() || kind.has_boot_loader(),
+                    Course::Newer => kind.has_boot_loader(),
                     _ => true,
                 };
                 if fits && (both || course == Course::Superseded || (n + m) % 2 == 0) {
@@ -255,36 +293,45 @@ impl Case {
         let mut all = Self::all();
         let mut case = all.swap_remove(random.below(all.len()));
         case.hash = random.one_in(2);
+        case.signed = random.one_in(3);
         case.order = random.next() | 1;
         for _ in 0..2 + random.below(4) {
-            let (at, blow) = match random.below(10) {
-                0 => (
-                    At::Hub(random.below(25)),
-                    Blow::Hub(HUB_FAULTS[random.below(HUB_FAULTS.len())]),
-                ),
-                1..=2 => (
-                    At::Network(random.below(20)),
-                    Blow::Network(NETWORK_FAULTS[random.below(NETWORK_FAULTS.len())]),
-                ),
-                3 => (
-                    At::Disk(random.below(220)),
-                    Blow::Error(ERRORS[random.below(3)], 1 << random.below(6)),
-                ),
-                n => {
-                    let at = match random.below(8) {
-                        0 => At::Hub(random.below(25)),
-                        1 => At::Network(random.below(20)),
-                        _ => At::Disk(random.below(220)),
-                    };
-                    match n {
-                        4 => (at, Blow::Kill),
-                        _ => (at, Blow::PowerCut(Left::Torn(random.next()))),
-                    }
-                }
-            };
-            case.blows.push((at, blow));
+            case.blows.push(Self::random_blow(&mut random));
+        }
+        if random.one_in(2) {
+            for _ in 0..1 + random.below(3) {
+                case.then.push(Self::random_blow(&mut random));
+            }
         }
         case
+    }
+
+    fn random_blow(random: &mut Random) -> (At, Blow) {
+        match random.below(10) {
+            0 => (
+                At::Hub(random.below(25)),
+                Blow::Hub(HUB_FAULTS[random.below(HUB_FAULTS.len())]),
+            ),
+            1..=2 => (
+                At::Network(random.below(20)),
+                Blow::Network(NETWORK_FAULTS[random.below(NETWORK_FAULTS.len())]),
+            ),
+            3 => (
+                At::Disk(random.below(220)),
+                Blow::Error(ERRORS[random.below(3)], 1 << random.below(6)),
+            ),
+            n => {
+                let at = match random.below(8) {
+                    0 => At::Hub(random.below(25)),
+                    1 => At::Network(random.below(20)),
+                    _ => At::Disk(random.below(220)),
+                };
+                match n {
+                    4 => (at, Blow::Kill),
+                    _ => (at, Blow::PowerCut(Left::Torn(random.next()))),
+                }
+            }
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! A device: its disk, what boots it, and the process that runs the updater.
 
-use super::case::{Blow, Case, Course, Kind, Left};
+use super::case::{At, Blow, Case, Course, Kind, Left};
 use super::disk::{Account, Disk, Stopped};
 use super::note;
-use super::outside::{self, Line, NEW, NEWER, NEXT, OLD, Outside, here};
+use super::outside::{self, Line, NEW, Outside, TURNS, here, named, trust, version_of};
 use super::records::Records;
 use crate::clock::virtual_clock;
+use crate::command;
 use crate::contract::Contract;
 use crate::device::{
     Builder, Outbound, Updater,
@@ -15,25 +16,24 @@ use crate::device::{
 use crate::disk::{cut, observe};
 use crate::download::simulated;
 use crate::engine::{Input, Status};
-use crate::install::{
-    FileInstall, Installer, Restart, Slot, SlotsInstall, SlotsOptions, Switch, TryBoot,
-};
 use crate::journal::Journal;
 use crate::update::{Confirm, Phase, Policy, Record};
 use std::{
     cell::{Cell, RefCell},
     fs,
-    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    path::PathBuf,
     rc::Rc,
     sync::LazyLock,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+mod environment;
 mod judge;
+mod machine;
+mod programs;
 
-const MODE: u32 = 0o750;
+use programs::Programs;
+
 /// More of them are no way to an end.
 const LIVES: usize = 200;
 const STEPS: usize = 20_000;
@@ -79,6 +79,8 @@ struct World {
     /// The next start of the system is the one that was asked for.
     asked: bool,
     last: Option<Status>,
+    /// What was active before this update.
+    before: Option<Vec<u8>>,
     /// What could be lost at the first power cut.
     units: usize,
 }
@@ -89,6 +91,8 @@ pub(super) struct Played {
     pub(super) outcome: String,
     /// Steps of the disk, messages of the hub and events of the network until the first update's end.
     pub(super) count: [usize; 3],
+    /// As many in the second update.
+    pub(super) second: [usize; 3],
     /// What could be lost at the first power cut.
     pub(super) units: usize,
     /// Steps of the disk that failed.
@@ -99,16 +103,25 @@ pub(super) struct Played {
 pub(super) fn play(case: &Case) -> Played {
     let mut world = World::new(case);
     let status = world.run();
-    let count = {
-        let outside = world.outside.borrow();
-        [world.disk.borrow().steps, outside.messages, outside.events]
-    };
+    let count = world.count();
     let outcome = world.judge(&status);
-    world.next();
+    world.turn(&case.then);
+    let status = world.run();
+    let all = world.count();
+    let second = world.judge(&status);
+    if !case.then.is_empty() {
+        world.turn(&[]);
+        let status = world.run();
+        world.judge(&status);
+    }
     let failed = world.disk.borrow().failed;
     Played {
-        outcome,
+        outcome: match case.then.is_empty() {
+            true => outcome,
+            false => format!("{outcome}, then {second}"),
+        },
         count,
+        second: [0, 1, 2].map(|n| all[n] - count[n]),
         units: world.units,
         failed,
     }
@@ -121,6 +134,7 @@ impl Drop for World {
         by_hand::performing_by(None);
         virtual_clock::set(None);
         cut::no_links(false);
+        command::simulated::by(None);
         by_hand::watch(None);
         outside::set_here(None);
     }
@@ -137,33 +151,11 @@ impl World {
     fn new(case: &Case) -> Self {
         let root = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let root = root.unwrap();
-        let at = |path: &str| root.path().join(path);
-        let tracked: Vec<_> = ["state", "app", "slots", "boot"].map(at).into();
-        for path in &tracked {
-            fs::create_dir(path).unwrap();
-        }
-        fs::create_dir_all(at("proc/sys/kernel/random")).unwrap();
-        let put = |path: &str, bytes: &[u8]| {
-            fs::write(at(path), bytes).unwrap();
-            fs::set_permissions(at(path), fs::Permissions::from_mode(MODE)).unwrap();
-        };
-        match case.kind {
-            Kind::Program { old: false, .. } => {}
-            Kind::Link | Kind::TryBoot => put("slots/a", &OLD),
-            _ => put("app/app.bin", &OLD),
-        }
-        match case.kind {
-            Kind::Link => std::os::unix::fs::symlink(at("slots/a"), at("boot/current")).unwrap(),
-            Kind::TryBoot => {
-                let text = "[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n";
-                put("boot/autoboot.txt", text.as_bytes());
-            }
-            _ => {}
-        }
+        let tracked = machine::lay_out(case.kind, root.path());
         let mut disk = Disk::of(&tracked);
         let outside = Outside::new(case);
         for (at, blow) in &case.blows {
-            if let super::case::At::Disk(step) = at {
+            if let At::Disk(step) = at {
                 disk.blows.push((*step, *blow));
             }
         }
@@ -180,12 +172,21 @@ impl World {
             slot: Rc::new(Cell::new('a')),
             asked: false,
             last: None,
+            before: None,
             units: 0,
         };
+        world.before = world.active();
         world.watch();
         let links = !matches!(case.kind, Kind::Program { links: false, .. });
         cut::no_links(!links);
         set_clocks(Duration::from_secs(1));
+        let programs = Programs {
+            root: world.root.path().to_owned(),
+            slot: Rc::clone(&world.slot),
+            whole: Box::new(judge::whole(case)),
+        };
+        let run = move |program: &str, arguments: &[&str]| programs.run(program, arguments);
+        command::simulated::by(Some(Box::new(run)));
         let records = Rc::clone(&world.records);
         by_hand::watch(Some(Box::new(move |record| match record {
             Some(record) => records.borrow_mut().saves(record),
@@ -195,96 +196,6 @@ impl World {
         observe::by(Some(Box::new(Account(Rc::clone(&world.disk)))));
         world.boot_system();
         world
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.root.path().join(path)
-    }
-
-    fn installer(&self) -> Box<dyn Installer> {
-        let file = |restart| {
-            Box::new(FileInstall::new(self.path("app/app.bin")).restart(restart))
-                as Box<dyn Installer>
-        };
-        let slots = |switch| {
-            let slots = [
-                Slot::new("A", self.path("slots/a")),
-                Slot::new("B", self.path("slots/b")),
-            ];
-            SlotsOptions::new(slots, switch)
-        };
-        match self.case.kind {
-            Kind::Program { .. } => file(Restart::Exit),
-            Kind::Data => file(Restart::None),
-            Kind::Service => file(Restart::Command(vec!["restart".into()])),
-            Kind::System => file(Restart::System),
-            Kind::Link => {
-                let mut options = slots(Switch::Link(self.path("boot/current")));
-                options.restart = Restart::Exit;
-                Box::new(SlotsInstall::new(self.path("state"), options).unwrap())
-            }
-            Kind::TryBoot => {
-                let options = slots(Switch::TryBoot(TryBoot {
-                    autoboot: self.path("boot/autoboot.txt"),
-                    partitions: [2, 3],
-                }));
-                let it = SlotsInstall::new(self.path("state"), options).unwrap();
-                Box::new(it.with_root(self.root.path()))
-            }
-        }
-    }
-
-    /// What is active: what the next start runs, or who opens the file gets.
-    fn active(&self) -> Option<Vec<u8>> {
-        let disk = self.disk.borrow();
-        let path = match self.case.kind {
-            Kind::Link => disk.link(&self.path("boot/current"))?.to_owned(),
-            Kind::TryBoot => {
-                let text = disk.content(&self.path("boot/autoboot.txt"))?;
-                let [slot, _] = boot_loader(text);
-                self.path(&format!("slots/{slot}"))
-            }
-            _ => self.path("app/app.bin"),
-        };
-        disk.content(&path).map(<[u8]>::to_vec)
-    }
-
-    /// What runs.
-    fn running(&self) -> Vec<u8> {
-        let old = || OLD.clone();
-        match self.case.kind {
-            Kind::TryBoot => {
-                let path = self.path(&format!("slots/{}", self.slot.get()));
-                let disk = self.disk.borrow();
-                disk.content(&path).map_or_else(old, <[u8]>::to_vec)
-            }
-            Kind::Service | Kind::System => self.outside.borrow().service.clone(),
-            Kind::Data => old(),
-            // A process of it starts each time.
-            _ => self.active().unwrap_or_else(old),
-        }
-    }
-
-    fn boot_system(&mut self) {
-        self.boots += 1;
-        let asked = std::mem::take(&mut self.asked);
-        let id = format!("boot-{}", self.boots);
-        fs::write(self.path("proc/sys/kernel/random/boot_id"), id).unwrap();
-        if self.case.kind == Kind::TryBoot {
-            let slots = {
-                let disk = self.disk.borrow();
-                boot_loader(disk.content(&self.path("boot/autoboot.txt")).unwrap())
-            };
-            self.slot.set(slots[usize::from(asked)]);
-            let line = format!(
-                "root={}",
-                self.path(&format!("slots/{}", self.slot.get())).display()
-            );
-            fs::write(self.path("proc/cmdline"), line).unwrap();
-        }
-        if let Some(active) = self.active() {
-            self.outside.borrow_mut().service = active;
-        }
     }
 
     /// The record as the next start finds it.
@@ -328,13 +239,11 @@ impl World {
             }
             Ok(())
         });
+        if self.case.signed {
+            builder = builder.trust(trust());
+        }
         // Where the program is what is updated, it knows its version.
-        let version = match self.running() {
-            running if running == *NEW => "1.0.1",
-            running if running == *NEWER => "1.0.2",
-            running if running == *NEXT => "1.0.3",
-            _ => "1.0.0",
-        };
+        let version = version_of(&self.running());
         if !matches!(self.case.kind, Kind::Data | Kind::Service) {
             builder = builder.current_version(version);
         }
@@ -461,14 +370,13 @@ impl World {
         let mut outside = self.outside.borrow_mut();
         let idle = status.phase.is_none();
         let by_method = self.case.contract == "iothub-dm";
-        let asks = match outside.next {
+        let asks = match outside.turn {
             // It asks again while it has no answer.
-            false => status.outcome.is_none(),
-            true => status.version.as_deref() != Some("1.0.3"),
+            0 => status.outcome.is_none(),
+            turn => status.version.as_deref() != Some(named(TURNS[turn]).1),
         };
         if by_method && idle && asks && !outside.answered {
-            let name = if outside.next { "next" } else { "new" };
-            let payload = outside.members(name).to_string();
+            let payload = outside.members(TURNS[outside.turn]).to_string();
             note(|| format!("  method {payload}"));
             drop(outside);
             hands.method("firmwareUpdate", payload.as_bytes(), |answer| {
@@ -482,7 +390,7 @@ impl World {
             });
             return true;
         }
-        let good = outside.next && !bad;
+        let good = outside.turn > 0 && !bad;
         let confirms = status.phase == Some(Phase::Confirming) && good;
         if !confirms || std::mem::replace(&mut outside.confirmed, true) {
             return false;
@@ -531,11 +439,53 @@ impl World {
                 }
                 End::Restart => self.process_ends(),
                 // Its watchdog.
-                End::Gone if self.case.kind == Kind::TryBoot => self.power_cut(Left::Torn(1)),
+                End::Gone if self.case.kind.has_boot_loader() => self.power_cut(Left::Torn(1)),
                 End::Gone => self.process_ends(),
             }
         }
         panic!("no end after {LIVES} starts");
+    }
+
+    /// Steps of the disk, messages of the hub and events of the network so far.
+    fn count(&self) -> [usize; 3] {
+        let outside = self.outside.borrow();
+        [self.disk.borrow().steps, outside.messages, outside.events]
+    }
+
+    /// The next update is asked for, in which this goes wrong: what has ended does not stand in its way.
+    fn turn(&mut self, blows: &[(At, Blow)]) {
+        let [steps, messages, events] = self.count();
+        let blows: Vec<_> = blows
+            .iter()
+            .map(|(at, blow)| match at {
+                At::Disk(n) => (At::Disk(steps + n), *blow),
+                At::Hub(n) => (At::Hub(messages + n), *blow),
+                At::Network(n) => (At::Network(events + n), *blow),
+            })
+            .collect();
+        self.before = self.active();
+        self.case.blows.clone_from(&blows);
+        let mut disk = self.disk.borrow_mut();
+        disk.blows = blows
+            .iter()
+            .filter_map(|(at, blow)| match at {
+                At::Disk(step) => Some((*step, *blow)),
+                _ => None,
+            })
+            .collect();
+        drop(disk);
+        let mut outside = self.outside.borrow_mut();
+        outside.turn += 1;
+        note(|| format!("--- the update {}", TURNS[outside.turn]));
+        outside.calm();
+        outside.case.blows = blows;
+        outside.answered = false;
+        if self.case.contract == "configuration" {
+            let name = TURNS[outside.turn];
+            outside.desire(name);
+        }
+        drop(outside);
+        self.records.borrow_mut().turn();
     }
 
     fn process_ends(&mut self) {
@@ -550,14 +500,4 @@ impl World {
         self.process_ends();
         self.boot_system();
     }
-}
-
-/// What the boot loader starts: normally, and once.
-fn boot_loader(text: &[u8]) -> [char; 2] {
-    let text = String::from_utf8_lossy(text);
-    let mut slots = text.lines().filter_map(|line| {
-        let number = line.strip_prefix("boot_partition=")?;
-        Some(if number == "2" { 'a' } else { 'b' })
-    });
-    [slots.next(), slots.next()].map(|slot| slot.unwrap_or('?'))
 }

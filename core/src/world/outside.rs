@@ -11,8 +11,10 @@ use sha2::{Digest, Sha256};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::LazyLock, time::Duration};
 
 mod server;
+mod signer;
 
 pub(super) use server::Line;
+pub(super) use signer::trust;
 
 pub(super) static OLD: LazyLock<Vec<u8>> = LazyLock::new(|| image(2500, 1));
 pub(super) static NEW: LazyLock<Vec<u8>> = LazyLock::new(|| image(3000, 2));
@@ -20,6 +22,29 @@ pub(super) static NEW: LazyLock<Vec<u8>> = LazyLock::new(|| image(3000, 2));
 pub(super) static NEWER: LazyLock<Vec<u8>> = LazyLock::new(|| image(3100, 3));
 /// What the next update brings.
 pub(super) static NEXT: LazyLock<Vec<u8>> = LazyLock::new(|| image(2800, 4));
+/// What the one after that brings.
+pub(super) static LAST: LazyLock<Vec<u8>> = LazyLock::new(|| image(2700, 5));
+
+/// The updates that are asked for, one after the other.
+pub(super) const TURNS: [&str; 3] = ["new", "next", "last"];
+
+/// The image of a name, and its version.
+pub(super) fn named(name: &str) -> (&'static [u8], &'static str) {
+    match name {
+        "new" => (&NEW, "1.0.1"),
+        "newer" => (&NEWER, "1.0.2"),
+        "next" => (&NEXT, "1.0.3"),
+        _ => (&LAST, "1.0.4"),
+    }
+}
+
+/// The version of an image.
+pub(super) fn version_of(image: &[u8]) -> &'static str {
+    let mut names = ["new", "newer", "next", "last"].into_iter().map(named);
+    names
+        .find(|(bytes, _)| *bytes == image)
+        .map_or("1.0.0", |(_, version)| version)
+}
 
 /// Bytes that come at a time.
 const CHUNK: usize = 500;
@@ -42,7 +67,7 @@ pub(super) enum Message {
 }
 
 pub(super) struct Outside {
-    case: Case,
+    pub(super) case: Case,
     pub(super) inbox: VecDeque<Message>,
     pub(super) reported: Value,
     desired: Value,
@@ -50,13 +75,15 @@ pub(super) struct Outside {
     pub(super) connected: bool,
     /// The back end's method was answered.
     pub(super) answered: bool,
-    /// The next update is asked for.
-    pub(super) next: bool,
+    /// Which of the [`TURNS`] is asked for.
+    pub(super) turn: usize,
     /// Messages to the hub, and events of the network, so far.
     pub(super) messages: usize,
     pub(super) events: usize,
-    /// The image's validator.
+    /// The image's validator; another image is there where its number is of another one.
     validator: Option<String>,
+    /// Times the image was replaced.
+    replaced: u32,
     /// What the next answer is to be.
     answer: Option<NetworkFault>,
     /// Nothing holds of what may be fetched twice: the server did not keep to what it had said.
@@ -67,9 +94,6 @@ pub(super) struct Outside {
     pub(super) flipped: bool,
     /// Where the record says that the download goes on, for this image.
     pub(super) checkpoint: Option<(String, u64)>,
-    /// Bytes sent of the image so far, and how many of them a second time.
-    reached: usize,
-    pub(super) twice: usize,
     pub(super) middle: bool,
     pub(super) clock: Duration,
     pub(super) random: Random,
@@ -106,17 +130,16 @@ impl Outside {
             version: 1,
             connected: false,
             answered: false,
-            next: false,
+            turn: 0,
             messages: 0,
             events: 0,
             validator: Some("\"1\"".into()),
+            replaced: 0,
             answer: None,
             unsteady: false,
             disk_failed: false,
             flipped: false,
             checkpoint: None,
-            reached: 0,
-            twice: 0,
             middle: false,
             clock: Duration::from_secs(1),
             random: Random(case.order),
@@ -133,12 +156,8 @@ impl Outside {
 
     /// The request for an image.
     pub(super) fn members(&self, name: &str) -> Value {
-        let (image, version) = match name {
-            "new" => (&*NEW, "1.0.1"),
-            "newer" => (&*NEWER, "1.0.2"),
-            _ => (&*NEXT, "1.0.3"),
-        };
-        let mut image = image.clone();
+        let (image, version) = named(name);
+        let mut image = image.to_vec();
         if self.case.course == Course::WrongImage && name == "new" {
             image[7] ^= 1;
         }
@@ -154,12 +173,25 @@ impl Outside {
             false => check,
         };
         let uri = format!("https://host/{name}");
-        match self.case.contract {
+        let mut members = match self.case.contract {
             "configuration" => json!({
                 "fwPackageURI": uri, "fwVersion": version, "fwPackageCheckValue": check,
             }),
             _ => json!({ "fwPackageUri": uri, "fwVersion": version, "fwPackageCheckValue": check }),
+        };
+        if self.case.signed {
+            members["fwManifest"] = signer::manifest(&image, version).into();
         }
+        members
+    }
+
+    /// What the server has in an image's place.
+    fn served(&self, name: &str) -> Vec<u8> {
+        let mut image = named(name).0.to_vec();
+        if self.replaced % 2 == 1 {
+            image.iter_mut().for_each(|byte| *byte = !*byte);
+        }
+        image
     }
 
     /// The back end desires another image.
@@ -197,6 +229,9 @@ impl Outside {
     /// From now on nothing goes wrong.
     pub(super) fn calm(&mut self) {
         self.case.blows.clear();
+        self.replaced = 0;
+        self.validator = Some("\"right\"".into());
+        self.unsteady = false;
         self.answer = None;
         self.flipped = false;
         self.middle = true;

@@ -23,6 +23,8 @@ pub(super) struct Records {
     /// A version was here whose layout is newer.
     pub(super) newer: bool,
     ended: Option<(Key, Outcome)>,
+    /// The update that has not ended.
+    running: Option<Key>,
     floor: Option<String>,
     pub(super) wrong: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Records {
             lost: false,
             newer: false,
             ended: None,
+            running: None,
             floor: None,
             wrong: None,
         }
@@ -127,7 +130,19 @@ impl Records {
         if now.is_some() {
             self.ended = now;
         }
-        // Comes with signed manifests: what is the lowest version never becomes a lower one.
+        let key = update.map(|u| u.request.key);
+        let newer = update.is_some_and(|u| u.request.uri.ends_with("/newer"));
+        if self.running.is_some_and(|before| Some(before) != key)
+            && !newer
+            && !errors
+            && !self.newer
+        {
+            self.complain("an update is gone, and has not ended".into());
+        }
+        self.running = update
+            .filter(|u| u.outcome.is_none())
+            .map(|u| u.request.key);
+        // What is the lowest version never becomes a lower one.
         if self.floor > record.core.floor && !self.lost {
             let why = format!(
                 "the floor falls from {:?} to {:?}",
@@ -143,7 +158,7 @@ impl Records {
     }
 
     /// The next update begins.
-    pub(super) fn next(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.ended = None;
     }
 }

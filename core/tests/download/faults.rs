@@ -21,6 +21,8 @@ pub(crate) enum With {
     Either,
     Crc,
     Sha256,
+    /// The size is announced, too.
+    Size,
 }
 
 pub(crate) struct Fault {
@@ -282,6 +284,9 @@ pub(crate) const FAULTS: &[Fault] = &[
     with(With::Crc, at_once("HTTP/1.0 without a length, and no hash", "http-protocol", |r, i| { r.body(b"HTTP/1.0 200 OK\r\n\r\n"); r.body(i); })),
     with(With::Sha256, good("HTTP/1.0 without a length", 1, |r, i| { r.body(b"HTTP/1.0 200 OK\r\n\r\n"); r.body(i); })),
     with(With::Sha256, fault("HTTP/1.0 without a length, cut", Failed("hash-mismatch"), 1..=1, |r, i| { r.body(b"HTTP/1.0 200 OK\r\n\r\n"); r.body(&i[..1000]); })),
+    // What the request says is all that tells it from a whole one.
+    with(With::Size, good("HTTP/1.0 without a length, cut, of an announced size", 2, |r, i| first(r, i, |r, i| { r.body(b"HTTP/1.0 200 OK\r\n\r\n"); r.body(&i[..1000]); }))),
+    with(With::Size, given_up("HTTP/1.0 without a length, cut always, of an announced size", "network", |r, i| { r.body(b"HTTP/1.0 200 OK\r\n\r\n"); r.body(&i[..1000]); })),
     good("HTTP/1.0 with a length, cut", 2, |r, i| match r.number() {
         0 => { r.body(b"HTTP/1.0 200 OK\r\nContent-Length: 300000\r\n\r\n"); r.body(&i[..1000]); }
         _ => r.serve(i, TAG, ALL),

@@ -158,7 +158,11 @@ fn request(uri: &str, with: With, image: &[u8]) -> Value {
         With::Crc => "{crc16:it}",
         _ => "{sha256:it}",
     };
-    names.fill(&json!({"fwPackageUri": uri, "fwPackageCheckValue": check}))
+    let mut asked = json!({"fwPackageUri": uri, "fwPackageCheckValue": check});
+    if with == With::Size {
+        asked["fwSize"] = image.len().into();
+    }
+    names.fill(&asked)
 }
 
 fn play(fault: &Fault, with: With) -> Result<(), String> {
@@ -251,6 +255,7 @@ fn every_fault_through_a_whole_update() {
                 With::Either => &[With::Crc, With::Sha256],
                 With::Crc => &[With::Crc],
                 With::Sha256 => &[With::Sha256],
+                With::Size => &[With::Size],
             };
             with.iter().map(move |with| (fault, *with))
         })

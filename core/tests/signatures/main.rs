@@ -11,6 +11,7 @@
 mod attacks;
 mod keys;
 mod openssl;
+mod rotation;
 mod vectors;
 
 #[path = "../support/signer.rs"]

@@ -2,6 +2,7 @@
 //! sign, and the scenarios' patterns.
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod disturbed;
 pub mod pattern;
 pub mod process;
 pub mod server;

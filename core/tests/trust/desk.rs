@@ -157,10 +157,9 @@ impl Desk {
         for _ in 0..1000 {
             self.pump();
             let updater = self.updater.as_ref().unwrap();
-            let Some(outcome) = updater.status().outcome else {
+            let Some(outcome) = updater.wait_told(Duration::ZERO) else {
                 continue;
             };
-            self.pump();
             let error = at_path(&self.reported, "iothubDM.firmwareUpdate.error");
             let text = |name: &str| Some(error?.get(name)?.as_str()?.to_owned());
             let failure = outcome.failure().map(|failure| failure.message.clone());

@@ -1,87 +1,28 @@
 //! Who may write beside the target, and names that lead elsewhere.
 
-use super::{desk::*, *};
+use super::{
+    desk::*,
+    support::disturbed::{At, Disturbed},
+    *,
+};
 use std::{os::unix::fs::MetadataExt, path::Path};
 use twinflash::{
-    install::{CommandInstall, CommandOptions, ImageInfo},
-    update::{Code, Failure},
+    install::{CommandInstall, CommandOptions},
+    update::Code,
 };
 
 const OTHER: &[u8] = b"somebody else's";
 
-/// Somebody who may write in the target's directory, and does at the worst moment.
-#[derive(Debug)]
-struct Swapped {
-    installer: FileInstall,
-    new: PathBuf,
-    when: When,
-    how: fn(&Path),
-}
-
-#[derive(Debug, PartialEq)]
-enum When {
-    /// The image was verified, its last byte is not yet where it will be activated from.
-    Verified,
-    /// It is ready to be activated.
-    Finished,
-    /// It was read back.
-    ReadBack,
-}
-
-impl Swapped {
-    fn boxed(target: PathBuf, when: When, how: fn(&Path)) -> Box<dyn Installer> {
-        let installer = FileInstall::new(&target).verify_read_back();
-        Box::new(Self {
-            installer,
-            new: target.with_file_name(".app.bin.twinflash-new"),
-            when,
-            how,
-        })
-    }
-
-    fn at(&self, when: When, path: &Path) {
-        if self.when == when {
-            (self.how)(path);
+/// An installer of a target, in whose directory somebody may write, and does at the worst moment.
+fn swapped(target: PathBuf, when: At, how: fn(&Path)) -> Box<dyn Installer> {
+    let installer = FileInstall::new(&target).verify_read_back();
+    Box::new(Disturbed::new(installer, move |at| {
+        if at == when {
+            // It gets that name when it is finished.
+            let name = if at == At::Finish { "part" } else { "new" };
+            how(&target.with_file_name(format!(".app.bin.twinflash-{name}")));
         }
-    }
-}
-
-impl Installer for Swapped {
-    fn inspect(&mut self) -> Result<ImageState, Failure> {
-        self.installer.inspect()
-    }
-    fn begin(&mut self, image: &ImageInfo, resume_at: u64) -> Result<u64, Failure> {
-        self.installer.begin(image, resume_at)
-    }
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Failure> {
-        self.installer.write(offset, bytes)
-    }
-    fn sync(&mut self) -> Result<u64, Failure> {
-        self.installer.sync()
-    }
-    fn finish(&mut self) -> Result<(), Failure> {
-        let part = self.new.with_file_name(".app.bin.twinflash-part");
-        self.at(When::Verified, &part);
-        self.installer.finish()?;
-        self.at(When::Finished, &self.new);
-        Ok(())
-    }
-    fn read_back(&mut self, size: u64, sha256: &[u8; 32]) -> Result<(), Failure> {
-        self.installer.read_back(size, sha256)
-    }
-    fn activate(&mut self) -> Result<(), Failure> {
-        self.at(When::ReadBack, &self.new);
-        self.installer.activate()
-    }
-    fn confirm(&mut self) -> Result<(), Failure> {
-        self.installer.confirm()
-    }
-    fn rollback(&mut self) -> Result<(), Failure> {
-        self.installer.rollback()
-    }
-    fn abort(&mut self) -> Result<(), Failure> {
-        self.installer.abort()
-    }
+    }))
 }
 
 fn replaced(path: &Path) {
@@ -116,40 +57,34 @@ fn a_file_swapped_after_the_check() {
     type Make = fn(PathBuf) -> Box<dyn Installer>;
     let moments: [(&str, Make); 12] = [
         ("replaced, before", |target| {
-            Swapped::boxed(target, When::Verified, replaced)
+            swapped(target, At::Finish, replaced)
         }),
         ("overwritten, before", |target| {
-            Swapped::boxed(target, When::Verified, overwritten)
+            swapped(target, At::Finish, overwritten)
         }),
         ("longer, before", |target| {
-            Swapped::boxed(target, When::Verified, longer)
+            swapped(target, At::Finish, longer)
         }),
         ("a link, before", |target| {
-            Swapped::boxed(target, When::Verified, a_link)
+            swapped(target, At::Finish, a_link)
         }),
-        ("replaced", |target| {
-            Swapped::boxed(target, When::Finished, replaced)
-        }),
+        ("replaced", |target| swapped(target, At::Finished, replaced)),
         ("overwritten", |target| {
-            Swapped::boxed(target, When::Finished, overwritten)
+            swapped(target, At::Finished, overwritten)
         }),
-        ("longer", |target| {
-            Swapped::boxed(target, When::Finished, longer)
-        }),
-        ("a link", |target| {
-            Swapped::boxed(target, When::Finished, a_link)
-        }),
+        ("longer", |target| swapped(target, At::Finished, longer)),
+        ("a link", |target| swapped(target, At::Finished, a_link)),
         ("replaced, at last", |target| {
-            Swapped::boxed(target, When::ReadBack, replaced)
+            swapped(target, At::Activate, replaced)
         }),
         ("overwritten, at last", |target| {
-            Swapped::boxed(target, When::ReadBack, overwritten)
+            swapped(target, At::Activate, overwritten)
         }),
         ("longer, at last", |target| {
-            Swapped::boxed(target, When::ReadBack, longer)
+            swapped(target, At::Activate, longer)
         }),
         ("a link, at last", |target| {
-            Swapped::boxed(target, When::ReadBack, a_link)
+            swapped(target, At::Activate, a_link)
         }),
     ];
     for (name, installer) in moments {
@@ -164,7 +99,7 @@ fn a_file_swapped_after_the_check() {
     }
     // It is the swapping that is refused.
     let mut desk = Desk::new();
-    desk.installer = |target| Swapped::boxed(target, When::Finished, |_| ());
+    desk.installer = |target| swapped(target, At::Finished, |_| ());
     let manifest = desk.manifest("2.0.0");
     desk.installed(json!({ "fwManifest": manifest }));
 }

@@ -30,6 +30,7 @@ pub(super) fn run(
     examples.device(&shared.join("device"))?;
     examples.device(&by_cmake.join("device_static"))?;
     examples.device(&by_cmake.join("device_twinflash"))?;
+    examples.device(&shared.join("device_curl"))?;
     examples.flash(&linked_in.join("device_flash"))?;
     examples.sdk(&linked_in.join("device_sdk"))?;
     examples.sdk(&shared.join("device_sdk_ll"))?;

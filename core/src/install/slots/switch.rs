@@ -9,7 +9,9 @@ use crate::update::{Code, Failure};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -108,7 +110,11 @@ impl SlotsInstall {
             let lines: String = lines
                 .map(|(name, value)| format!("{name}{separator}{value}\n"))
                 .collect();
-            fs::write(&script, lines).map_err(storage("write", &script))?;
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            disk::create(&script, &options, true)
+                .and_then(|file| disk::write(&file, &script, 0, lines.as_bytes()))
+                .map_err(storage("write", &script))?;
             let result = self.tool(uboot, &uboot.setenv, &["-s", &script.to_string_lossy()]);
             done = set()?;
             if done {
@@ -118,7 +124,7 @@ impl SlotsInstall {
                 result?;
             }
         }
-        let _ = fs::remove_file(&script);
+        let _ = disk::remove(&script);
         if !done {
             let text = format_args!("{} did not set the U-Boot environment", uboot.setenv);
             return Err(Failure::new(Code::InstallFailed, text));

@@ -94,6 +94,11 @@ impl Jws {
         if text.starts_with('{') {
             let jws: Self = serde_json::from_str(text)
                 .map_err(|error| invalid(format_args!("it is no JWS in JSON: {error}")))?;
+            // A dot is what joins them where they are signed.
+            let parts = (jws.signatures.iter()).flat_map(|s| [&s.protected, &s.signature]);
+            if parts.chain([&jws.payload]).any(|part| part.contains('.')) {
+                return Err(invalid("a part of it is no Base64url: it has a dot"));
+            }
             return match jws.signatures.len() {
                 0 => Err(invalid("it has no signature")),
                 1..=MAX_SIGNATURES => Ok(jws),

@@ -1,10 +1,10 @@
 //! What must hold, at any moment and at the end.
 
-use super::super::case::{Blow, Course, Kind};
+use super::super::case::{Blow, Case, Course, Kind};
 use super::super::disk::Disk;
-use super::super::note;
-use super::super::outside::{NEW, NEWER, NEXT, OLD};
-use super::{MODE, World, boot_loader};
+use super::super::outside::{LAST, NEW, NEWER, NEXT, OLD, TURNS, named, version_of};
+use super::World;
+use super::machine::{MODE, startable};
 use crate::contract::at_path;
 use crate::disk::Step;
 use crate::engine::Status;
@@ -12,33 +12,27 @@ use crate::update::{Code, Outcome};
 use serde_json::Value;
 use std::rc::Rc;
 
+/// Tells the images that may be active from anything else.
+pub(super) fn whole(case: &Case) -> impl Fn(&[u8]) -> bool + use<> {
+    let wrong = case.course == Course::WrongImage;
+    move |bytes| {
+        let good = [&*OLD, &*NEWER, &*NEXT, &*LAST];
+        good.into_iter().any(|image| image == bytes) || (bytes == *NEW && !wrong)
+    }
+}
+
 impl World {
     /// What must hold at any moment.
     pub(super) fn watch(&mut self) {
         let (kind, slot) = (self.case.kind, Rc::clone(&self.slot));
-        let (target, a, b) = (
-            self.path("app/app.bin"),
-            self.path("slots/a"),
-            self.path("slots/b"),
-        );
-        let (link, autoboot) = (self.path("boot/current"), self.path("boot/autoboot.txt"));
-        let wrong = self.case.course == Course::WrongImage;
-        let whole = move |bytes: &[u8]| {
-            bytes == *OLD || (bytes == *NEW && !wrong) || bytes == *NEWER || bytes == *NEXT
-        };
+        let root = self.root.path().to_owned();
+        let [target, a, b] = ["app/app.bin", "slots/a", "slots/b"].map(|path| self.path(path));
+        let whole = whole(&self.case);
         let check = move |disk: &Disk, step: Option<Step<'_>>| -> Result<(), String> {
             match kind {
-                Kind::Link | Kind::TryBoot => {
-                    let started: Vec<char> = match kind {
-                        Kind::Link => vec![match disk.link(&link) {
-                            Some(to) if to == a => 'a',
-                            Some(to) if to == b => 'b',
-                            to => return Err(format!("the link points to {to:?}")),
-                        }],
-                        _ => {
-                            let text = disk.content(&autoboot).unwrap_or_default();
-                            boot_loader(text).into()
-                        }
+                kind if kind.has_slots() => {
+                    let Some(started) = startable(kind, disk, &root) else {
+                        return Err("nothing says what is started".into());
                     };
                     for slot in &started {
                         let path = if *slot == 'a' { &a } else { &b };
@@ -94,17 +88,14 @@ impl World {
             panic!("{wrong}");
         }
         assert_eq!(status.phase, None, "it does not go on");
-        let active = self.active();
-        let old = match case.kind {
-            Kind::Program { old: false, .. } => None,
-            _ => Some(&*OLD),
-        };
-        let new = match case.course {
+        let (active, old) = (self.active(), self.before.as_ref());
+        let course = self.course();
+        let new = match course {
             Course::Superseded => &*NEWER,
-            _ => &*NEW,
+            _ => named(TURNS[outside.turn]).0,
         };
         let errors = self.disk.borrow().failed > 0;
-        if records.newer && update.is_none() {
+        if outside.turn == 0 && records.newer && update.is_none() {
             // All that an older version can know of it.
             let outcome = record.and_then(|record| record.core.last_outcome);
             assert_eq!(outcome.as_deref(), Some("rolled-back"));
@@ -121,7 +112,7 @@ impl World {
         assert_eq!(saved, Some(outcome), "what is saved");
         match outcome {
             Outcome::Completed => {
-                assert!(active.as_ref() == Some(new), "completed, and not active");
+                assert!(active.as_deref() == Some(new), "completed, and not active");
                 if !matches!(case.kind, Kind::Data | Kind::Service) {
                     assert!(self.running() == *new, "completed, and does not run");
                 }
@@ -131,7 +122,7 @@ impl World {
             }
             _ => {
                 // The one that was to be superseded may have been too far for it.
-                let first = case.course == Course::Superseded && active.as_ref() == Some(&*NEW);
+                let first = course == Course::Superseded && active.as_ref() == Some(&*NEW);
                 let is_old = active.as_ref() == old;
                 assert!(
                     is_old || first,
@@ -141,12 +132,19 @@ impl World {
         }
         let word = outcome.as_str();
         self.expect(word, errors);
-        let path = match case.contract {
-            "configuration" => "firmware.fwUpdateStatus",
-            _ => "iothubDM.firmwareUpdate.status",
+        let (status, running) = match case.contract {
+            "configuration" => ("firmware.fwUpdateStatus", "firmware.currentFwVersion"),
+            _ => ("iothubDM.firmwareUpdate.status", "iothubDM.firmwareVersion"),
         };
-        let told = at_path(&outside.reported, path).and_then(Value::as_str);
-        let told = told.unwrap_or_default();
+        let told = |path| at_path(&outside.reported, path).and_then(Value::as_str);
+        let (told, runs) = (
+            told(status).unwrap_or_default(),
+            told(running).unwrap_or_default(),
+        );
+        let is = active.as_deref().map_or("1.0.0", version_of);
+        // Of what it came with nobody may know the version.
+        let truly = runs == is || (runs.is_empty() && is == "1.0.0");
+        assert!(truly || errors, "{is} is active, and the twin says {runs}");
         let fits = match (word, case.contract) {
             ("completed", "configuration") => told == "current",
             ("completed", _) => told == "applyComplete",
@@ -156,12 +154,21 @@ impl World {
             _ => matches!(told, "downloadFailed" | "applyFailed"),
         };
         assert!(fits, "{outcome}, and the twin says {told}");
+        // What is active was confirmed, and what was rolled back has raised nothing.
+        if case.signed && !errors && !records.newer && !records.lost {
+            let floor = record
+                .as_ref()
+                .and_then(|record| record.core.floor.as_deref());
+            assert_eq!(floor.unwrap_or("1.0.0"), is, "the floor");
+        }
         word.into()
     }
 
     /// What must have come of it, where no disk was broken.
     fn expect(&self, outcome: &str, errors: bool) {
-        use super::super::case::NetworkFault::{Flipped, NoValidator, OtherSize, Status, Whole};
+        use super::super::case::NetworkFault::{
+            Flipped, NewContent, NoValidator, OtherSize, Status, Whole,
+        };
         let case = &self.case;
         if errors {
             return;
@@ -170,11 +177,11 @@ impl World {
             // What no further attempt would change, or what the check finds.
             matches!(
                 blow,
-                Blow::Network(Flipped | Status(403) | OtherSize | NoValidator | Whole)
+                Blow::Network(Flipped | NewContent | Status(403) | OtherSize | NoValidator | Whole)
             )
         });
         let cut = case.has(|blow| matches!(blow, Blow::PowerCut(_)));
-        let mut allowed = match case.course {
+        let mut allowed = match self.course() {
             Course::Good => vec!["completed"],
             Course::Superseded => vec!["completed"],
             Course::WrongImage | Course::NotFound => vec!["failed"],
@@ -197,25 +204,11 @@ impl World {
         assert!(allowed.contains(&outcome), "{outcome}, not {allowed:?}");
     }
 
-    /// What ended does not stand in the way of the next.
-    pub(super) fn next(&mut self) {
-        let mut outside = self.outside.borrow_mut();
-        outside.next = true;
-        outside.answered = false;
-        if self.case.contract == "configuration" {
-            outside.desire("next");
+    /// What the update meets.
+    fn course(&self) -> Course {
+        match self.outside.borrow().turn {
+            0 => self.case.course,
+            _ => Course::Good,
         }
-        drop(outside);
-        // Nothing goes wrong any more.
-        self.case.blows.clear();
-        self.disk.borrow_mut().blows.clear();
-        self.outside.borrow_mut().calm();
-        note(|| "--- the next update".into());
-        self.records.borrow_mut().next();
-        let status = self.run();
-        let wrong = self.outside.borrow().wrong.clone();
-        assert_eq!(wrong, None);
-        assert_eq!(status.outcome, Some(Outcome::Completed), "the next update");
-        assert_eq!(self.active().as_ref(), Some(&*NEXT), "the next update");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::super::case::{Course, NetworkFault};
 use super::super::{device, note};
-use super::{CHUNK, CHUNK_TIME, NEW, NEWER, NEXT, Outside, Shared, meanwhile};
+use super::{CHUNK, CHUNK_TIME, Outside, Shared, meanwhile};
 use crate::device::by_hand::Hands;
 use crate::download::{Event, Gone, Head, Request, Wire};
 use crate::update::{Code, Failure, Retry};
@@ -13,7 +13,7 @@ use ureq::http::{HeaderMap, StatusCode, header};
 pub(in super::super) struct Line {
     outside: Shared,
     hands: Hands,
-    image: &'static [u8],
+    image: Vec<u8>,
     shown: String,
     range: Option<(u64, Option<String>)>,
     /// The next byte; `None` before the answer.
@@ -25,11 +25,6 @@ pub(in super::super) struct Line {
 
 impl Line {
     pub(in super::super) fn open(outside: &Shared, hands: &Hands, request: Request) -> Self {
-        let image: &'static [u8] = match request.uri.rsplit('/').next() {
-            Some("new") => &NEW,
-            Some("newer") => &NEWER,
-            _ => &NEXT,
-        };
         let from = request.range.as_ref().map_or(0, |(from, _)| *from);
         let mut out = outside.borrow_mut();
         note(|| format!("  GET {} {:?}", request.uri, request.range));
@@ -41,15 +36,17 @@ impl Line {
             let why = format!("byte {from} is asked for; what is before {saved} is there");
             out.complain(why);
         }
+        let name = request.uri.rsplit('/').next().unwrap_or_default();
+        let image = out.served(name);
         drop(out);
         Self {
             outside: Rc::clone(outside),
             hands: hands.clone(),
+            end: image.len(),
             image,
             shown: request.uri,
             range: request.range,
             at: None,
-            end: image.len(),
             silent: false,
             over: false,
         }
@@ -124,7 +121,12 @@ impl Line {
             Some(NetworkFault::Gone) => return Err(Gone),
             Some(NetworkFault::Reset) => return Ok(Some(self.failed())),
             Some(NetworkFault::NewValidator) => {
-                outside.validator = Some("\"2\"".into());
+                outside.validator = Some(format!("\"{}\"", outside.events));
+                return Ok(Some(self.failed()));
+            }
+            Some(NetworkFault::NewContent) => {
+                outside.replaced += 1;
+                outside.validator = Some(format!("\"of {}\"", outside.replaced));
                 return Ok(Some(self.failed()));
             }
             Some(NetworkFault::Short) if self.at.is_some() => self.end = 0,
@@ -156,10 +158,6 @@ impl Line {
             bytes[0] ^= 4;
         }
         self.at = Some(end);
-        if self.shown.ends_with("/new") {
-            outside.twice += outside.reached.min(end).saturating_sub(at);
-            outside.reached = outside.reached.max(end);
-        }
         if end > self.image.len() / 2 {
             outside.is_in_the_middle();
         }

@@ -1,0 +1,94 @@
+//! Cases that once failed: each as it was then, whatever becomes of the random ones.
+
+use super::case::{At, Blow, Case, Course, HubFault, Kind, Left, NetworkFault};
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |kind, contract, course, hash, order, blows| Case {
+        kind,
+        contract,
+        course,
+        hash,
+        signed: false,
+        blows,
+        then: Vec::new(),
+        order,
+    };
+    vec![
+        case(
+            Kind::Program {
+                old: false,
+                links: true,
+            },
+            "iothub-dm",
+            Course::Mute,
+            true,
+            0xcedf91461ed04d2d,
+            vec![
+                (At::Disk(134), Blow::Error(28, 32)),
+                (
+                    At::Disk(213),
+                    Blow::PowerCut(Left::Torn(0xe0de22019f204379)),
+                ),
+                (At::Disk(14), Blow::PowerCut(Left::Torn(0x349d1c0d2f0c20b0))),
+                (At::Network(7), Blow::Network(NetworkFault::Silence)),
+                (At::Disk(25), Blow::PowerCut(Left::Torn(0xa6ff88f06845631a))),
+            ],
+        ),
+        case(
+            Kind::Link,
+            "configuration",
+            Course::Dead,
+            true,
+            0xfb25bfa604ba456b,
+            vec![
+                (At::Hub(6), Blow::PowerCut(Left::Torn(0x1e980c2a9ef7dcad))),
+                (
+                    At::Network(10),
+                    Blow::PowerCut(Left::Torn(0x8f381ca0e1c1a5b4)),
+                ),
+                (
+                    At::Disk(167),
+                    Blow::PowerCut(Left::Torn(0xd49983fb2d3439dc)),
+                ),
+                (
+                    At::Disk(191),
+                    Blow::PowerCut(Left::Torn(0x325afb5ef8835dc7)),
+                ),
+            ],
+        ),
+        case(
+            Kind::Program {
+                old: false,
+                links: true,
+            },
+            "iothub-dm",
+            Course::Good,
+            false,
+            0xc31ca2c820c4ff73,
+            vec![
+                (At::Disk(53), Blow::PowerCut(Left::Torn(0x2407dbb459d15e54))),
+                (At::Disk(77), Blow::Error(5, 16)),
+            ],
+        ),
+        case(
+            Kind::Program {
+                old: false,
+                links: true,
+            },
+            "iothub-dm",
+            Course::Mute,
+            false,
+            0xcd56b9a84f108753,
+            vec![
+                (At::Disk(49), Blow::PowerCut(Left::Torn(0x2406c9f24086c86b))),
+                (At::Hub(19), Blow::Kill),
+                (At::Network(2), Blow::Network(NetworkFault::Whole)),
+                (
+                    At::Disk(189),
+                    Blow::PowerCut(Left::Torn(0x1f441763ec94b7b2)),
+                ),
+                (At::Hub(6), Blow::Hub(HubFault::Lost)),
+            ],
+        ),
+    ]
+}
