@@ -6,6 +6,7 @@ use super::{
     Source, Stop,
     answer::{Answer, RESUME, Resume, failure, fits, too_short},
     file::local_path,
+    pace::Pace,
     wire::{self, Event, Request, Wire},
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -176,6 +178,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
+                line.pace.took(filled, clock::monotonic());
                 line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
@@ -183,6 +186,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(_) | None => {}
         }
         sink.checkpoint_if_due()?;
+        line.keep_pace()?;
     }
 }
 
@@ -212,6 +216,7 @@ pub(super) struct Line<'a> {
     waited: Duration,
     /// …and what came in that time. The time the installer takes is not the network's.
     came: u64,
+    pace: Pace,
 }
 
 impl<'a> Line<'a> {
@@ -222,7 +227,9 @@ impl<'a> Line<'a> {
         resume: Option<&Resume>,
         manifest: bool,
     ) -> Result<Self, Abort> {
+        let pace = Pace::new(job.bandwidth);
         let request = Request {
+            longest: pace.longest(),
             uri: job.uri.clone(),
             range: resume.map(|resume| (resume.offset, resume.validator.clone())),
             https_only: job.https_only,
@@ -237,6 +244,7 @@ impl<'a> Line<'a> {
             wire,
             waited: Duration::ZERO,
             came: 0,
+            pace,
         })
     }
 
@@ -255,6 +263,20 @@ impl<'a> Line<'a> {
                 Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
                 Some(Event::Bytes(..) | Event::End) | None => {}
             }
+        }
+    }
+
+    /// Waits until more may be taken. The network is not to blame for that time.
+    fn keep_pace(&self) -> Result<(), Abort> {
+        loop {
+            let left = self.pace.left(clock::monotonic());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.stop.is_stopped() {
+                return Err(Abort::Stopped);
+            }
+            thread::sleep(left.min(TICK));
         }
     }
 

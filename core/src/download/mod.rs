@@ -34,6 +34,7 @@ mod file;
 mod http;
 mod manifest;
 mod offer;
+mod pace;
 mod wire;
 
 pub use file::local_uri;

@@ -36,6 +36,10 @@ pub struct Job {
     pub stall_time: Duration,
     /// See [`Job::stall_time`].
     pub stall_bytes: u64,
+    /// No more bytes a second than this, over the whole attempt.
+    pub bandwidth: Option<u64>,
+    /// The bytes are checked, and given to no installer.
+    pub dry_run: bool,
 }
 
 /// What is needed to go on with a download: saved in the journal, never covering more than the

@@ -14,6 +14,8 @@ Seconds = Union[int, float, timedelta]
 Path = Union[str, "os.PathLike[str]"]
 #: A program and its arguments; never a shell's line.
 Command = Sequence[str]
+#: Times of the week.
+Windows = Sequence[Mapping[str, Any]]
 #: What makes an activated image run: ``"none"``, ``"exit"`` (this process ends, its supervisor starts it again), ``"system"``
 #: (the device reboots), or a command.
 Restart = Union[str, Command]
@@ -161,6 +163,28 @@ class Policy:
     """A signed manifest must vouch for every image."""
     floor: Optional[str] = None
     """The lowest version a manifest may be of."""
+    version: Optional[str] = None
+    """Which versions are taken, besides what the contract says: ``"other"`` than the one that runs, ``"higher"``, or ``"none"``."""
+    consent: Optional[Sequence[str]] = None
+    """Before which of ``"download"`` and ``"apply"`` the user must agree: :meth:`Updater.approve`."""
+    consent_command: Optional[Command] = None
+    """Asks the user: status 0 is yes, 75 not yet, any other no. ``{stage}``, ``{version}`` and ``{size}`` are filled in."""
+    consent_interval: Optional[Seconds] = None
+    """It is asked again after this, where it does not print itself in how many seconds."""
+    ready: Optional[Command] = None
+    """Says whether the device can take it now: status 0 is yes, any other not yet."""
+    ready_interval: Optional[Seconds] = None
+    start_delay: Optional[Seconds] = None
+    """A download begins after a random part of this."""
+    bandwidth: Optional[int] = None
+    """No more bytes a second."""
+    dry_run: Optional[bool] = None
+    """Download and verify, and write and install nothing."""
+    download_windows: Optional[Windows] = None
+    """When images are downloaded: ``{"days": ["sat"], "from": "22:00", "to": "04:30", "zone": "Europe/Berlin"}``, of which
+    ``days`` (every day) and ``zone`` (UTC) may be left out."""
+    apply_windows: Optional[Windows] = None
+    """When images are applied."""
     retry_first: Optional[Seconds] = None
     retry_longest: Optional[Seconds] = None
     retry_time: Optional[Seconds] = None
@@ -414,10 +438,25 @@ def _restart(value: Optional[Restart]) -> Any:
 
 
 #: What a policy's member is checked by, by its type as it is written there.
+def _words(name: str, words: Any) -> Optional[Sequence[str]]:
+    return None if words is None else _command(name, words, "a list of str")
+
+
+def _windows(name: str, windows: Any) -> Optional[Sequence[Mapping[str, Any]]]:
+    if windows is None:
+        return None
+    if isinstance(windows, (str, bytes, Mapping)):
+        raise _wrong(name, windows, "a list of mappings")
+    return [dict(_mapping(f"{name}[{number}]", window)) for number, window in enumerate(windows)]
+
+
 _POLICY: Dict[str, Callable[[str, Any], Any]] = {
     "Optional[bool]": _flag,
     "Optional[int]": _number,
     "Optional[str]": _text,
     "Optional[Seconds]": _seconds,
+    "Optional[Sequence[str]]": _words,
+    "Optional[Command]": _words,
+    "Optional[Windows]": _windows,
     "Optional[Union[str, Command]]": _word,
 }

@@ -74,6 +74,9 @@ class Updater:
     def cancel(self) -> bool:
         """Cancels; ``False`` where no update runs."""
 
+    def approve(self) -> bool: ...
+    def defer(self, seconds: float) -> bool: ...
+    def install_file(self, path: str, version: Optional[str], check: Optional[str], manifest: Optional[str]) -> None: ...
     def pause(self) -> None:
         """Pauses the download."""
 
