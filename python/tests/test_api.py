@@ -396,6 +396,30 @@ def test_closed(make):
         updater.cancel()
 
 
+def test_agreed_to_put_off_and_brought_in_a_file(make, server, tmp_path):
+    updater = make(policy=twinflash.Policy(allow_http=True, consent=["download"]))
+    events = updater.events()
+    serve(updater)
+    assert not updater.approve() and not updater.defer(1)
+    ask(updater, server.url("image"))
+    waiting = next(event for event in events if isinstance(event, twinflash.Waiting))
+    assert (waiting.on, waiting.before, waiting.after) == ("consent", "download", None)
+    assert updater.status().waiting == waiting
+    assert updater.defer(datetime.timedelta(hours=1))
+    assert updater.status().waiting.on == "deferral"
+    with pytest.raises(twinflash.BusyError):
+        updater.install_file(__file__)
+    assert updater.approve()
+    assert updater.wait(20).kind == "completed"
+    with pytest.raises(twinflash.TwinflashError, match="nothing.bin"):
+        updater.install_file(tmp_path / "nothing.bin")
+    stick = tmp_path / "stick.bin"
+    stick.write_bytes(b"from a stick" * 1000)
+    updater.install_file(stick, version="9.0.0")
+    assert updater.wait(20).kind == "completed"
+    assert updater.status().version == "9.0.0"
+
+
 def test_others_run_while_one_waits(make):
     updater = make()
     turns = []
