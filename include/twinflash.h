@@ -147,6 +147,8 @@ enum twinflash_status
     TWINFLASH_STATUS_CANCELLED = 500,
     /** A newer request took over. */
     TWINFLASH_STATUS_SUPERSEDED = 501,
+    /** The policy wants a dry run: the image is good, and is not installed. */
+    TWINFLASH_STATUS_DRY_RUN = 502,
     /** The state directory or the journal in it cannot be used. */
     TWINFLASH_STATUS_STATE = 600,
     /** Another process holds the state directory. */
@@ -191,6 +193,11 @@ enum twinflash_event_kind
     TWINFLASH_EVENT_KIND_WARNING = 8,
     /** The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted. */
     TWINFLASH_EVENT_KIND_WANTED = 9,
+    /**
+     * The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
+     * "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+     */
+    TWINFLASH_EVENT_KIND_WAITING = 10,
     /** twinflash_device is connected to its hub: `message` names the server. */
     TWINFLASH_EVENT_KIND_CONNECTED = 20,
     /** It is not: `message`; it tries again after `after_seconds`. */
@@ -1083,6 +1090,40 @@ twinflash_status twinflash_updater_confirm(const struct twinflash_updater *updat
 twinflash_status twinflash_updater_cancel(const struct twinflash_updater *updater,
                                           bool *cancelled,
                                           struct twinflash_error *error);
+
+/**
+ * The user agrees to what the update waits for (TWINFLASH_EVENT_KIND_WAITING, "consent"); `*approved` (may
+ * be NULL) is false where nobody is asked. Durable after twinflash_updater_flush. Who does not agree calls
+ * twinflash_updater_cancel. Never waits.
+ */
+twinflash_status twinflash_updater_approve(const struct twinflash_updater *updater,
+                                           bool *approved,
+                                           struct twinflash_error *error);
+
+/**
+ * The user puts the update off: for `seconds` nobody is asked, no attempt at the download is begun (one
+ * that runs goes on) and nothing applied. `*deferred` (may be NULL) is false where no update runs. It
+ * outlives restarts; durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is being
+ * applied. Never waits.
+ */
+twinflash_status twinflash_updater_defer(const struct twinflash_updater *updater,
+                                         double seconds,
+                                         bool *deferred,
+                                         struct twinflash_error *error);
+
+/**
+ * Installs the image in the file `path`, such as one on a USB stick, under the same rules as any other
+ * update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
+ * `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
+ * ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
+ * has begun when this returns, durably after twinflash_updater_flush.
+ */
+twinflash_status twinflash_updater_install_file(const struct twinflash_updater *updater,
+                                                const char *path,
+                                                const char *version,
+                                                const char *check,
+                                                const char *manifest,
+                                                struct twinflash_error *error);
 
 /**
  * Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where

@@ -81,6 +81,8 @@ export type Code =
   | 'cancelled'
   /** A newer request took over. */
   | 'superseded'
+  /** The policy wants a dry run: the image is good, and is not installed. */
+  | 'dry-run'
   /** The state directory or the journal in it cannot be used; or the updater is closed. */
   | 'state'
   /** Another process, or another updater of this one, holds the state directory. */
@@ -148,6 +150,8 @@ export interface Status {
   readonly paused: boolean;
   /** The last attempt at the download failed, and no byte has come since; `after`: seconds until the next one. */
   readonly retry: { readonly error: TwinflashError; readonly attempts: number; readonly after: number | null } | null;
+  /** What the running update waits for, besides its next attempt. */
+  readonly waiting: Waiting | null;
 }
 
 /** The answer to a direct method. */
@@ -164,6 +168,23 @@ export interface Report {
   readonly patch: Record<string, any>;
 }
 
+/** What an update waits for. */
+export interface Waiting {
+  readonly for: 'consent' | 'deferral' | 'window' | 'ready' | 'start-delay' | 'clock';
+  /** What cannot begin. */
+  readonly before: 'download' | 'apply';
+  /** Seconds until it is over, or somebody is asked again; `null` where nobody knows. */
+  readonly after: number | null;
+}
+
+/** A time of the week: `from` and `to` as `HH:MM`; on every day, and in UTC, where nothing else is said. */
+export interface Window {
+  days?: Array<'mon' | 'tue' | 'wed' | 'thu' | 'fri' | 'sat' | 'sun'>;
+  from: string;
+  to: string;
+  zone?: string;
+}
+
 /** The events of an updater, and what their listeners are called with. */
 export interface UpdaterEvents {
   /** A request was accepted. `uri` is as it may be shown. */
@@ -172,6 +193,8 @@ export interface UpdaterEvents {
   phase: [Phase];
   /** So many bytes of the image are there. At most ten a second. */
   progress: [{ readonly bytes: number; readonly total: number | null }];
+  /** The update waits for something else than before. */
+  waiting: [Waiting];
   /** An attempt at the download failed and is repeated after so many seconds. */
   retry: [{ readonly error: TwinflashError; readonly after: number }];
   /** The image passed its checks, or, where there are none, its transport vouches for it. `sha256` in hexadecimal. */
@@ -305,6 +328,27 @@ export interface Policy {
   requireManifest?: boolean;
   /** The lowest version that a manifest may be of, besides what the manifests of confirmed updates say. */
   floor?: string;
+  /** Which versions are taken, besides what the contract says. Default: `none`, the contract alone. */
+  version?: 'other' | 'higher' | 'none';
+  /** Before which stages the user must agree (`approve()`). Default: none. */
+  consent?: Array<'download' | 'apply'>;
+  /** Asks the user: status 0 is yes, 75 not yet, any other no. `{stage}`, `{version}` and `{size}` are filled in. */
+  consentCommand?: Command;
+  /** It is asked again after this, where it does not print itself in how many seconds. Default: 3600. */
+  consentInterval?: number;
+  /** Says whether the device can take it now: status 0 is yes, any other not yet. */
+  ready?: Command;
+  /** Default: 300. */
+  readyInterval?: number;
+  /** A download begins after a random part of this. Default: 0. */
+  startDelay?: number;
+  /** No more bytes a second. Default: as many as come. */
+  bandwidth?: number;
+  /** Download and verify, and write and install nothing. Default: false. */
+  dryRun?: boolean;
+  /** When images are downloaded, and when they are applied. Default: always. */
+  downloadWindows?: Window[];
+  applyWindows?: Window[];
   /** The first pause before a failed download is repeated. It doubles each time. Default: 1. */
   retryFirst?: number;
   /** The longest such pause. Default: 300. */
@@ -445,6 +489,25 @@ export class Updater extends EventEmitter {
    * @throws {TwinflashError} `busy`: the image is being applied, or has been. `state`: the updater is closed.
    */
   cancel(): boolean;
+
+  /** The user agrees to what the update waits for (`waiting`, `for: 'consent'`); `false` where nobody is asked. Who does not agree calls `cancel`. */
+  approve(): boolean;
+
+  /**
+   * The user puts the update off: until then nobody is asked, no attempt at the download is begun, and nothing applied; also over restarts.
+   * `false` where no update runs.
+   *
+   * @throws {TwinflashError} `busy`: the image is being applied, or has been.
+   */
+  defer(seconds: number): boolean;
+
+  /**
+   * Installs an image from a file of this device, under the same rules as any other; nobody is asked for consent. Where keys are trusted and no
+   * `manifest` is given, it is the file's own name and `.jws`. The file must stay until the update is being applied.
+   *
+   * @throws {TwinflashError} `busy`: an update runs. `storage`, `no-permission`: the file cannot be read.
+   */
+  installFile(path: string, options?: { version?: string; check?: string; manifest?: string }): void;
 
   /** Pauses the download of the update that runs, over restarts too, until `resume()`. */
   pause(): void;

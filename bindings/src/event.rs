@@ -36,6 +36,9 @@ pub enum twinflash_event_kind {
     Warning = 8,
     /// The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted.
     Wanted = 9,
+    /// The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
+    /// "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+    Waiting = 10,
     /// twinflash_device is connected to its hub: `message` names the server.
     Connected = 20,
     /// It is not: `message`; it tries again after `after_seconds`.
@@ -184,6 +187,13 @@ impl twinflash_event {
                 let text = format!("trying again in {}: {failure}", seconds(*after));
                 let mut made = Self::new(Kind::Retry, Level::Warning, &text).failure(failure);
                 made.after_seconds = after.as_secs_f64();
+                made
+            }
+            Event::Waiting(waiting) => {
+                let (on, before) = (waiting.on.as_str(), waiting.before.as_str());
+                let text = format!("waiting for {on} before {before}");
+                let mut made = Self::new(Kind::Waiting, Level::Info, &text).message(on);
+                made.after_seconds = waiting.after.unwrap_or_default().as_secs_f64();
                 made
             }
             Event::Verified { by, bytes, sha256 } => {

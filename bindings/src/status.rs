@@ -105,6 +105,8 @@ pub enum twinflash_status {
     Cancelled = 500,
     /// A newer request took over.
     Superseded = 501,
+    /// The policy wants a dry run: the image is good, and is not installed.
+    DryRun = 502,
 
     /// The state directory or the journal in it cannot be used.
     State = 600,
@@ -201,6 +203,7 @@ const FAILURES: &[Status] = &[
     Status::RollbackFailed,
     Status::Cancelled,
     Status::Superseded,
+    Status::DryRun,
     Status::State,
     Status::Locked,
     Status::InvalidConfig,
@@ -256,6 +259,7 @@ pub extern "C" fn twinflash_status_name(status: i32) -> *const c_char {
         406 => c"rollback-failed",
         500 => c"cancelled",
         501 => c"superseded",
+        502 => c"dry-run",
         600 => c"state",
         601 => c"locked",
         602 => c"invalid-config",

@@ -12,9 +12,10 @@ use crate::{
     state::{outcome_of, twinflash_outcome, twinflash_state},
     status::{Error, twinflash_error, twinflash_status},
 };
-use engine::device::{Answer, Updater};
+use engine::device::{Answer, InstallFile, Updater};
 use std::{
     ffi::{c_char, c_void},
+    path::PathBuf,
     ptr,
     sync::Arc,
     time::Duration,
@@ -501,6 +502,94 @@ pub unsafe extern "C" fn twinflash_updater_cancel(
         enter(error, || {
             let was = handle(updater, "updater")?.updater.cancel()?;
             give(cancelled, was);
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// The user agrees to what the update waits for (TWINFLASH_EVENT_KIND_WAITING, "consent"); `*approved` (may
+/// be NULL) is false where nobody is asked. Durable after twinflash_updater_flush. Who does not agree calls
+/// twinflash_updater_cancel. Never waits.
+///
+/// # Safety
+/// As twinflash_updater_state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_approve(
+    updater: *const twinflash_updater,
+    approved: *mut bool,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            let was = handle(updater, "updater")?.updater.approve()?;
+            give(approved, was);
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// The user puts the update off: for `seconds` nobody is asked, no attempt at the download is begun (one
+/// that runs goes on) and nothing applied. `*deferred` (may be NULL) is false where no update runs. It
+/// outlives restarts; durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is being
+/// applied. Never waits.
+///
+/// # Safety
+/// As twinflash_updater_state.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_defer(
+    updater: *const twinflash_updater,
+    seconds: f64,
+    deferred: *mut bool,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            let time = Duration::try_from_secs_f64(seconds).map_err(|error| {
+                Error::new(
+                    Status::InvalidArgument,
+                    format_args!("seconds is {seconds}: {error}"),
+                )
+            })?;
+            let was = handle(updater, "updater")?.updater.defer(time)?;
+            give(deferred, was);
+            Ok(Status::Ok)
+        })
+    }
+}
+
+/// Installs the image in the file `path`, such as one on a USB stick, under the same rules as any other
+/// update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
+/// `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
+/// ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
+/// has begun when this returns, durably after twinflash_updater_flush.
+///
+/// # Safety
+/// As twinflash_updater_state; the texts are NULL or end with a 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn twinflash_updater_install_file(
+    updater: *const twinflash_updater,
+    path: *const c_char,
+    version: *const c_char,
+    check: *const c_char,
+    manifest: *const c_char,
+    error: *mut twinflash_error,
+) -> twinflash_status {
+    // SAFETY: as the caller vouches.
+    unsafe {
+        enter(error, || {
+            let optional = |pointer: *const c_char, name| match pointer.is_null() {
+                true => Ok(None),
+                false => text(pointer, name).map(|text| Some(text.to_owned())),
+            };
+            let mut options = InstallFile::default();
+            options.version = optional(version, "version")?;
+            options.check = optional(check, "check")?;
+            options.manifest = optional(manifest, "manifest")?.map(PathBuf::from);
+            let path = text(path, "path")?;
+            let updater = &handle(updater, "updater")?.updater;
+            updater.install_file(path.as_ref(), &options)?;
             Ok(Status::Ok)
         })
     }

@@ -36,7 +36,7 @@ pub(crate) struct Agent {
     )]
     connection: Option<String>,
     /// Asks the agent that runs with this configuration, in place of running one
-    #[arg(value_enum)]
+    #[command(subcommand)]
     order: Option<Order>,
 }
 
@@ -74,6 +74,11 @@ enum Event {
     Progress {
         bytes: u64,
         total: Option<u64>,
+    },
+    Waiting {
+        r#for: &'static str,
+        before: &'static str,
+        after_seconds: Option<f64>,
     },
     Retry {
         code: &'static str,
@@ -255,6 +260,19 @@ fn of_update(screen: &Screen, event: &News) {
         News::Phase(phase) => {
             let phase = phase.as_str();
             (Event::Phase { phase }, "phase", Tone::Running, phase.into())
+        }
+        News::Waiting(waiting) => {
+            let (on, before) = (waiting.on.as_str(), waiting.before.as_str());
+            let text = match waiting.after {
+                Some(after) => format!("for {on}, before {before}; {}", pause(after)),
+                None => format!("for {on}, before {before}"),
+            };
+            let event = Event::Waiting {
+                r#for: on,
+                before,
+                after_seconds: waiting.after.map(seconds),
+            };
+            (event, "waiting", Tone::Warning, text)
         }
         News::Retry { failure, after } => {
             let text = format!("in {}: {}", pause(after), failure.message);

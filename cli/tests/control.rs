@@ -270,5 +270,33 @@ fn nobody_to_ask() {
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&done.stderr);
-    assert!(error.contains("resume"), "{error}");
+    assert!(error.contains("explode"), "{error}");
+    let help = run(&["device", "--help"]);
+    for order in ["status", "resume", "approve", "defer", "install"] {
+        assert!(help.out.contains(&format!("  {order} ")), "{help:?}");
+    }
+}
+
+#[test]
+fn a_file_is_installed() {
+    let world = World::new();
+    let _device = world.device("current_version = \"1.0.0\"", "");
+    let config = world.path("twinflash.toml");
+    let order = |words: &[&str]| run(&[&["device", "--config", text(&config)], words].concat());
+    for words in [["approve", ""], ["defer", "5"]] {
+        let words: Vec<_> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        let done = order(&words);
+        assert_eq!(done.status, Some(1), "{done:?}");
+        assert!(done.err.contains("no update "), "{done:?}");
+    }
+    let stick = world.path("stick.bin");
+    let done = order(&["install", text(&stick)]);
+    assert_eq!(done.status, Some(1), "{done:?}");
+    assert!(done.err.contains("stick.bin: No such file"), "{done:?}");
+    fs::write(&stick, vec![7; 100_000]).unwrap();
+    let done = order(&["install", text(&stick), "--version", "2.0.0"]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    let status = until(&world, |status| status["outcome"] == "completed");
+    assert_eq!(status["version"], "2.0.0");
+    assert_eq!(fs::read(world.path("app.bin")).unwrap(), vec![7; 100_000]);
 }

@@ -68,6 +68,8 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<String, Box<dyn Er
         checkpoint_bytes: 16 << 20,
         stall_time: Duration::from_secs(30),
         stall_bytes: 1024,
+        bandwidth: None,
+        dry_run: false,
     };
     let mut attempts = 0;
     let (bytes, digests) = loop {

@@ -56,7 +56,37 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     input: Stdio,
     running: impl FnOnce(),
 ) -> Result<String, Failure> {
-    let failed = |what: &dyn fmt::Display| Failure::new(Code::InstallFailed, what);
+    let program = command.first().map_or("", AsRef::as_ref);
+    let (status, printed) = end_of_run(command, limit, input, running)?;
+    match status.success() {
+        true => Ok(printed),
+        false => Err(failed(&format_args!("{program} ended with {status}"))),
+    }
+}
+
+/// As [`run`], but any status is an answer: it comes with what was printed.
+///
+/// # Errors
+/// As [`run`], and where a signal ended it.
+pub(crate) fn ask<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<(i32, String), Failure> {
+    let program = command.first().map_or("", AsRef::as_ref);
+    let (status, printed) = end_of_run(command, limit, Stdio::null(), || {})?;
+    match status.code() {
+        Some(code) => Ok((code, printed)),
+        None => Err(failed(&format_args!("{program} ended with {status}"))),
+    }
+}
+
+fn failed(what: &dyn fmt::Display) -> Failure {
+    Failure::new(Code::InstallFailed, what)
+}
+
+fn end_of_run<S: AsRef<str>>(
+    command: &[S],
+    limit: Duration,
+    input: Stdio,
+    running: impl FnOnce(),
+) -> Result<(ExitStatus, String), Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
     };
@@ -71,6 +101,7 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
         running();
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         return simulated::run(program, &arguments)
+            .map(|printed| (ExitStatus::default(), printed))
             .map_err(|how| failed(&format_args!("{program} ended with {how}")));
     }
     let mut command = Command::new(program);
@@ -96,8 +127,7 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
     let result = match ended {
-        Ok(Some(status)) if status.success() => Ok(()),
-        Ok(Some(status)) => Err(failed(&format_args!("{program} ended with {status}"))),
+        Ok(Some(status)) => Ok(status),
         Ok(None) => Err(failed(&format_args!(
             "{program} did not end within {} s and was killed",
             limit.as_secs_f64()
@@ -107,26 +137,24 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
         ))),
     };
     let level = match result {
-        Ok(()) => log::Level::Debug,
-        Err(_) => log::Level::Warn,
+        Ok(status) if status.success() => log::Level::Debug,
+        _ => log::Level::Warn,
     };
     for (text, of) in [(&printed, "output"), (&errors, "errors")] {
         for line in end_of(text).lines() {
             log::log!(level, "{program} {of}: {line}");
         }
     }
-    result.map(|()| printed)
+    result.map(|status| (status, printed))
 }
 
 /// A command with its placeholders replaced, such as `{slot}`.
-#[cfg(unix)]
 pub(crate) fn fill(command: &[String], values: &[(&str, &str)]) -> Vec<String> {
     let fill = |argument: &String| fill_one(argument, values);
     command.iter().map(fill).collect()
 }
 
 /// A text with its placeholders replaced. What a value holds is never replaced again.
-#[cfg(unix)]
 pub(crate) fn fill_one(text: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::new();
     let mut rest = text;

@@ -8,6 +8,7 @@
 //! | [`twin`] | a twin's document: merge patch, limits, the reporter |
 //! | [`contract`] | how a back end asks and what it is told, as data |
 //! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
+//! | [`windows`] | maintenance windows |
 //! | [`command`] | runs the commands a device's owner has configured |
 //! | [`journal`] | remembers: the record on disk |
 //! | [`download`] | fetches one attempt of an image: over HTTP, from a file, or from the application |
@@ -56,5 +57,7 @@ mod testing;
 pub mod tls;
 pub mod twin;
 pub mod update;
+#[cfg(feature = "std")]
+pub mod windows;
 #[cfg(all(test, feature = "http", unix))]
 mod world;

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, time::Duration};
 use twinflash::{
     contract::Contract,
-    engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
+    engine::{Ask, Config, Engine, Event, Input, Now, Output, Reply, Step, Stored},
     twin::{
         self,
         limits::{Section, check_patch},
     },
     update::{
         Checkpoint, Checks, Code, Confirm, Ended, Failure, ImageState, Outcome, Policy, Progress,
-        Record, Restart, Retry,
+        Ready, Record, Restart, Retry, Stage,
     },
 };
 
@@ -57,6 +57,7 @@ enum Later {
     Done(Step, Result<(), Failure>),
     Restarted(Result<(), Failure>),
     Twin,
+    Reply(u64, Reply),
 }
 
 /// A device.
@@ -94,6 +95,17 @@ impl Device {
         policy.require_check = choices.below(4) == 1;
         policy.progress_interval = Duration::ZERO;
         policy.confirm = [Confirm::Connected, Confirm::None][usize::from(choices.below(2))].clone();
+        let both = vec![Stage::Download, Stage::Apply];
+        match choices.below(8) {
+            1 => policy.consent = both,
+            2 => policy.ready = Ready::Call,
+            3 => {
+                policy.consent = both;
+                policy.consent_command = vec!["ask".into()];
+                policy.start_delay = Duration::from_secs(600);
+            }
+            _ => {}
+        }
         let restarts = [
             Restart::None,
             Restart::Exit,
@@ -224,12 +236,19 @@ impl Device {
             Some(Later::Ended(ended)) => self.give(Input::TransferEnded(ended)),
             Some(Later::Done(step, result)) => self.give(Input::Done(step, result)),
             Some(Later::Restarted(result)) => self.give(Input::Restarted(result)),
+            Some(Later::Reply(id, reply)) => self.give(Input::Reply { id, reply }),
             Some(Later::Twin) => {
                 let twin = self.twin.to_string();
                 self.give(Input::Twin {
                     complete: true,
                     json: twin.as_bytes(),
                 });
+            }
+            None if self.engine.asks_consent().is_some() && !self.has_command() => {
+                match self.choice(3) {
+                    1 => self.give(Input::Defer(Duration::from_secs(60))),
+                    _ => self.give(Input::Approve),
+                }
             }
             None => match self.engine.wake_at() {
                 Some(at) => {
@@ -240,6 +259,10 @@ impl Device {
             },
         }
         true
+    }
+
+    fn has_command(&self) -> bool {
+        !self.config.policy.consent_command.is_empty()
     }
 
     /// What goes wrong; nothing, once it is calm or much has.
@@ -291,6 +314,15 @@ impl Device {
                 self.later
                     .retain(|later| !matches!(later, Later::Transfer(_) | Later::Ended(_)));
                 self.later.push_back(Later::Ended(Ended::Stopped));
+            }
+            Output::Ask(Ask { id, .. }) => {
+                let reply = match self.choice(4) {
+                    1 => Reply::Later(None),
+                    2 => Reply::Later(Some(Duration::from_secs(5))),
+                    3 => Reply::No,
+                    _ => Reply::Yes,
+                };
+                self.later.push_back(Later::Reply(id, reply));
             }
             Output::Install(step) => {
                 let result = match self.choice(6) {

@@ -159,6 +159,8 @@ pub(crate) fn download(data: &[u8]) {
         checkpoint_bytes: 1,
         stall_time: Duration::from_secs(5),
         stall_bytes: 1,
+        bandwidth: None,
+        dry_run: false,
     };
     let mut durable = 0;
     let mut on = |progress| {

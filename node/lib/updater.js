@@ -124,6 +124,28 @@ class Updater extends EventEmitter {
     }
   }
 
+  approve() {
+    return this.#thrown(() => this.#native.approve());
+  }
+
+  defer(seconds) {
+    if (typeof seconds !== 'number') throw new TypeError('seconds must be a number');
+    return this.#thrown(() => this.#native.defer(seconds));
+  }
+
+  installFile(path, { version, check, manifest } = {}) {
+    if (typeof path !== 'string') throw new TypeError('path must be a string');
+    this.#thrown(() => this.#native.installFile(path, version, check, manifest));
+  }
+
+  #thrown(call) {
+    try {
+      return call();
+    } catch (error) {
+      throw translate(error);
+    }
+  }
+
   pause() {
     this.#native.pause();
   }

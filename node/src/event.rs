@@ -2,7 +2,7 @@
 
 use crate::failure::to_json;
 use engine::{
-    device::{DeviceEvent, Event, Status},
+    device::{DeviceEvent, Event, Status, Waiting},
     update::{Failure, Outcome, Phase},
 };
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
         Event::Retry { failure, after } => {
             json!(["retry", {"error": to_json(failure), "after": after.as_secs_f64()}])
         }
+        Event::Waiting(it) => json!(["waiting", waiting(it)]),
         Event::Verified { by, bytes, sha256 } => {
             json!(["verified", {"by": by.as_str(), "bytes": bytes, "sha256": sha256}])
         }
@@ -26,6 +27,14 @@ pub(crate) fn event(event: &Event) -> Option<Value> {
         Event::KeysRotated { version } => json!(["keysRotated", version]),
         Event::Warning(text) => json!(["warning", text]),
         _ => return None,
+    })
+}
+
+fn waiting(waiting: &Waiting) -> Value {
+    json!({
+        "for": waiting.on.as_str(),
+        "before": waiting.before.as_str(),
+        "after": waiting.after.map(|after| after.as_secs_f64()),
     })
 }
 
@@ -58,6 +67,7 @@ pub(crate) fn status(status: &Status) -> Value {
         "outcome": status.outcome.as_ref().map(outcome),
         "runningVersion": status.running_version,
         "paused": status.paused,
+        "waiting": status.waiting.as_ref().map(waiting),
         "retry": retry,
     })
 }

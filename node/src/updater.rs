@@ -8,7 +8,7 @@ use crate::{
 };
 use engine::{
     config::Config,
-    device::{Answer, Device, Outbound, Updater},
+    device::{Answer, Device, InstallFile, Outbound, Updater},
     engine::{CANCEL_METHOD, STATUS_METHOD},
     install::{Installer, Restart},
     tls::Roots,
@@ -235,6 +235,38 @@ impl NativeUpdater {
     #[napi(catch_unwind)]
     pub fn cancel(&self) -> Result<bool, Thrown> {
         self.held.updater.cancel().map_err(thrown)
+    }
+
+    /// The user agrees; whether somebody was asked.
+    #[napi(catch_unwind)]
+    pub fn approve(&self) -> Result<bool, Thrown> {
+        self.held.updater.approve().map_err(thrown)
+    }
+
+    /// Puts off; whether there was something to put off.
+    #[napi(catch_unwind)]
+    pub fn defer(&self, seconds: f64) -> Result<bool, Thrown> {
+        let time = Duration::try_from_secs_f64(seconds).map_err(|error| {
+            let text = format!("{seconds} seconds: {error}");
+            thrown(Failure::new(Code::InvalidRequest, text))
+        })?;
+        self.held.updater.defer(time).map_err(thrown)
+    }
+
+    /// Installs a file.
+    #[napi(catch_unwind)]
+    pub fn install_file(
+        &self,
+        path: String,
+        version: Option<String>,
+        check: Option<String>,
+        manifest: Option<String>,
+    ) -> Result<(), Thrown> {
+        let mut options = InstallFile::default();
+        (options.version, options.check) = (version, check);
+        options.manifest = manifest.map(Into::into);
+        let updater = &self.held.updater;
+        (updater.install_file(path.as_ref(), &options)).map_err(thrown)
     }
 
     /// Pauses the download.

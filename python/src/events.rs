@@ -123,6 +123,10 @@ fn tuple<'py>(py: Python<'py>, happening: &Happening) -> PyResult<Bound<'py, PyT
             Event::Retry { failure, after } => {
                 ("Retry", pair(failure), after.as_secs_f64()).into_bound_py_any(py)
             }
+            Event::Waiting(it) => {
+                let after = it.after.map(|after| after.as_secs_f64());
+                ("Waiting", it.on.as_str(), it.before.as_str(), after).into_bound_py_any(py)
+            }
             Event::Verified { by, bytes, sha256 } => {
                 ("Verified", by.as_str(), bytes, sha256).into_bound_py_any(py)
             }

@@ -7,12 +7,13 @@ use crate::{
 };
 use engine::{
     config::Config,
-    device::{Outbound, Updater as Engine},
+    device::{InstallFile, Outbound, Updater as Engine},
     install::Restart,
     update::{Code, Failure},
 };
 use pyo3::{exceptions::PyValueError, prelude::*, types::PyDict};
 use std::{
+    path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -93,10 +94,10 @@ impl Updater {
         let inner = self.inner(py)?;
         not_in_callback(py, "handle_method")?;
         let (sender, receiver) = mpsc::sync_channel(1);
-        let ours = py.detach(|| {
-            let then = move |answer| drop(sender.send(answer));
-            inner.updater.handle_method_then(name, payload, then)
-        });
+        // With the interpreter: this does not wait, and who gives it away waits to have it again for as long as
+        // the thread needs that logs the event.
+        let then = move |answer| drop(sender.send(answer));
+        let ours = inner.updater.handle_method_then(name, payload, then);
         if !ours {
             return Ok(None);
         }
@@ -180,6 +181,11 @@ impl Updater {
             (pair(&retry.failure), retry.attempts, after)
         });
         made.set_item("retry", retry)?;
+        let waiting = status.waiting.map(|it| {
+            let after = it.after.map(|after| after.as_secs_f64());
+            (it.on.as_str(), it.before.as_str(), after)
+        });
+        made.set_item("waiting", waiting)?;
         Ok(made)
     }
 
@@ -218,6 +224,35 @@ impl Updater {
     fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
         let inner = self.inner(py)?;
         py.detach(|| inner.updater.cancel())
+            .map_err(|failure| error(py, &failure))
+    }
+
+    fn approve(&self, py: Python<'_>) -> PyResult<bool> {
+        let inner = self.inner(py)?;
+        py.detach(|| inner.updater.approve())
+            .map_err(|failure| error(py, &failure))
+    }
+
+    fn defer(&self, py: Python<'_>, seconds: f64) -> PyResult<bool> {
+        let inner = self.inner(py)?;
+        let time = Duration::try_from_secs_f64(seconds)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        py.detach(|| inner.updater.defer(time))
+            .map_err(|failure| error(py, &failure))
+    }
+
+    fn install_file(
+        &self,
+        py: Python<'_>,
+        path: PathBuf,
+        version: Option<String>,
+        check: Option<String>,
+        manifest: Option<PathBuf>,
+    ) -> PyResult<()> {
+        let inner = self.inner(py)?;
+        let mut options = InstallFile::default();
+        (options.version, options.check, options.manifest) = (version, check, manifest);
+        py.detach(|| inner.updater.install_file(&path, &options))
             .map_err(|failure| error(py, &failure))
     }
 

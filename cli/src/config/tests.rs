@@ -150,7 +150,11 @@ fn the_defaults_in_the_example_are_the_defaults() {
     let text: Vec<_> = uncommented().lines().map(str::to_owned).collect();
     let text: Vec<_> = text
         .iter()
-        .filter(|line| !line.contains("health-check") && !line.starts_with("floor = "))
+        .filter(|line| {
+            let without_default = ["floor", "consent", "consent_command", "ready", "bandwidth"];
+            let name = line.split(" = ").next().unwrap_or_default();
+            !line.contains("health-check") && !without_default.contains(&name)
+        })
         .collect();
     let text: String = text.iter().map(|line| format!("{line}\n")).collect();
     let policy = parse(&text).unwrap().policy().unwrap();
@@ -197,6 +201,15 @@ fn what_is_wrong_is_named_with_its_line() {
         ("[policy]\nretry_first = \"1\"", "a number of seconds"),
         ("[policy]\nmax_size = \"big\"", "line 5: invalid type"),
         ("restart = 5", "a word, or a command as an array of texts"),
+        (
+            "[policy]\nconsent = [\"reboot\"]",
+            "unknown variant `reboot`",
+        ),
+        ("[policy]\nversion = \"newer\"", "unknown variant `newer`"),
+        (
+            "[policy]\napply_windows = [{ from = \"02:00\" }]",
+            "missing field `to`",
+        ),
         ("[policy", "line 4: "),
     ] {
         let error = smallest(more).unwrap_err();
@@ -219,8 +232,33 @@ fn what_is_wrong_is_named_with_its_line() {
             "[policy]\nretry_first = 9\nretry_longest = 3.5",
             "policy.retry_first",
         ),
+        (
+            "[policy]\nconsent_command = [\"ask\"]",
+            "policy.consent_command is never run",
+        ),
+        (
+            "[policy]\nconsent = [\"apply\"]\nconsent_command = []",
+            "policy.consent_command is an empty array",
+        ),
+        ("[policy]\nready = []", "policy.ready is an empty array"),
+        ("[policy]\nready_interval = 0", "policy.ready_interval is 0"),
+        ("[policy]\nbandwidth = 500", "policy.bandwidth is 500"),
     ] {
         let error = smallest(more).unwrap().policy().unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    for (more, expected) in [
+        (
+            "apply_windows = [{ from = \"02:00\", to = \"04:00\" }, { from = \"2\", to = \"04:00\" }]",
+            "policy.apply_windows[1]: \"2\" is no time",
+        ),
+        (
+            "download_windows = [{ from = \"02:00\", to = \"04:00\", zone = \"CET+\" }]",
+            "policy.download_windows[0]: \"CET+\" is no time zone",
+        ),
+    ] {
+        let config = smallest(&format!("[policy]\n{more}")).unwrap();
+        let error = config.windows().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
     let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";

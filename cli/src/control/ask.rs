@@ -1,6 +1,6 @@
 //! Asks a running agent.
 
-use super::{CLIENT_TIME, NAME, Order, REPLY, Reply, Request, WORK_TIME, short};
+use super::{CLIENT_TIME, NAME, Order, REPLY, Reply, WORK_TIME, short};
 use crate::{
     error::Error,
     screen::{Screen, Tone, size},
@@ -18,7 +18,11 @@ const NAMES: usize = 12;
 /// Asks the agent whose state directory this is, and shows what it says. `false` where what was asked
 /// for did not happen.
 pub(crate) fn ask(directory: &Path, order: Order, screen: &Screen) -> Result<bool, Error> {
-    let line = exchange(directory, order).map_err(|error| explain(&error, directory))?;
+    let order = match order {
+        Order::Install(install) => Order::Install(install.absolute().map_err(Error::new)?),
+        order => order,
+    };
+    let line = exchange(directory, &order).map_err(|error| explain(&error, directory))?;
     let reply: Reply = serde_json::from_slice(&line)
         .map_err(|error| Error::new(format_args!("the agent's answer is no reply: {error}")))?;
     if let Some(problem) = reply.error {
@@ -32,6 +36,8 @@ pub(crate) fn ask(directory: &Path, order: Order, screen: &Screen) -> Result<boo
         return Err(Error::new(match order {
             Order::Confirm => "no new version waits to be confirmed",
             Order::Cancel => "no update runs that could be cancelled",
+            Order::Approve => "no update waits for consent",
+            Order::Defer { .. } => "no update runs that could be put off",
             _ => "no update is being downloaded",
         }));
     }
@@ -40,6 +46,11 @@ pub(crate) fn ask(directory: &Path, order: Order, screen: &Screen) -> Result<boo
             Order::Confirm => "the new version is confirmed",
             Order::Cancel => "the update is cancelled",
             Order::Pause => "the download is paused until it is resumed",
+            Order::Approve => "agreed; the update goes on",
+            Order::Defer { .. } => "the update is put off",
+            Order::Install(_) => {
+                "the installation has begun; ask for the status to see how it goes"
+            }
             _ => "the download goes on",
         };
         screen.text(text, Tone::Good);
@@ -47,12 +58,12 @@ pub(crate) fn ask(directory: &Path, order: Order, screen: &Screen) -> Result<boo
     Ok(true)
 }
 
-fn exchange(directory: &Path, order: Order) -> io::Result<Vec<u8>> {
+fn exchange(directory: &Path, order: &Order) -> io::Result<Vec<u8>> {
     let (path, _held) = short(directory, NAME)?;
     let mut agent = UnixStream::connect(path)?;
     agent.set_write_timeout(Some(CLIENT_TIME))?;
     agent.set_read_timeout(Some(2 * WORK_TIME))?;
-    let mut line = serde_json::to_vec(&Request { command: order })?;
+    let mut line = serde_json::to_vec(order)?;
     line.push(b'\n');
     agent.write_all(&line)?;
     let mut reply = Vec::new();
@@ -109,6 +120,9 @@ fn show(status: &Value, screen: &Screen) {
     if phase.is_some() {
         line("image", &progress(status), Tone::Normal);
     }
+    if let Some(waiting) = status.get("waiting").filter(|waiting| waiting.is_object()) {
+        line("waiting for", &waiting_for(waiting), Tone::Warning);
+    }
     if let Some(outcome) = text("outcome") {
         let tone = match message("error") {
             Some(_) => Tone::Bad,
@@ -131,6 +145,37 @@ fn show(status: &Value, screen: &Screen) {
         let why = message("retry").unwrap_or_default();
         line("last failure", why, Tone::Warning);
     }
+}
+
+/// What an update waits for, and until when: `window, before it is applied; opens 2026-11-28 02:00 UTC`.
+fn waiting_for(waiting: &Value) -> String {
+    let text = |name: &str| waiting.get(name).and_then(Value::as_str);
+    let kind = text("for").unwrap_or_default();
+    let before = match text("before") {
+        Some("apply") => "before it is applied",
+        _ => "before its download",
+    };
+    let seconds = waiting.get("afterSeconds").and_then(Value::as_f64);
+    let at = text("until").and_then(|until| Some((until.get(..10)?, until.get(11..16)?)));
+    let when = match (at, seconds) {
+        (Some((day, time)), _) => format!("{day} {time} UTC"),
+        (None, Some(seconds)) => format!("in {seconds:.0} s"),
+        (None, None) => String::new(),
+    };
+    let end = match (kind, when.as_str()) {
+        ("consent", "") => "; agree with approve, put off with defer".into(),
+        ("clock", _) => "; the wall time is not known yet".into(),
+        (_, "") => String::new(),
+        ("window", when) => format!("; opens {when}"),
+        ("consent" | "ready", when) => format!("; asked again {when}"),
+        (_, when) => format!("; until {when}"),
+    };
+    let kind = match kind {
+        "ready" => "the device to be ready",
+        "start-delay" => "its turn",
+        kind => kind,
+    };
+    format!("{kind}, {before}{end}")
 }
 
 fn progress(status: &Value) -> String {

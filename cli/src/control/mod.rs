@@ -10,6 +10,9 @@
 //! | `{"command":"confirm"}` | a new version had to prove itself, and has |
 //! | `{"command":"cancel"}` | an update ran that could be cancelled, and it is, durably |
 //! | `{"command":"pause"}`, `{"command":"resume"}` | there is a download, and it is paused or goes on, durably |
+//! | `{"command":"approve"}` | the user was asked for consent, and has agreed, durably |
+//! | `{"command":"defer","seconds":…}` | an update ran that could be put off, and it is, durably |
+//! | `{"command":"install","file":…,"manifest":…,"version":…,"check":…}` | the file's installation has begun, durably; all but `file`, an absolute path, may be left out |
 //!
 //! The reply is `{"done":…,"status":{…}}`, with the status as of
 //! [`Status::to_json`](twinflash::engine::Status::to_json) afterwards. What went wrong is
@@ -46,8 +49,8 @@ const CLIENT_TIME: Duration = Duration::from_secs(5);
 const WORK_TIME: Duration = Duration::from_secs(10);
 
 /// What a running agent can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, clap::Subcommand, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase")]
 pub(crate) enum Order {
     /// Where everything stands
     Status,
@@ -59,11 +62,46 @@ pub(crate) enum Order {
     Pause,
     /// Go on with a paused download; do not wait for the next attempt
     Resume,
+    /// The user agrees to the update that waits for consent
+    Approve,
+    /// Put the update off: nothing new is begun, and nobody asked, for so long
+    Defer {
+        /// For how many seconds
+        seconds: f64,
+    },
+    /// Install an image from a file of this device, under the same rules as any other
+    Install(Install),
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    command: Order,
+/// A file to install.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args, Serialize, Deserialize)]
+pub(crate) struct Install {
+    /// The image; the agent's user must be able to read it until it is being applied
+    file: PathBuf,
+    /// Its signed manifest; by default, where there are trusted keys, FILE.jws beside it
+    #[arg(long, value_name = "FILE")]
+    #[serde(default)]
+    manifest: Option<PathBuf>,
+    /// Its version
+    #[arg(long)]
+    #[serde(default)]
+    version: Option<String>,
+    /// A CRC-16, CRC-32 or SHA-256 that it must have
+    #[arg(long, value_name = "VALUE")]
+    #[serde(default)]
+    check: Option<String>,
+}
+
+impl Install {
+    /// With the paths as another process, in another directory, finds them.
+    fn absolute(&self) -> io::Result<Self> {
+        let manifest = self.manifest.as_ref().map(std::path::absolute);
+        Ok(Self {
+            file: std::path::absolute(&self.file)?,
+            manifest: manifest.transpose()?,
+            ..self.clone()
+        })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! The agent's end of its local control.
 
-use super::{CLIENT_TIME, NAME, Order, Problem, REQUEST, Reply, Request, WORK_TIME, short};
+use super::{CLIENT_TIME, Install, NAME, Order, Problem, REQUEST, Reply, WORK_TIME, short};
 use std::{
     fs::{self, DirBuilder, Permissions},
     io::{self, Read, Write},
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use twinflash::{
-    device::{Device, Updater},
+    device::{Device, InstallFile, Updater},
     update::{Code, Failure, Phase},
 };
 
@@ -85,13 +85,13 @@ fn listen(listener: &UnixListener, device: &Weak<Device>) {
 
 fn talk(mut client: UnixStream, device: &Weak<Device>) -> io::Result<()> {
     let line = read(&mut client, CLIENT_TIME)?;
-    let reply = match serde_json::from_slice::<Request>(&line) {
+    let reply = match serde_json::from_slice::<Order>(&line) {
         Err(error) => {
             let text = format!("the request cannot be understood: {error}");
             problem(&Failure::new(Code::InvalidRequest, text))
         }
-        Ok(request) => match device.upgrade() {
-            Some(device) => obey(device.updater(), request.command),
+        Ok(order) => match device.upgrade() {
+            Some(device) => obey(device.updater(), &order),
             None => return Ok(()),
         },
     };
@@ -137,7 +137,7 @@ fn problem(failure: &Failure) -> Reply {
 }
 
 /// Does what was asked for.
-fn obey(updater: &Updater, order: Order) -> Reply {
+fn obey(updater: &Updater, order: &Order) -> Reply {
     let downloads = || {
         let phase = updater.status().phase;
         matches!(phase, Some(Phase::Waiting | Phase::Downloading))
@@ -153,6 +153,15 @@ fn obey(updater: &Updater, order: Order) -> Reply {
             updater.resume();
             Ok(downloads())
         }
+        Order::Approve => updater.approve(),
+        Order::Defer { seconds } => match Duration::try_from_secs_f64(*seconds) {
+            Ok(time) if !time.is_zero() => updater.defer(time),
+            _ => {
+                let text = format!("an update cannot be put off for {seconds} seconds");
+                Err(Failure::new(Code::InvalidRequest, text))
+            }
+        },
+        Order::Install(install) => install_file(updater, install),
         Order::Confirm if updater.status().phase != Some(Phase::Confirming) => Ok(false),
         Order::Confirm => {
             updater.confirm();
@@ -171,6 +180,23 @@ fn obey(updater: &Updater, order: Order) -> Reply {
         },
         Err(failure) => problem(&failure),
     }
+}
+
+fn install_file(updater: &Updater, install: &Install) -> Result<bool, Failure> {
+    let mut options = InstallFile::default();
+    options.manifest.clone_from(&install.manifest);
+    options.version.clone_from(&install.version);
+    options.check.clone_from(&install.check);
+    for path in [Some(&install.file), install.manifest.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        if !path.is_absolute() {
+            let text = format!("{} is no absolute path", path.display());
+            return Err(Failure::new(Code::InvalidRequest, text));
+        }
+    }
+    updater.install_file(&install.file, &options).map(|()| true)
 }
 
 /// Waits until the installer has made the new version stay.

@@ -4,7 +4,7 @@ use super::images::Fetched;
 use std::{sync::Arc, time::Duration};
 use twinflash::{
     contract::Contract,
-    engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
+    engine::{Ask, Config, Engine, Event, Input, Now, Output, Reply, Step, Stored},
     install::{ImageState, Restart},
     iothub::{Client, ConnectionString, MethodRequest},
     update::{
@@ -232,6 +232,11 @@ impl Device {
             Output::StopDownload => {
                 self.download = None;
                 return Some(Done::Input(Input::TransferEnded(Ended::Stopped)));
+            }
+            // Simulated devices are always ready.
+            Output::Ask(Ask { id, .. }) => {
+                let reply = Reply::Yes;
+                return Some(Done::Input(Input::Reply { id, reply }));
             }
             Output::Install(step) => {
                 return Some(Done::Input(Input::Done(step, self.install(step))));

@@ -35,6 +35,7 @@ use crate::{
     device::{Builder, Updater},
     install::Installer,
     update::{Code, Failure, Policy, trust::Trust},
+    windows::Windows,
 };
 use install::InstallTable;
 use serde::Deserialize;
@@ -161,8 +162,9 @@ impl Config {
     /// # Errors
     /// As [`builder`](Self::builder).
     pub fn builder_with(&self, installer: impl Installer + 'static) -> Result<Builder, Failure> {
-        let mut builder =
-            Updater::builder(self.state_dir(), self.contract()?, installer).policy(self.policy()?);
+        let mut builder = Updater::builder(self.state_dir(), self.contract()?, installer)
+            .policy(self.policy()?)
+            .windows(self.windows()?);
         #[cfg(feature = "http")]
         {
             builder = builder.http(self.http()?);
@@ -242,6 +244,14 @@ impl Config {
     /// [`Code::InvalidConfig`]: two keys do not go together, or a word is not known.
     pub fn policy(&self) -> Result<Policy, Failure> {
         self.policy.policy()
+    }
+
+    /// When images are downloaded and applied.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: what is no day, no time or no zone that this system knows.
+    pub fn windows(&self) -> Result<Windows, Failure> {
+        self.policy.windows()
     }
 
     /// The keys that must vouch for an image, where the configuration has some.

@@ -7,13 +7,17 @@ use crate::download::{HttpOptions, Proxy};
 use crate::tls::ClientIdentity;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::Roots;
-use crate::update::{Confirm, Failure, Policy};
+use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
+use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
 #[cfg(feature = "http")]
 use std::collections::BTreeMap;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use std::path::Path;
 use std::time::Duration;
+
+/// Slower than this, servers and what lies between give a download up.
+const SLOWEST: u64 = 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "a word, or a command as an array of texts")]
@@ -40,6 +44,17 @@ pub(super) struct PolicyTable {
     require_check: Option<bool>,
     require_manifest: Option<bool>,
     floor: Option<String>,
+    version: Option<VersionRule>,
+    consent: Option<Vec<Stage>>,
+    consent_command: Option<Vec<String>>,
+    consent_interval: Option<Seconds>,
+    ready: Option<Vec<String>>,
+    ready_interval: Option<Seconds>,
+    start_delay: Option<Seconds>,
+    bandwidth: Option<u64>,
+    dry_run: Option<bool>,
+    download_windows: Vec<WindowTable>,
+    apply_windows: Vec<WindowTable>,
     retry_first: Option<Seconds>,
     retry_longest: Option<Seconds>,
     retry_time: Option<Seconds>,
@@ -56,6 +71,17 @@ pub(super) struct PolicyTable {
     confirm: Option<WordOrCommand>,
     confirm_attempts: Option<u32>,
     confirm_time: Option<Seconds>,
+}
+
+/// As [`Window::new`] has it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowTable {
+    #[serde(default)]
+    days: Vec<String>,
+    from: String,
+    to: String,
+    zone: Option<String>,
 }
 
 #[cfg(feature = "http")]
@@ -113,6 +139,11 @@ impl PolicyTable {
             max_size => max_size;
             require_check => require_check;
             require_manifest => require_manifest;
+            version => version;
+            consent_interval => consent_interval, 0;
+            ready_interval => ready_interval, 0;
+            start_delay => start_delay, 0;
+            dry_run => dry_run;
             retry_first => retry.first, 0;
             retry_longest => retry.longest, 0;
             retry_time => retry.time, 0;
@@ -130,6 +161,33 @@ impl PolicyTable {
             confirm_time => confirm_time, 0;
         }
         policy.floor.clone_from(&table.floor);
+        policy.consent = table.consent.clone().unwrap_or_default();
+        policy.consent_command = command(table.consent_command.as_ref(), "consent_command")?;
+        if policy.consent.is_empty() && !policy.consent_command.is_empty() {
+            return Err(wrong(
+                "policy.consent_command is never run: policy.consent says before which of \"download\" and \"apply\" it is",
+            ));
+        }
+        policy.ready = match command(table.ready.as_ref(), "ready")? {
+            none if none.is_empty() => Ready::Always,
+            command => Ready::Command(command),
+        };
+        for (time, key) in [
+            (policy.consent_interval, "consent_interval"),
+            (policy.ready_interval, "ready_interval"),
+        ] {
+            if time.is_zero() {
+                return Err(wrong(format_args!(
+                    "policy.{key} is 0; who is asked again must have some time"
+                )));
+            }
+        }
+        policy.bandwidth = table.bandwidth;
+        if let Some(bytes) = table.bandwidth.filter(|bytes| *bytes < SLOWEST) {
+            return Err(wrong(format_args!(
+                "policy.bandwidth is {bytes}; it is a number of bytes a second, at least {SLOWEST}"
+            )));
+        }
         if policy.retry.first > policy.retry.longest {
             return Err(wrong(
                 "policy.retry_first is longer than policy.retry_longest",
@@ -151,6 +209,34 @@ impl PolicyTable {
             }
         };
         Ok(policy)
+    }
+}
+
+impl PolicyTable {
+    pub(super) fn windows(&self) -> Result<Windows, Failure> {
+        Ok(Windows {
+            download: windows(&self.download_windows, "download_windows")?,
+            apply: windows(&self.apply_windows, "apply_windows")?,
+        })
+    }
+}
+
+fn windows(tables: &[WindowTable], key: &str) -> Result<Vec<Window>, Failure> {
+    let window = |(number, table): (usize, &WindowTable)| {
+        let zone = table.zone.as_deref().unwrap_or("UTC");
+        Window::new(&table.days, &table.from, &table.to, zone)
+            .map_err(|failure| wrong(format_args!("policy.{key}[{number}]: {}", failure.message)))
+    };
+    tables.iter().enumerate().map(window).collect()
+}
+
+/// A command that may be left out, but not be empty.
+fn command(command: Option<&Vec<String>>, key: &str) -> Result<Vec<String>, Failure> {
+    match command {
+        Some(command) if command.is_empty() => Err(wrong(format_args!(
+            "policy.{key} is an empty array; a command is its program and its arguments"
+        ))),
+        command => Ok(command.cloned().unwrap_or_default()),
     }
 }
 

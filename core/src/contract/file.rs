@@ -1,6 +1,7 @@
 //! A contract's file: its layout, and what makes it wrong.
 
 use super::{ContractError, Moment, at_path, render};
+use crate::update::VersionRule;
 use alloc::{
     collections::BTreeMap,
     format,
@@ -89,18 +90,6 @@ pub(super) enum CheckForm {
     ByLength,
     /// A bare value is CRC-16, however it is written.
     Devkit,
-}
-
-/// Which versions start an update.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum VersionRule {
-    /// Any but the running one; a lower one is a deliberate downgrade.
-    Other,
-    /// A higher one.
-    Higher,
-    /// Versions are not looked at.
-    None,
 }
 
 /// How a time is written.

@@ -1,13 +1,14 @@
 //! What a request asks for, and whether the contract lets it in.
 
-use super::file::{CheckForm, CheckRule, Needed, VersionRule};
+use super::file::{CheckForm, CheckRule, Needed};
 use super::{Contract, refuse};
 use crate::update::{
-    Check, Code, Failure, Key, Origin, Policy, Request, Scheme, redact, scheme_of, version,
+    Check, Code, Failure, Key, LocalImage, Origin, Policy, Request, Scheme, VersionRule, redact,
+    scheme_of, version,
 };
 use alloc::{format, string::String, vec::Vec};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The longest version, in bytes. It is reported, and a twin that holds a text of more than 4 KB is
 /// refused by the hub: then no back end would ever read how the update ended.
@@ -123,11 +124,68 @@ impl Contract {
         }
         match problem.or_else(|| self.impossible(&request, running, policy)) {
             Some(failure) => Verdict::Refuse(request, failure),
-            None if same_version && self.file.version == VersionRule::Other => {
+            None if same_version
+                && [self.file.version, policy.version].contains(&VersionRule::Other) =>
+            {
                 Verdict::UpToDate(request)
             }
             None => Verdict::Start(request),
         }
+    }
+
+    /// Judges what somebody at the device wants. The contract's version rule holds, and what the policy
+    /// says; but who brings a file vouches for it, so a check value is asked for only where the policy does.
+    ///
+    /// # Errors
+    /// Why it is not installed.
+    pub fn judge_local(
+        &self,
+        image: &LocalImage,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Result<Request, Failure> {
+        let members = json!({
+            "uri": image.uri,
+            "version": image.version,
+            "check": image.check,
+            "manifest": image.manifest,
+        });
+        let check = image.check.as_deref();
+        let request = Request {
+            key: Key::of("local", &members),
+            origin: Origin::Local,
+            uri: image.uri.clone(),
+            version: image.version.clone(),
+            size: None,
+            checks: check
+                .map(|check| Check::parse(check, false))
+                .transpose()?
+                .into_iter()
+                .collect(),
+            manifest: image.manifest.clone(),
+            keys: None,
+            signed: None,
+        };
+        if let Some(version) = &request.version {
+            if version.len() > LONGEST_VERSION {
+                let text = format!("a version has at most {LONGEST_VERSION} bytes");
+                return Err(refuse(Code::InvalidRequest, text));
+            }
+            let other = [self.file.version, policy.version].contains(&VersionRule::Other);
+            if other && Some(version.as_str()) == running {
+                let text = format!("version {version} runs already");
+                return Err(refuse(Code::VersionRefused, text));
+            }
+        }
+        if let Some(failure) = self.forbidden(&request, running, policy) {
+            return Err(failure);
+        }
+        if policy.require_check && !policy.require_manifest && request.checks.is_empty() {
+            let text =
+                "a check value is missing: a CRC-16, CRC-32 or SHA-256 of the image is needed";
+            return Err(refuse(Code::CheckRequired, text));
+        }
+        Ok(request)
     }
 
     /// Fills in what the members say; the first thing wrong is the error, the rest is still read.
@@ -216,21 +274,22 @@ impl Contract {
         first
     }
 
-    /// Whether the contract's version rule lets a version in.
+    /// Whether the version rules of contract and policy let a version in.
     ///
     /// # Errors
-    /// [`Code::VersionRefused`]: it wants a higher one than the running.
-    pub(crate) fn check_version(&self, asked: &str, running: Option<&str>) -> Result<(), Failure> {
+    /// [`Code::VersionRefused`]: one of them wants a higher one than the running.
+    pub(crate) fn check_version(
+        &self,
+        asked: &str,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Result<(), Failure> {
+        let higher = [self.file.version, policy.version].contains(&VersionRule::Higher);
         match running {
-            Some(running)
-                if self.file.version == VersionRule::Higher
-                    && !version::compare(asked, running).is_gt() =>
-            {
-                Err(refuse(
-                    Code::VersionRefused,
-                    format!("version {asked} is not higher than the running {running}"),
-                ))
-            }
+            Some(running) if higher && !version::compare(asked, running).is_gt() => Err(refuse(
+                Code::VersionRefused,
+                format!("version {asked} is not higher than the running {running}"),
+            )),
             _ => Ok(()),
         }
     }
@@ -249,20 +308,7 @@ impl Contract {
         if !is_secure(&request.uri, policy) {
             return Some(insecure(&request.uri));
         }
-        if request.manifest.is_some() && !policy.require_manifest {
-            // Not to be taken for verified: whoever sends one relies on it.
-            let name = self.file.asked.members.manifest.as_deref();
-            return Some(refuse(
-                Code::InvalidRequest,
-                format!(
-                    "{}: no keys are configured to check it with; leave it out to be checked by size and check value only",
-                    name.unwrap_or("manifest")
-                ),
-            ));
-        }
-        if let Some(asked) = &request.version
-            && let Err(failure) = self.check_version(asked, running)
-        {
+        if let Some(failure) = self.forbidden(request, running, policy) {
             return Some(failure);
         }
         if request.size.is_some_and(|size| size > policy.max_size) {
@@ -302,6 +348,46 @@ impl Contract {
                 ),
             )
         })
+    }
+
+    /// What contract and owner do not let in, however it comes.
+    fn forbidden(
+        &self,
+        request: &Request,
+        running: Option<&str>,
+        policy: &Policy,
+    ) -> Option<Failure> {
+        if request.manifest.is_some() && !policy.require_manifest {
+            // Not to be taken for verified: whoever sends one relies on it.
+            let name = self.file.asked.members.manifest.as_deref();
+            return Some(refuse(
+                Code::InvalidRequest,
+                format!(
+                    "{}: no keys are configured to check it with; leave it out to be checked by size and check value only",
+                    name.unwrap_or("manifest")
+                ),
+            ));
+        }
+        match &request.version {
+            Some(asked) => {
+                if let Err(failure) = self.check_version(asked, running, policy) {
+                    return Some(failure);
+                }
+            }
+            // A rule that nobody has to keep is none. A manifest says which version it is of.
+            None if policy.version == VersionRule::Higher && !policy.require_manifest => {
+                let name = self.file.asked.members.version.as_deref();
+                return Some(refuse(
+                    Code::VersionRefused,
+                    format!(
+                        "{} is missing: this device takes only a higher version than the one it runs",
+                        name.unwrap_or("the version")
+                    ),
+                ));
+            }
+            None => {}
+        }
+        None
     }
 }
 

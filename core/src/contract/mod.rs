@@ -8,8 +8,9 @@ mod file;
 mod judge;
 mod render;
 
-pub use file::{CheckRule, Follow, Rollback, VersionRule};
+pub use file::{CheckRule, Follow, Rollback};
 pub use judge::{Refusal, Verdict};
+pub(crate) use render::iso;
 pub use render::{Moment, View};
 
 #[cfg(test)]

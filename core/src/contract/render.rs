@@ -99,6 +99,7 @@ impl Moment {
             None => match update.phase {
                 Phase::Waiting => Self::Waiting,
                 Phase::Downloading => Self::Downloading,
+                Phase::Verifying if update.bytes.is_some() => Self::Verified,
                 Phase::Verifying => Self::Verifying,
                 Phase::Applying => Self::Applying,
                 Phase::Rebooting => Self::Rebooting,
@@ -294,25 +295,29 @@ impl Contract {
         }
     }
 
-    /// ISO 8601, UTC.
     fn time(&self, millis: u64) -> Option<String> {
-        let nanos = i128::from(millis) * 1_000_000;
-        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-        let whole = format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second(),
-            at.millisecond()
-        );
+        let time = iso(millis)?;
         Some(match self.file.times {
-            TimeForm::Milliseconds => format!("{whole}Z"),
-            TimeForm::Ticks => format!("{whole}0000Z"),
+            TimeForm::Milliseconds => time,
+            TimeForm::Ticks => format!("{}0000Z", time.trim_end_matches('Z')),
         })
     }
+}
+
+/// A wall time as ISO 8601 has it, UTC: `2019-01-31T12:00:00.000Z`. `None` after the year 9999.
+pub(crate) fn iso(millis: u64) -> Option<String> {
+    let nanos = i128::from(millis) * 1_000_000;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+    Some(format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.millisecond()
+    ))
 }
 
 /// What went wrong, if something did.

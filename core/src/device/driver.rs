@@ -1,13 +1,13 @@
 //! The driver: performs the engine's outputs in order, on a thread of its own.
 
-use super::pipeline::{Pipeline, Task, Worker};
+use super::pipeline::{Asked, Pipeline, Task, Worker};
 use super::shared::{End, Shared, Slot};
 use super::{Answer, Builder, Event, Outbound, restart};
 use crate::download::{Downloader, Offers, Stop};
 use crate::engine::{Config, Engine, Input, Output, Stored};
 use crate::install::{ImageState, Restart};
 use crate::journal::{Journal, Loaded};
-use crate::update::{Code, Confirm, Failure, Record};
+use crate::update::{Code, Confirm, Failure, Ready, Record};
 use std::{
     collections::hash_map::RandomState,
     fmt,
@@ -74,12 +74,22 @@ impl Driver {
             contract,
             mut installer,
             current_version,
-            policy,
+            mut policy,
             trust,
             #[cfg(feature = "http")]
             http,
+            windows,
+            ready,
             handlers,
         } = builder;
+        match &ready {
+            Some(_) => policy.ready = Ready::Call,
+            None if policy.ready == Ready::Call => {
+                let text = "the policy has the application asked whether the device is ready, and it has not said how";
+                return Err(Failure::new(Code::InvalidConfig, text));
+            }
+            None => {}
+        }
         let (journal, loaded) = Journal::open(&state_dir)?;
         let mut notes = Vec::new();
         let stored = match loaded {
@@ -101,9 +111,17 @@ impl Driver {
             ImageState::Unknown
         });
         let restart = installer.restart();
-        let health = match &policy.confirm {
-            Confirm::Health(command) => command.clone(),
-            _ => Vec::new(),
+        let asked = Asked {
+            health: match &policy.confirm {
+                Confirm::Health(command) => command.clone(),
+                _ => Vec::new(),
+            },
+            consent: policy.consent_command.clone(),
+            ready: match &policy.ready {
+                Ready::Command(command) => command.clone(),
+                _ => Vec::new(),
+            },
+            on_ready: ready,
         };
         let offers = Offers::default();
         #[cfg(feature = "http")]
@@ -125,6 +143,7 @@ impl Driver {
         if let Some(trust) = trust {
             engine.set_trust(trust);
         }
+        engine.set_calendar(windows);
         let shared = Arc::new(Shared::new(engine, offers));
         shared.tell_what_is_wanted();
         let notes = notes
@@ -132,7 +151,7 @@ impl Driver {
             .map(|note| Output::Event(Event::Warning(note)));
         shared.lock().outputs.extend(notes);
         shared.input(Input::Boot { stored, image });
-        let (pipeline, worker) = Pipeline::new(Arc::clone(&shared), installer, downloader, health);
+        let (pipeline, worker) = Pipeline::new(Arc::clone(&shared), installer, downloader, asked);
         let driver = Self {
             shared,
             journal,
@@ -266,6 +285,7 @@ impl Driver {
                     stop.stop();
                 }
             }
+            Output::Ask(ask) => self.pipeline.run(Task::Ask(ask)),
             Output::Install(step) => self.pipeline.run(Task::Step(step)),
             Output::Restart => self.restart(),
             Output::Event(event) => self.tell(event),

@@ -21,6 +21,6 @@ pub use crate::download::{NotTaken, Response, Wanted};
 pub use connected::{Device, DeviceEvent, DeviceOptions};
 pub use guard::{Guarded, guard};
 pub use options::Builder;
-pub use updater::{Answer, Events, Outbound, Updater};
+pub use updater::{Answer, Events, InstallFile, Outbound, Updater};
 
-pub use crate::engine::{Event, Status, Verified};
+pub use crate::engine::{Ask, Event, Question, Reply, Status, Verified, Wait, Waiting};

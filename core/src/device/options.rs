@@ -1,11 +1,12 @@
 //! What an updater is made with.
 
-use super::{Event, Outbound, Updater, driver::Handlers};
+use super::{Ask, Event, Outbound, Reply, Updater, driver::Handlers, pipeline::ReadyHandler};
 use crate::contract::Contract;
 #[cfg(feature = "http")]
 use crate::download::HttpOptions;
 use crate::install::{Installer, Restart};
 use crate::update::{Failure, Policy, trust::Trust};
+use crate::windows::Windows;
 use std::path::{Path, PathBuf};
 
 /// Makes an [`Updater`]. See [`Updater::builder`].
@@ -19,6 +20,8 @@ pub struct Builder {
     pub(super) trust: Option<Trust>,
     #[cfg(feature = "http")]
     pub(super) http: Option<HttpOptions>,
+    pub(super) windows: Windows,
+    pub(super) ready: Option<ReadyHandler>,
     pub(super) handlers: Handlers,
 }
 
@@ -33,6 +36,8 @@ impl Builder {
             trust: None,
             #[cfg(feature = "http")]
             http: Some(HttpOptions::default()),
+            windows: Windows::default(),
+            ready: None,
             handlers: Handlers::default(),
         }
     }
@@ -54,6 +59,21 @@ impl Builder {
     /// the request (`fwManifest`), or beside the image (its URL's path followed by `.jws`).
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);
+        self
+    }
+
+    /// Images are downloaded and applied only at these times. While the wall time is not known, none of
+    /// them has come.
+    pub fn windows(mut self, windows: Windows) -> Self {
+        self.windows = windows;
+        self
+    }
+
+    /// Called before each attempt at a download, and before an image is applied: whether the device can take
+    /// it now. A [`Reply::Later`] is asked again after its time or [`Policy::ready_interval`]. On the thread
+    /// that installs; meanwhile no image is downloaded or installed. Goes before [`Policy::ready`].
+    pub fn on_ready(mut self, handler: impl FnMut(&Ask) -> Reply + Send + 'static) -> Self {
+        self.ready = Some(ReadyHandler(Box::new(handler)));
         self
     }
 
@@ -104,7 +124,8 @@ impl Builder {
     ///
     /// # Errors
     /// The state directory cannot be used or is held by another process; the certificate
-    /// authorities cannot be read; no thread can be started.
+    /// authorities cannot be read; no thread can be started. [`Policy::ready`] is [`Ready::Call`](crate::update::Ready::Call), and
+    /// nobody is there to be [called](Self::on_ready).
     pub fn start(self) -> Result<Updater, Failure> {
         Updater::start(self)
     }

@@ -3,10 +3,11 @@
 use super::shared::Shared;
 use crate::command;
 use crate::download::{Downloader, Stop};
-use crate::engine::{Input, Step};
-use crate::install::Installer;
+use crate::engine::{Ask, Input, Question, Reply, Step};
+use crate::install::{DryInstall, Installer};
 use crate::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
 use std::{
+    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -19,12 +20,72 @@ use std::{
 
 /// The time a health command has; it is run again.
 const HEALTH_TIME: Duration = Duration::from_secs(60);
+/// The time a command has that is asked for consent or readiness; it is asked again.
+const ASK_TIME: Duration = Duration::from_secs(60);
+/// The status of a command that cannot say yet: `EX_TEMPFAIL`.
+const NOT_YET: i32 = 75;
 
 /// Something to do.
 pub(super) enum Task {
     Download(Box<Job>, ImageInfo, Stop),
     Manifest(Box<Job>, Stop),
+    Ask(Ask),
     Step(Step),
+}
+
+/// The application's own answer to whether the device is ready.
+pub(super) struct ReadyHandler(pub(super) Box<dyn FnMut(&Ask) -> Reply + Send>);
+
+impl fmt::Debug for ReadyHandler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReadyHandler")
+    }
+}
+
+/// Who is asked what; a command that is empty is none.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) health: Vec<String>,
+    pub(super) consent: Vec<String>,
+    pub(super) ready: Vec<String>,
+    pub(super) on_ready: Option<ReadyHandler>,
+}
+
+impl Asked {
+    fn ask(&mut self, ask: &Ask) -> Reply {
+        let command = match (ask.question, &mut self.on_ready) {
+            (Question::Ready, Some(ReadyHandler(handler))) => return handler(ask),
+            (Question::Ready, None) => &self.ready,
+            (Question::Consent, _) => &self.consent,
+        };
+        let values = [
+            ("stage", ask.stage.as_str()),
+            ("version", ask.version.as_deref().unwrap_or_default()),
+            (
+                "size",
+                &ask.size.map_or(String::new(), |size| size.to_string()),
+            ),
+        ];
+        match command::ask(&command::fill(command, &values), ASK_TIME) {
+            Ok((0, _)) => Reply::Yes,
+            Ok((status, printed)) if ask.question == Question::Ready || status == NOT_YET => {
+                Reply::Later(seconds(&printed))
+            }
+            Ok(_) => Reply::No,
+            Err(failure) => {
+                log::warn!("asked for {:?}: {failure}", ask.question);
+                Reply::Later(None)
+            }
+        }
+    }
+}
+
+/// What a command prints in its first line, where that is a number of seconds.
+fn seconds(printed: &str) -> Option<Duration> {
+    let seconds = printed.lines().next()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| !time.is_zero())
 }
 
 impl Task {
@@ -35,6 +96,10 @@ impl Task {
             Self::Download(..) | Self::Manifest(..) => {
                 Input::TransferEnded(Ended::Failed(failure, Retry::Never))
             }
+            Self::Ask(ask) => Input::Reply {
+                id: ask.id,
+                reply: Reply::Later(None),
+            },
             Self::Step(step) => Input::Done(*step, Err(failure)),
         }
     }
@@ -67,7 +132,7 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     installer: Box<dyn Installer>,
     downloader: Downloader,
-    health: Vec<String>,
+    asked: Asked,
 }
 
 impl Pipeline {
@@ -75,7 +140,7 @@ impl Pipeline {
         shared: Arc<Shared>,
         installer: Box<dyn Installer>,
         downloader: Downloader,
-        health: Vec<String>,
+        asked: Asked,
     ) -> (Self, Worker) {
         let (tasks, receiver) = mpsc::channel();
         let pending = Arc::new(AtomicUsize::new(0));
@@ -85,7 +150,7 @@ impl Pipeline {
             shared,
             installer,
             downloader,
-            health,
+            asked,
         };
         let pipeline = Self {
             tasks: Some(tasks),
@@ -159,6 +224,10 @@ impl Worker {
                         stop.stop();
                     }
                 };
+                let installer: &mut dyn Installer = match job.dry_run {
+                    true => &mut DryInstall::default(),
+                    false => installer,
+                };
                 let ended = self
                     .downloader
                     .fetch(&job, installer, image, &stop, &mut on);
@@ -166,6 +235,10 @@ impl Worker {
             }
             Task::Manifest(job, stop) => {
                 return Input::TransferEnded(self.downloader.fetch_manifest(&job, &stop));
+            }
+            Task::Ask(ask) => {
+                let reply = self.asked.ask(&ask);
+                return Input::Reply { id: ask.id, reply };
             }
             Task::Step(step) => step,
         };
@@ -189,7 +262,7 @@ impl Worker {
                     "the active image is another one",
                 )),
             },
-            Step::CheckHealth => command::run(&self.health, HEALTH_TIME).map(drop),
+            Step::CheckHealth => command::run(&self.asked.health, HEALTH_TIME).map(drop),
         };
         Input::Done(step, result)
     }

@@ -4,12 +4,15 @@ use super::driver;
 use super::shared::{Shared, Slot, State};
 use super::{Builder, Event};
 use crate::contract::Contract;
+use crate::download::local_uri;
 use crate::engine::{Engine, Input, Status};
 use crate::install::Installer;
 use crate::twin::Report;
-use crate::update::{Code, Failure, Outcome};
+use crate::update::{Code, Failure, LocalImage, Outcome, trust};
 use std::{
-    path::Path,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
     sync::{Arc, mpsc},
     time::{Duration, SystemTime},
 };
@@ -83,8 +86,8 @@ impl Updater {
     }
 
     /// A direct method was called. Returns its answer, or `None` where it is not one of the
-    /// contract's, nor [`CANCEL_METHOD`](crate::engine::CANCEL_METHOD) or
-    /// [`STATUS_METHOD`](crate::engine::STATUS_METHOD): the application's own handlers get it then.
+    /// contract's, nor one that [every contract has](crate::engine::Engine::takes_method): the
+    /// application's own handlers get it then.
     ///
     /// Returns at once, but for a method that starts an update: then the hub has the first report
     /// (or two seconds have passed), so that no back end reads the last update's outcome.
@@ -195,6 +198,49 @@ impl Updater {
         self.shared.input_if(Input::Cancel, Engine::can_cancel)
     }
 
+    /// Installs an image from a file of this device, such as one on a USB stick: under the same rules as any
+    /// other (keys, floor, compatibility, versions, windows for applying), and reported like any other in the
+    /// contract's words. Who calls this agrees to it, so nobody is asked for consent. It has begun, durably after
+    /// [`flush`](Self::flush), when this returns; the file is read by this process, and must stay until
+    /// [`Phase::Applying`](crate::update::Phase::Applying).
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: an update runs. [`Code::Storage`] or [`Code::NoPermission`]: the file, or that of its
+    /// manifest, cannot be read. Else why it is refused. [`Code::State`]: the updater was closed.
+    pub fn install_file(&self, path: &Path, options: &InstallFile) -> Result<(), Failure> {
+        let path = readable(path)?;
+        let manifest = options.manifest.as_deref().map(read_manifest).transpose()?;
+        let image = LocalImage {
+            uri: local_uri(&path),
+            version: options.version.clone(),
+            check: options.check.clone(),
+            manifest,
+        };
+        let may = |engine: &Engine| engine.can_install(&image);
+        self.shared.input_if(Input::Install(&image), may)
+    }
+
+    /// The user agrees to what the update waits for: see [`Policy::consent`](crate::update::Policy::consent)
+    /// and [`Event::Waiting`]. `false` where nobody is asked. Durable after [`flush`](Self::flush); another
+    /// request is asked for anew. Who does not agree [cancels](Self::cancel).
+    ///
+    /// # Errors
+    /// [`Code::State`]: the updater was closed.
+    pub fn approve(&self) -> Result<bool, Failure> {
+        let asked = |engine: &Engine| Ok(engine.asks_consent().is_some());
+        self.shared.input_if(Input::Approve, asked)
+    }
+
+    /// The user wants to be left alone for so long: until then nobody is asked, no attempt at the download is
+    /// begun (one that runs goes on), and nothing applied. `false` where no update runs. Durable after
+    /// [`flush`](Self::flush); it outlives restarts, and ends with the update.
+    ///
+    /// # Errors
+    /// [`Code::Busy`]: the image is being applied, or has been. [`Code::State`]: the updater was closed.
+    pub fn defer(&self, time: Duration) -> Result<bool, Failure> {
+        self.shared.input_if(Input::Defer(time), Engine::can_defer)
+    }
+
     /// Pauses the download of the update that runs, or keeps it from starting; what is there stays.
     /// Where there is none, nothing happens: the next update is not paused. It stays paused over a
     /// restart of program and device, until it is [resumed](Self::resume), cancelled, or replaced by
@@ -248,6 +294,52 @@ impl Updater {
     /// application's own may fail from then on: what fails is done again at the next start.
     pub fn begin_close(&self) -> std::time::Instant {
         self.shared.begin_close()
+    }
+}
+
+/// What is known of a file that is to be [installed](Updater::install_file).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct InstallFile {
+    /// Its manifest's file. Where there are keys and this is none, it is the file's own name and `.jws`.
+    pub manifest: Option<PathBuf>,
+    /// Its version.
+    pub version: Option<String>,
+    /// A check value it must pass: CRC-16, CRC-32 or SHA-256.
+    pub check: Option<String>,
+}
+
+/// The absolute path of a file that can be read.
+fn readable(path: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(path).map_err(|error| unreadable(path, &error))?;
+    // A name that is waited for, as that of a pipe, would never be opened.
+    let is_file = std::fs::metadata(&path).map(|data| data.is_file());
+    match is_file.and_then(|is_file| File::open(&path).map(|_| is_file)) {
+        Ok(true) => Ok(path),
+        Ok(false) => {
+            let text = format!("{} is no file", path.display());
+            Err(Failure::new(Code::Storage, text))
+        }
+        Err(error) => Err(unreadable(&path, &error)),
+    }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::PermissionDenied => Code::NoPermission,
+        _ => Code::Storage,
+    };
+    Failure::new(code, format!("cannot read {}: {error}", path.display()))
+}
+
+fn read_manifest(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let longest = trust::MAX_LENGTH as u64 + 1;
+    let path = readable(path)?;
+    let read = File::open(&path).and_then(|file| file.take(longest).read_to_string(&mut text));
+    match read {
+        Ok(_) => Ok(text),
+        Err(error) => Err(unreadable(&path, &error)),
     }
 }
 

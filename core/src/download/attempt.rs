@@ -6,6 +6,7 @@ use super::{
     Source, Stop,
     answer::{Answer, RESUME, Resume, failure, fits, too_short},
     file::local_path,
+    pace::Pace,
     unpack::Unpacker,
     wire::{self, Event, Request, Wire},
 };
@@ -18,6 +19,7 @@ use crate::{
 };
 use std::{
     collections::VecDeque,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -191,6 +193,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(Event::Bytes(buffer, filled)) => {
                 let bytes = buffer.get(..filled).unwrap_or_default();
                 sink.take(bytes, &line.shown)?;
+                line.pace.took(filled, clock::monotonic());
                 line.give_back(buffer);
             }
             Some(Event::End) => return sink.ended(&line.shown),
@@ -198,6 +201,7 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             Some(_) | None => {}
         }
         sink.checkpoint_if_due()?;
+        line.keep_pace()?;
     }
 }
 
@@ -227,6 +231,7 @@ pub(super) struct Line<'a> {
     waited: Duration,
     /// …and what came in that time. The time the installer takes is not the network's.
     came: u64,
+    pace: Pace,
 }
 
 impl<'a> Line<'a> {
@@ -237,7 +242,9 @@ impl<'a> Line<'a> {
         resume: Option<&Resume>,
         manifest: bool,
     ) -> Result<Self, Abort> {
+        let pace = Pace::new(job.bandwidth);
         let request = Request {
+            longest: pace.longest(),
             uri: job.uri.clone(),
             range: resume.map(|resume| (resume.offset, resume.validator.clone())),
             https_only: job.https_only,
@@ -252,6 +259,7 @@ impl<'a> Line<'a> {
             wire,
             waited: Duration::ZERO,
             came: 0,
+            pace,
         })
     }
 
@@ -270,6 +278,20 @@ impl<'a> Line<'a> {
                 Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
                 Some(Event::Bytes(..) | Event::End) | None => {}
             }
+        }
+    }
+
+    /// Waits until more may be taken. The network is not to blame for that time.
+    fn keep_pace(&self) -> Result<(), Abort> {
+        loop {
+            let left = self.pace.left(clock::monotonic());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if self.stop.is_stopped() {
+                return Err(Abort::Stopped);
+            }
+            thread::sleep(left.min(TICK));
         }
     }
 

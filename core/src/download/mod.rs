@@ -34,6 +34,7 @@ mod file;
 mod http;
 mod manifest;
 mod offer;
+mod pace;
 mod unpack;
 mod wire;
 

@@ -319,12 +319,11 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// What comes of it in pieces of this size, and where frames end.
-    fn unpack(
-        compression: Compression,
-        packed: &[u8],
-        piece: usize,
-    ) -> Result<(Vec<u8>, Vec<(usize, usize)>, bool), Failure> {
+    /// The bytes, where frames end (packed and unpacked), whether one has begun and not ended.
+    type Unpacked = (Vec<u8>, Vec<(usize, usize)>, bool);
+
+    /// What comes of it in pieces of this size.
+    fn unpack(compression: Compression, packed: &[u8], piece: usize) -> Result<Unpacked, Failure> {
         let mut unpacker = Unpacker::new(compression)?;
         let (mut all, mut ends, mut at) = (Vec::new(), Vec::new(), 0);
         for mut bytes in packed.chunks(piece) {

@@ -22,6 +22,9 @@ pub(crate) struct Request {
     pub(crate) range: Option<(u64, Option<String>)>,
     pub(crate) https_only: bool,
     pub(crate) max_redirects: u32,
+    /// No buffer need be longer than this, in bytes.
+    #[cfg_attr(not(feature = "http"), expect(dead_code))]
+    pub(crate) longest: usize,
     /// It is not an image that is asked for, but the manifest beside one.
     pub(crate) manifest: bool,
 }

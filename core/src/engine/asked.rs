@@ -3,7 +3,9 @@
 use super::{After, Engine, Event, Output, PendingAnswer, Work};
 use crate::contract::Verdict;
 use crate::twin;
-use crate::update::{Code, Failure, Key, Origin, Outcome, Phase, Request, Update, redact};
+use crate::update::{
+    Code, Failure, Key, LocalImage, Origin, Outcome, Phase, Request, Stage, Update, redact,
+};
 use alloc::{
     format,
     string::{String, ToString},
@@ -85,7 +87,7 @@ impl Engine {
         }
         self.is_connected();
         if !self.config.contract.takes_method(name) {
-            return self.control(id, name);
+            return self.control(id, name, payload);
         }
         let members = match self.config.contract.members_of(payload) {
             Ok(members) => members,
@@ -118,6 +120,34 @@ impl Engine {
             Verdict::Ignore => Failure::new(Code::InvalidRequest, "the request is incomplete"),
         };
         self.refuse_method(id, 400, &failure);
+    }
+
+    /// Whether this file may be installed now.
+    ///
+    /// # Errors
+    /// Why not: [`Code::Busy`] where an update runs, or what contract, policy or keys do not let in.
+    pub fn can_install(&self, image: &LocalImage) -> Result<(), Failure> {
+        self.local_request(image).map(drop)
+    }
+
+    /// The request, and whether its manifest was found to be good.
+    fn local_request(&self, image: &LocalImage) -> Result<(Request, bool), Failure> {
+        if let Some(busy) = self.busy() {
+            return Err(busy);
+        }
+        let (running, policy) = (self.running_version.as_deref(), &self.config.policy);
+        let mut request = self.config.contract.judge_local(image, running, policy)?;
+        let examined =
+            policy.require_manifest && request.manifest.is_some() && self.examine(&mut request)?;
+        Ok((request, examined))
+    }
+
+    /// Who brings a file agrees to its being installed.
+    pub(super) fn install_local(&mut self, image: &LocalImage) {
+        if let Ok((request, examined)) = self.local_request(image) {
+            self.examined = examined.then_some(request.key);
+            self.accept(request);
+        }
     }
 
     fn busy(&self) -> Option<Failure> {
@@ -168,7 +198,12 @@ impl Engine {
             uri: redact(&request.uri),
             version: request.version.clone(),
         });
+        let delay = self.draw_delay(&request);
         let mut update = Update::new(request);
+        update.start_delay = delay;
+        if update.request.origin == Origin::Local {
+            update.approved = Some(Stage::Apply);
+        }
         update.times.waiting = self.wall_time(self.now);
         // Bytes that are there already are used where they are of the same content.
         update.checkpoint = self
@@ -209,7 +244,11 @@ impl Engine {
             .examined
             .take()
             .filter(|key| *key == update.request.key);
-        self.clock_awaited = false;
+        self.reset_waits();
+        self.record.desired = match update.request.origin {
+            Origin::Local => self.record.desired.or(self.record.core.last_key),
+            Origin::Method | Origin::Desired => None,
+        };
         self.record.core.last_key = Some(update.request.key);
         self.record.core.last_outcome = update.outcome.as_ref().map(|o| o.as_str().to_string());
         self.record.core.attempts = 0;
@@ -305,7 +344,12 @@ impl Engine {
             return;
         };
         let key = Key::of(self.config.contract.name(), &members);
-        if self.record.core.last_key == Some(key) || self.record.not_started == Some(key) {
+        let record = &self.record;
+        if [record.core.last_key, record.not_started, record.desired].contains(&Some(key)) {
+            return;
+        }
+        if (record.running()).is_some_and(|update| update.request.origin == Origin::Local) {
+            // Who stands at the device goes before; this one waits for the end.
             return;
         }
         if self.record.lost {

@@ -2,8 +2,10 @@
 //! application.
 
 use super::{After, Engine, Output, Status, Work};
+use crate::contract::iso;
 use crate::update::{Code, Failure, Outcome, Phase};
 use alloc::{format, string::ToString};
+use core::time::Duration;
 use serde_json::{Value, json};
 
 /// The direct method that cancels the update that runs, in every contract that has no other use for
@@ -20,15 +22,34 @@ pub const CANCEL_METHOD: &str = "cancelFirmwareUpdate";
 /// for its name: 200 and [`Status::to_json`]. Its payload is not looked at.
 pub const STATUS_METHOD: &str = "getFirmwareUpdateStatus";
 
+/// The direct method by which the user agrees to the update that waits for that, in every contract that
+/// has no other use for its name. Its payload is not looked at. It is answered 200
+/// `{"approved":true}`, durably, or `{"approved":false}` where nobody is asked.
+pub const APPROVE_METHOD: &str = "approveFirmwareUpdate";
+
+/// The direct method by which the user puts an update off for `{"seconds":…}`, in every contract that has
+/// no other use for its name.
+///
+/// | answer | |
+/// |---|---|
+/// | 200 `{"deferred":true}` | it is put off, and that is durable |
+/// | 200 `{"deferred":false}` | no update runs |
+/// | 400 `{"deferred":false,"message":"…"}` | the payload has no number of seconds |
+/// | 409 `{"deferred":false,"message":"…"}` | the image is being applied, or has been |
+pub const DEFER_METHOD: &str = "deferFirmwareUpdate";
+
+/// The methods that every contract has.
+const METHODS: [&str; 4] = [STATUS_METHOD, CANCEL_METHOD, APPROVE_METHOD, DEFER_METHOD];
+
 impl Engine {
-    /// Whether a direct method of this name is this engine's: one of its contract's,
-    /// [`CANCEL_METHOD`] or [`STATUS_METHOD`].
+    /// Whether a direct method of this name is this engine's: one of its contract's, or one that every
+    /// contract has ([`STATUS_METHOD`], [`CANCEL_METHOD`], [`APPROVE_METHOD`], [`DEFER_METHOD`]).
     pub fn takes_method(&self, name: &str) -> bool {
-        self.config.contract.takes_method(name) || matches!(name, CANCEL_METHOD | STATUS_METHOD)
+        self.config.contract.takes_method(name) || METHODS.contains(&name)
     }
 
     /// A direct method that every contract has.
-    pub(super) fn control(&mut self, id: u64, name: &str) {
+    pub(super) fn control(&mut self, id: u64, name: &str, payload: &[u8]) {
         let (status, payload) = match name {
             CANCEL_METHOD => match self.can_cancel() {
                 Ok(cancelled) => {
@@ -36,6 +57,19 @@ impl Engine {
                     (200, json!({ "cancelled": cancelled }))
                 }
                 Err(failure) => (409, json!({"cancelled": false, "message": failure.message})),
+            },
+            APPROVE_METHOD => {
+                let approved = self.asks_consent().is_some();
+                self.approve();
+                (200, json!({ "approved": approved }))
+            }
+            DEFER_METHOD => match (seconds_of(payload), self.can_defer()) {
+                (Err(message), _) => (400, json!({"deferred": false, "message": message})),
+                (_, Err(failure)) => (409, json!({"deferred": false, "message": failure.message})),
+                (Ok(time), Ok(deferred)) => {
+                    self.defer(time);
+                    (200, json!({ "deferred": deferred }))
+                }
             },
             _ => (200, self.status().to_json()),
         };
@@ -116,10 +150,20 @@ impl Engine {
             self.output(Output::StopDownload);
         }
         // One that is to be replaced is not paused.
-        if !matches!((&self.after, &after), (Some(After::Desired), After::Pause)) {
+        if !matches!(self.after, Some(After::Desired)) {
             self.after = Some(after);
         }
     }
+}
+
+/// The time to be left alone for.
+fn seconds_of(payload: &[u8]) -> Result<Duration, &'static str> {
+    let payload: Value = serde_json::from_slice(payload).unwrap_or_default();
+    let seconds = payload.get("seconds").and_then(Value::as_f64);
+    seconds
+        .filter(|seconds| *seconds > 0.0)
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or(r#"{"seconds": …} is needed: for how long, more than 0"#)
 }
 
 impl Status {
@@ -127,7 +171,8 @@ impl Status {
     ///
     /// ```json
     /// {"phase":"downloading","version":"1.0.1","bytes":1048576,"size":4194304,"outcome":null,"error":null,
-    ///  "retry":{"code":"network","message":"…","attempts":3,"afterSeconds":7.5},"paused":false,"runningVersion":"1.0.0"}
+    ///  "retry":{"code":"network","message":"…","attempts":3,"afterSeconds":7.5},"paused":false,"waiting":null,
+    ///  "runningVersion":"1.0.0"}
     /// ```
     ///
     /// - `phase`: the running update's, such as `downloading` ([`Phase::as_str`]); `null` when none runs
@@ -138,6 +183,9 @@ impl Status {
     /// - `retry`: see [`Retrying`](super::Retrying); `afterSeconds` is `null` while an attempt is being
     ///   made, or the download is paused
     /// - `paused`: the download is paused
+    /// - `waiting`: see [`Waiting`](super::Waiting): `{for, before, afterSeconds, until}`, such as `window`,
+    ///   `apply`, and the time as `2026-11-28T02:00:00.000Z`; `afterSeconds` is `null` where no time is known
+    ///   to end it, and `until` also where the clock cannot be believed
     /// - `runningVersion`: the version that runs
     pub fn to_json(&self) -> Value {
         let error = self.outcome.as_ref().and_then(Outcome::failure);
@@ -149,6 +197,15 @@ impl Status {
                 "afterSeconds": retry.after.map(|after| after.as_millis() as f64 / 1000.0),
             })
         });
+        let seconds = |after: Duration| after.as_millis() as f64 / 1000.0;
+        let waiting = self.waiting.map(|waiting| {
+            json!({
+                "for": waiting.on.as_str(),
+                "before": waiting.before.as_str(),
+                "afterSeconds": waiting.after.map(seconds),
+                "until": waiting.until.and_then(iso),
+            })
+        });
         json!({
             "phase": self.phase.map(Phase::as_str),
             "version": self.version,
@@ -158,6 +215,7 @@ impl Status {
             "error": error.map(|error| json!({"code": error.code, "message": error.message})),
             "retry": retry,
             "paused": self.paused,
+            "waiting": waiting,
             "runningVersion": self.running_version,
         })
     }

@@ -4,8 +4,8 @@ use super::vouch::not_fetched;
 use super::{After, Engine, Event, Output, Step, Verified, Work};
 use crate::contract::Moment;
 use crate::update::{
-    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Outcome, Phase, Progress,
-    Retry,
+    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Origin, Outcome, Phase,
+    Progress, Retry, Stage,
 };
 use alloc::{
     boxed::Box,
@@ -31,6 +31,9 @@ impl Engine {
 
     /// Starts, or goes on with, the download when its time has come.
     pub(super) fn advance_download(&mut self) {
+        if self.work == Some(Work::Transfer) && self.after.is_none() && self.has_window_closed() {
+            return self.stop_transfer(After::Window);
+        }
         let due = self
             .transfer
             .retry_at
@@ -39,31 +42,42 @@ impl Engine {
             return;
         }
         self.transfer.retry_at = None;
-        if !self.is_vouched_for() {
+        if self.is_start_delayed() || !self.is_vouched_for() || self.is_being_compared() {
             return;
         }
-        if self.phase() == Some(Phase::Waiting) && !self.begin_download() {
-            return;
+        if self.is_held_up(Stage::Download) {
+            // What waits uses up no budget.
+            return self.stop_counting();
+        }
+        if self.phase() == Some(Phase::Waiting) {
+            self.begin_download();
         }
         self.download();
     }
 
-    /// From Waiting to Downloading; `false` where no download is needed.
-    fn begin_download(&mut self) -> bool {
+    /// Whether it is looked first if the image is there already: then no download is needed.
+    fn is_being_compared(&mut self) -> bool {
+        if self.phase() != Some(Phase::Waiting) {
+            return false;
+        }
         let wanted = self.request().and_then(|request| request.sha256());
         let installed = &self.record.confirmed_sha256;
         if wanted.is_some_and(|wanted| Some(HEXLOWER.encode(&wanted)) == *installed) {
             // It was installed; whether it still is there only the installer knows.
             self.compared = self.request().map(|request| request.key);
             self.start_step(Step::Compare);
-            return false;
+            return true;
         }
+        false
+    }
+
+    /// From Waiting to Downloading.
+    fn begin_download(&mut self) {
         let now = self.wall_time(self.now);
         self.change(|update| update.times.downloading = now);
         self.enter(Phase::Downloading);
         self.save();
         self.report(Moment::Downloading);
-        true
     }
 
     /// The active image is the one asked for, or is not.
@@ -96,13 +110,16 @@ impl Engine {
             content,
             compression: request.signed.as_ref().and_then(|s| s.compression),
             file_size: request.signed.as_ref().and_then(|s| s.file_size),
-            local: false,
+            local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,
             checkpoint_bytes: policy.checkpoint_bytes,
             stall_time: policy.stall_time,
             stall_bytes: policy.stall_bytes,
+            // What is here already takes no traffic.
+            bandwidth: (policy.bandwidth).filter(|_| request.origin != Origin::Local),
+            dry_run: policy.dry_run,
         };
         let image = ImageInfo {
             size: request.size,
@@ -213,7 +230,7 @@ impl Engine {
                 }
                 self.manifest_fetched(text);
             }
-            (Some(After::Pause), Ended::Stopped | Ended::Failed(..)) => {
+            (Some(After::Pause | After::Window), Ended::Stopped | Ended::Failed(..)) => {
                 self.transfer.since = None;
             }
             // A pause that came with the last byte is none.
@@ -336,7 +353,45 @@ impl Engine {
         let now = self.wall_time(self.now);
         self.change(|update| update.times.downloaded = now);
         self.report(Moment::Verified);
-        self.apply();
+        match self.may_have_to_wait() {
+            // It goes on from here after a restart.
+            true => self.save(),
+            false => self.go_on_to_apply(),
+        }
+    }
+
+    /// Whether an image that is there and verified waits for nothing but what may hold it up.
+    pub(super) fn may_apply_next(&self) -> bool {
+        self.phase() == Some(Phase::Verifying) && self.work.is_none()
+    }
+
+    /// Applies the image once nothing holds that up.
+    pub(super) fn advance_apply(&mut self) {
+        if !self.may_apply_next() || self.is_held_up(Stage::Apply) {
+            return;
+        }
+        // It may have waited for long.
+        match self.is_still_vouched_for() {
+            Ok(()) => self.go_on_to_apply(),
+            Err(failure) => self.failed(failure),
+        }
+    }
+
+    fn go_on_to_apply(&mut self) {
+        if !self.config.policy.dry_run {
+            return self.apply();
+        }
+        let (bytes, sha256) = (self.record.update.as_ref()).map_or((0, ""), |update| {
+            let sha256 = update.sha256.as_deref();
+            (update.bytes.unwrap_or_default(), sha256.unwrap_or_default())
+        });
+        let failure = Failure::new(
+            Code::DryRun,
+            format!(
+                "a dry run: the image is good and would be installed ({bytes} bytes, sha256 {sha256})"
+            ),
+        );
+        self.failed(failure);
     }
 
     /// What of the request's checks the image does not pass.
@@ -442,6 +497,7 @@ impl Engine {
         self.change(|update| update.outcome = Some(outcome));
         self.after = None;
         self.unsure = false;
+        self.reset_waits();
         self.restart_by = None;
         self.transfer.retry_at = None;
         self.transfer.failure = None;

@@ -1,7 +1,9 @@
 //! What goes into the engine and what comes out.
 
 use crate::twin::Report;
-use crate::update::{Ended, Failure, ImageInfo, ImageState, Job, Outcome, Phase, Progress, Record};
+use crate::update::{
+    Ended, Failure, ImageInfo, ImageState, Job, LocalImage, Outcome, Phase, Progress, Record, Stage,
+};
 use alloc::{boxed::Box, string::String, vec::Vec};
 use core::time::Duration;
 
@@ -87,6 +89,22 @@ pub enum Input<'a> {
     Pause,
     /// A paused download is to go on, or one that waits for its next attempt is to make it.
     Resume,
+    /// Somebody at the device wants this file installed; nothing happens where
+    /// [`Engine::can_install`](super::Engine::can_install) says why not.
+    Install(&'a LocalImage),
+    /// The user agrees to what the update waits for ([`Wait::Consent`]).
+    Approve,
+    /// The user wants to be left alone for so long: until then nothing new is begun, and nobody asked.
+    Defer(Duration),
+    /// Who was asked by [`Output::Ask`] has answered.
+    Reply {
+        /// Of the question.
+        id: u64,
+        /// What was said.
+        reply: Reply,
+    },
+    /// The wall clock was set, or the device has slept.
+    ClockSet,
     /// Time has passed.
     Tick,
 }
@@ -109,6 +127,86 @@ pub enum Step {
     Compare,
     /// The health command of [`Confirm::Health`](crate::update::Confirm::Health).
     CheckHealth,
+}
+
+/// What is asked before a stage begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Comes back with the [reply](Input::Reply).
+    pub id: u64,
+    /// What is asked.
+    pub question: Question,
+    /// What is about to begin.
+    pub stage: Stage,
+    /// The version asked for, if it is known.
+    pub version: Option<String>,
+    /// The image's size in bytes, if it is known.
+    pub size: Option<u64>,
+}
+
+/// What is asked, and of whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Question {
+    /// [`Policy::consent_command`](crate::update::Policy::consent_command): does the user agree?
+    Consent,
+    /// [`Policy::ready`](crate::update::Policy::ready): can the device take it now?
+    Ready,
+}
+
+/// What was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reply {
+    /// It may begin.
+    Yes,
+    /// Not yet; to be asked again after this, or after the policy's time.
+    Later(Option<Duration>),
+    /// The update is not wanted and is cancelled. To [`Question::Ready`] this is not yet.
+    No,
+}
+
+/// What an update waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Its start is delayed, so that not all of a fleet come at once.
+    StartDelay,
+    /// The user has put it off.
+    Deferral,
+    /// The user has to agree: [`Input::Approve`].
+    Consent,
+    /// A maintenance window.
+    Window,
+    /// The device is not ready: see [`Policy::ready`](crate::update::Policy::ready).
+    Ready,
+    /// The clock cannot be believed yet, and a window or a manifest wants to know the time.
+    Clock,
+}
+
+impl Wait {
+    /// In a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StartDelay => "start-delay",
+            Self::Deferral => "deferral",
+            Self::Consent => "consent",
+            Self::Window => "window",
+            Self::Ready => "ready",
+            Self::Clock => "clock",
+        }
+    }
+}
+
+/// What an update waits for, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Waiting {
+    /// What it waits for.
+    pub on: Wait,
+    /// What cannot begin.
+    pub before: Stage,
+    /// So long, where only time is waited for; somebody who was asked is asked again then.
+    pub after: Option<Duration>,
+    /// When that is, in milliseconds since 1970, where the clock can be believed.
+    pub until: Option<u64>,
 }
 
 /// What the engine wants done.
@@ -141,6 +239,8 @@ pub enum Output {
     FetchManifest(Box<Job>),
     /// Stop the running download; [`Input::TransferEnded`] follows.
     StopDownload,
+    /// Ask somebody; [`Input::Reply`] follows.
+    Ask(Ask),
     /// Perform a step of the installation; [`Input::Done`] follows.
     Install(Step),
     /// Restart, in the way the engine was configured with.
@@ -169,6 +269,8 @@ pub enum Event {
         /// The image's size, if it is known.
         total: Option<u64>,
     },
+    /// The update waits for something else than before.
+    Waiting(Waiting),
     /// An attempt failed and is repeated.
     Retry {
         /// Why.
@@ -244,6 +346,8 @@ pub struct Status {
     pub paused: bool,
     /// The last attempt at the download failed, and no byte has come since.
     pub retry: Option<Retrying>,
+    /// What the running update waits for, besides its next attempt.
+    pub waiting: Option<Waiting>,
 }
 
 /// A download that is tried again.

@@ -10,6 +10,7 @@
 //! every crash recoverable: the next start reads the last record and goes on from there.
 
 mod asked;
+mod calendar;
 mod clock;
 mod control;
 mod course;
@@ -18,17 +19,25 @@ mod io;
 mod report;
 mod start;
 mod vouch;
+mod wait;
 
-pub use control::{CANCEL_METHOD, STATUS_METHOD};
-pub use io::{Event, Input, Now, Output, Retrying, Status, Step, Stored, Verified};
+pub use calendar::{Calendar, Opening};
+pub use control::{APPROVE_METHOD, CANCEL_METHOD, DEFER_METHOD, STATUS_METHOD};
+pub use io::{
+    Ask, Event, Input, Now, Output, Question, Reply, Retrying, Status, Step, Stored, Verified,
+    Wait, Waiting,
+};
 pub use start::{Guard, guard};
 
 use crate::contract::Contract;
 use crate::twin::Reporter;
-use crate::update::{Failure, Key, Phase, Policy, Record, Request, Restart, Update, trust::Trust};
+use crate::update::{
+    Failure, Key, Phase, Policy, Record, Request, Restart, Stage, Update, trust::Trust,
+};
 use alloc::{collections::VecDeque, string::String, vec::Vec};
 use core::time::Duration;
 use serde_json::Value;
+use wait::Waits;
 
 /// What an engine is made with.
 #[derive(Debug, Clone)]
@@ -87,9 +96,7 @@ pub struct Engine {
     examined: Option<Key>,
     /// The running update's request, once its manifest was found to be good since this start.
     vouched: Option<Key>,
-    /// Then it is looked again whether the clock can be believed.
-    clock_at: Option<Duration>,
-    clock_awaited: bool,
+    waits: Waits,
     random: u64,
 }
 
@@ -116,11 +123,19 @@ struct Link {
 enum Work {
     Transfer,
     Step(Step),
+    /// Somebody was asked [`Output::Ask`].
+    Ask {
+        id: u64,
+        question: Question,
+        stage: Stage,
+    },
 }
 
 #[derive(Debug)]
 enum After {
     Pause,
+    /// Its window has closed.
+    Window,
     /// Another desired request, or none, has taken the place of the running one.
     Desired,
 }
@@ -194,8 +209,7 @@ impl Engine {
             trust: None,
             examined: None,
             vouched: None,
-            clock_at: None,
-            clock_awaited: false,
+            waits: Waits::default(),
         }
     }
 
@@ -220,6 +234,11 @@ impl Engine {
             Input::Cancel => self.cancel(),
             Input::Pause => self.pause(),
             Input::Resume => self.resume(),
+            Input::Install(image) => self.install_local(image),
+            Input::Approve => self.approve(),
+            Input::Defer(time) => self.defer(time),
+            Input::Reply { id, reply } => self.replied(id, reply),
+            Input::ClockSet => self.clock_set(),
             Input::Tick => {}
         }
         if self.booted {
@@ -242,7 +261,10 @@ impl Engine {
                 .filter(|_| !self.is_unsaved_success()),
             self.answers.iter().map(|answer| answer.by).min(),
             self.transfer.retry_at.filter(|_| may_download),
-            self.clock_at.filter(|_| may_download),
+            self.waits
+                .at
+                .filter(|_| may_download || self.may_apply_next()),
+            (self.waits.closes_at).filter(|_| self.work == Some(Work::Transfer)),
             self.restart_by,
             self.confirming.again_at.filter(|_| waiting),
             waiting
@@ -284,6 +306,7 @@ impl Engine {
             outcome: update.and_then(|update| update.outcome.clone()),
             running_version: self.running_version.clone(),
             paused: self.record.running().is_some_and(|update| update.paused),
+            waiting: self.waiting(now),
             retry: self.transfer.failure.clone().map(|failure| Retrying {
                 failure,
                 attempts: update.map_or(0, |update| update.spent.attempts),
@@ -386,6 +409,7 @@ impl Engine {
             // What comes next needs to be saved first.
             _ if self.save_again.is_some() => {}
             Some(Phase::Waiting | Phase::Downloading) => self.advance_download(),
+            Some(Phase::Verifying) => self.advance_apply(),
             Some(Phase::Rebooting | Phase::RollingBack) => self.advance_restart(),
             Some(Phase::Confirming) => self.advance_confirming(),
             _ => {}

@@ -62,6 +62,13 @@ impl Engine {
             });
         match phase {
             Phase::Waiting => {}
+            // Verified, and held up before it is applied.
+            Phase::Verifying
+                if self
+                    .record
+                    .update
+                    .as_ref()
+                    .is_some_and(|u| u.bytes.is_some()) => {}
             Phase::Downloading | Phase::Verifying => {
                 self.change(|update| update.phase = Phase::Downloading);
                 // For the status: where it is paused, or has still to start.

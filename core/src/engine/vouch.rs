@@ -7,17 +7,13 @@
 use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
 use crate::update::{
-    Check, Code, Failure, Job, Request, Retry, Signed, beside,
+    Check, Code, Failure, Job, Origin, Request, Retry, Signed, beside,
     trust::{KeySet, MAX_LENGTH, Manifest, Trust},
     version,
 };
 use alloc::{boxed::Box, format, string::String};
-use core::time::Duration;
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
-
-/// How often it is looked whether the clock can be believed by now.
-const CLOCK_PAUSE: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// From now on nothing is installed but what these keys vouch for. To be called before
@@ -108,17 +104,19 @@ impl Engine {
 
     /// Opens a request's manifest and makes what it says part of the request. `false` where the time
     /// could not be looked at: the clock cannot be believed yet.
-    fn examine(&self, request: &mut Request) -> Result<bool, Failure> {
+    pub(super) fn examine(&self, request: &mut Request) -> Result<bool, Failure> {
         let manifest = self.opened(request)?;
         let wall = self.wall_time(self.now);
         if let Some(wall) = wall {
             manifest.check_time(wall)?;
         }
+        let policy = &self.config.policy;
+        let running = self.running_version.as_deref();
         self.config
             .contract
-            .check_version(&manifest.version, self.running_version.as_deref())?;
-        if manifest.size > self.config.policy.max_size {
-            let (size, most) = (manifest.size, self.config.policy.max_size);
+            .check_version(&manifest.version, running, policy)?;
+        if manifest.size > policy.max_size {
+            let (size, most) = (manifest.size, policy.max_size);
             let text = format!("the image has {size} bytes; this device takes at most {most}");
             return Err(Failure::new(Code::TooLarge, text));
         }
@@ -150,7 +148,6 @@ impl Engine {
     /// Whether the running update's download may go on. Where that cannot be known yet, what is needed
     /// is under way; where it may not, the update has failed.
     pub(super) fn is_vouched_for(&mut self) -> bool {
-        self.clock_at = None;
         let Some(mut request) = self.request().cloned() else {
             return false;
         };
@@ -169,9 +166,7 @@ impl Engine {
                 true
             }
             Ok(false) => {
-                let first = !core::mem::replace(&mut self.clock_awaited, true);
-                self.clock_at = Some(self.now.monotonic.saturating_add(CLOCK_PAUSE));
-                if first {
+                if self.wait_for_clock() {
                     self.event(Event::Warning(String::from(
                         "the update waits for the clock: until that is right, nobody knows whether its manifest has expired",
                     )));
@@ -203,13 +198,15 @@ impl Engine {
             content: String::new(),
             compression: None,
             file_size: None,
-            local: false,
+            local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
             checkpoint_interval: policy.checkpoint_interval,
             checkpoint_bytes: policy.checkpoint_bytes,
             stall_time: policy.stall_time,
             stall_bytes: policy.stall_bytes,
+            bandwidth: None,
+            dry_run: policy.dry_run,
         };
         self.transfer.since.get_or_insert(self.now.monotonic);
         self.work = Some(Work::Transfer);
@@ -220,6 +217,17 @@ impl Engine {
     pub(super) fn manifest_fetched(&mut self, text: String) {
         // Saved with what it says, so that a restart needs no network to open it again.
         self.change(|update| update.request.manifest = Some(text));
+    }
+
+    /// Whether the manifest of an image that has waited to be applied still vouches for it: it may have
+    /// expired, and keys and floor may be others.
+    pub(super) fn is_still_vouched_for(&self) -> Result<(), Failure> {
+        match self.request().cloned() {
+            Some(mut request) if self.config.policy.require_manifest => {
+                self.examine(&mut request).map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether an image that was downloaded may be applied.

@@ -28,7 +28,9 @@ pub struct CommandOptions {
     /// new one is taken to run once `install` has succeeded; so where a boot loader can go back to the
     /// old image by itself, it is needed.
     pub inspect: Option<Vec<String>>,
-    /// Makes the new image stay, such as `rauc status mark-good`.
+    /// Makes the new image stay, such as `rauc status mark-good`. What `rollback` needs must be there
+    /// still when it is done: where the power is cut before that is saved, the new image has to prove
+    /// itself once more, and may run out of starts.
     pub confirm: Option<Vec<String>>,
     /// Makes the old image the active one again. Also run where `install` failed, which may have got
     /// half-way.

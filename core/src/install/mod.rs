@@ -6,6 +6,7 @@
 mod command;
 #[cfg(all(test, unix))]
 mod course;
+mod dry;
 #[cfg(unix)]
 mod file;
 #[cfg(unix)]
@@ -26,6 +27,8 @@ pub use command::{CommandInstall, CommandOptions};
 pub use file::FileInstall;
 #[cfg(unix)]
 pub use slots::{Running, Slot, SlotCommands, SlotsInstall, SlotsOptions, Switch, TryBoot, UBoot};
+
+pub(crate) use dry::DryInstall;
 
 use crate::update::Failure;
 use serde_json::Value;

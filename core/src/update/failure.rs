@@ -100,6 +100,8 @@ codes! {
     Cancelled = 500, "cancelled";
     /// A newer request took over.
     Superseded = 501, "superseded";
+    /// The policy wants a dry run: the image is good, and is not installed.
+    DryRun = 502, "dry-run";
 
     /// The state directory or the journal in it cannot be used.
     State = 600, "state";

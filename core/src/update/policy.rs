@@ -2,7 +2,8 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
+use core::{fmt, time::Duration};
+use serde::{Deserialize, Serialize};
 
 /// What the owner of the device allows, whatever a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,29 @@ pub struct Policy {
     /// The lowest version a manifest may be of, besides what the manifests of confirmed updates say.
     /// Default: none.
     pub floor: Option<String>,
+    /// Which versions are let in, besides what the contract says of that. Default:
+    /// [`VersionRule::None`], the contract alone.
+    pub version: VersionRule,
+    /// Before which stages the user must agree. Default: none.
+    pub consent: Vec<Stage>,
+    /// A command that is asked whether the user agrees: its program and arguments, where `{stage}`,
+    /// `{version}` and `{size}` are filled in. Status 0 is yes, 75 (`EX_TEMPFAIL`) not yet, any other
+    /// no. Default: none; the answer is [given](crate::engine::Input::Approve).
+    pub consent_command: Vec<String>,
+    /// That command is asked again after this, where it does not say itself when. Default: 1 h.
+    pub consent_interval: Duration,
+    /// Who is asked whether the device can take the time and the traffic now. Default: nobody.
+    pub ready: Ready,
+    /// They are asked again after this, where they do not say themselves when. Default: 5 min.
+    pub ready_interval: Duration,
+    /// A download begins after a random part of this time, so that not every device of a fleet comes at
+    /// once. Default: none.
+    pub start_delay: Duration,
+    /// A download takes no more bytes a second than this. Default: as many as come.
+    pub bandwidth: Option<u64>,
+    /// Nothing is written and nothing installed: an update ends with [`Code::DryRun`](super::Code::DryRun)
+    /// where it would be applied. Default: no.
+    pub dry_run: bool,
     /// How failed attempts at a download are repeated.
     pub retry: RetryPolicy,
     /// A checkpoint after so much time… Default: 1 s.
@@ -59,6 +83,15 @@ impl Default for Policy {
             require_check: false,
             require_manifest: false,
             floor: None,
+            version: VersionRule::None,
+            consent: Vec::new(),
+            consent_command: Vec::new(),
+            consent_interval: Duration::from_secs(3600),
+            ready: Ready::Always,
+            ready_interval: Duration::from_secs(300),
+            start_delay: Duration::ZERO,
+            bandwidth: None,
+            dry_run: false,
             retry: RetryPolicy::default(),
             checkpoint_interval: Duration::from_secs(1),
             checkpoint_bytes: 16 << 20,
@@ -115,4 +148,58 @@ pub enum Confirm {
     Call,
     /// It need not.
     None,
+}
+
+/// Which versions start an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VersionRule {
+    /// Any but the running one; a lower one is a deliberate downgrade.
+    Other,
+    /// A higher one.
+    Higher,
+    /// Versions are not looked at.
+    #[default]
+    None,
+}
+
+/// Who is asked whether the device is ready: whether its battery, its connection and its work allow it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Ready {
+    /// Nobody: it always is.
+    #[default]
+    Always,
+    /// A command: its program and arguments, where `{stage}`, `{version}` and `{size}` are filled in.
+    /// Status 0 is yes, any other not yet; the first line it prints may then be a number of seconds after
+    /// which it is asked again.
+    Command(Vec<String>),
+    /// The application.
+    Call,
+}
+
+/// What an update's owner, user and calendar may hold up: its download, and its installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// The download.
+    Download,
+    /// What follows once the image is there and verified.
+    Apply,
+}
+
+impl Stage {
+    /// The stage in a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Download => "download",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }

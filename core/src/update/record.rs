@@ -1,6 +1,6 @@
 //! What is remembered of updates: the content of the journal.
 
-use super::{Checkpoint, Key, Outcome, Phase, Request};
+use super::{Checkpoint, Key, Outcome, Phase, Request, Stage};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,6 +33,10 @@ pub struct Record {
     /// The desired request that is not started because of that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_started: Option<Key>,
+    /// The last desired request, where somebody at the device has had another image installed since: it is
+    /// not started again for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Key>,
     /// The keys of the last rotation, as [`KeySet`](super::trust::KeySet) has them. What a later version
     /// has written and this one cannot read is no reason to lose the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,9 +119,15 @@ pub struct Update {
     /// This start has been counted already, by the guard.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub start_counted: bool,
-    /// The user has agreed.
-    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
-    pub consent: bool,
+    /// The user has agreed to this stage, and to those before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved: Option<Stage>,
+    /// The user wants to be left alone for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<Timer>,
+    /// The download begins after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_delay: Option<Timer>,
     /// Paused: the download does not go on by itself.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub paused: bool,
@@ -147,6 +157,17 @@ pub struct Times {
     pub completed: Option<u64>,
 }
 
+/// A time to be waited for, over restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timer {
+    /// The whole of it, in milliseconds.
+    pub millis: u64,
+    /// The wall time at which it is over, in milliseconds since 1970, where that was known. Where it is
+    /// not, a restart begins it anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+}
+
 /// What a download has used of its retry budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Spent {
@@ -174,6 +195,7 @@ impl Default for Record {
             confirmed_sha256: None,
             lost: false,
             not_started: None,
+            desired: None,
             key_set: None,
             rotated_by: None,
             manifest_issued: 0,
@@ -237,7 +259,9 @@ impl Update {
             rollbacks: 0,
             starts_allowed: 0,
             start_counted: false,
-            consent: false,
+            approved: None,
+            deferred: None,
+            start_delay: None,
             paused: false,
         }
     }

@@ -16,6 +16,22 @@ pub enum Origin {
     Method,
     /// Desired properties. They are replayed on every connect, so a key that has ended is not run again.
     Desired,
+    /// Somebody at the device, by a file. As a method's; and who brings the file agrees to it.
+    Local,
+}
+
+/// An image in a file of this device that somebody there wants installed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct LocalImage {
+    /// The file, as a `file:` address.
+    pub uri: String,
+    /// Its version, if it is known.
+    pub version: Option<String>,
+    /// A check value it must pass.
+    pub check: Option<String>,
+    /// A signed manifest; without one, where there are keys, it is beside the file.
+    pub manifest: Option<String>,
 }
 
 /// Tells one request from another: the SHA-256 of its contract and all its members.

@@ -40,6 +40,10 @@ pub struct Job {
     pub stall_time: Duration,
     /// See [`Job::stall_time`].
     pub stall_bytes: u64,
+    /// No more bytes a second than this, over the whole attempt.
+    pub bandwidth: Option<u64>,
+    /// The bytes are checked, and given to no installer.
+    pub dry_run: bool,
 }
 
 impl Job {

@@ -55,6 +55,8 @@ pub(crate) fn job(uri: String) -> Job {
         checkpoint_bytes: u64::MAX,
         stall_time: Duration::from_secs(20),
         stall_bytes: 1024,
+        bandwidth: None,
+        dry_run: false,
     }
 }
 

@@ -105,7 +105,7 @@ fn status_by_a_method() {
     assert_eq!((saved, status), (None, 200));
     let nothing = json!({
         "phase": null, "version": null, "bytes": 0, "size": null, "outcome": null, "error": null,
-        "retry": null, "paused": false, "runningVersion": null,
+        "retry": null, "paused": false, "waiting": null, "runningVersion": null,
     });
     assert_eq!(payload, nothing);
 
@@ -119,7 +119,7 @@ fn status_by_a_method() {
     let (_, _, payload) = call(&mut engine, STATUS_METHOD, 6);
     let expected = json!({
         "phase": "downloading", "version": "2", "bytes": 250, "size": 1000, "outcome": null, "error": null,
-        "retry": null, "paused": false, "runningVersion": null,
+        "retry": null, "paused": false, "waiting": null, "runningVersion": null,
     });
     assert_eq!(payload, expected);
 

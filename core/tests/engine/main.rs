@@ -11,6 +11,7 @@
 
 mod control;
 mod corners;
+mod waits;
 mod world;
 
 use twinflash::update::{Confirm, Restart};

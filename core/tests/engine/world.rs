@@ -4,11 +4,14 @@ use serde_json::{Value, json};
 use std::{collections::VecDeque, sync::LazyLock, time::Duration};
 use twinflash::{
     contract::Contract,
-    engine::{CANCEL_METHOD, Config, Engine, Input, Now, Output, Step, Stored},
+    engine::{
+        Ask, CANCEL_METHOD, Calendar, Config, Engine, Input, Now, Opening, Output, Question, Reply,
+        Step, Stored, Wait,
+    },
     twin,
     update::{
         Checkpoint, Checks, Code, Confirm, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
-        Progress, Record, Restart, Retry,
+        Progress, Ready, Record, Restart, Retry, Stage,
     },
 };
 
@@ -18,6 +21,7 @@ const IMAGE: &[u8] = b"the new image, of which a half is not enough";
 const WALL: u64 = 1_800_000_000_000;
 /// The id of the method that cancels.
 const CANCEL: u64 = 9;
+const HOUR: u64 = 3_600_000;
 
 /// What the world does to an update.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,9 +40,34 @@ pub(super) enum Course {
     RollbackFails,
     /// Cancelled in the middle of the download.
     Cancelled,
+    /// Delayed, put off by its user, agreed to, and kept for a window, before each stage.
+    Held,
+    /// The user and the device are asked before each stage, and say later at first.
+    Asked,
+    /// The user is asked, and does not agree to its being applied.
+    Declined,
+    /// Nothing is to be installed.
+    DryRun,
 }
 
-pub(super) const COURSES: [Course; 9] = [
+/// Of two hours the first is closed.
+#[derive(Debug)]
+struct EvenHours;
+
+impl Calendar for EvenHours {
+    fn at(&self, _: Stage, wall: Option<u64>) -> Opening {
+        let Some(wall) = wall else {
+            return Opening::Closed { until: None };
+        };
+        let until = Some((wall / HOUR + 1) * HOUR);
+        match (wall / HOUR).is_multiple_of(2) {
+            true => Opening::Closed { until },
+            false => Opening::Open { until },
+        }
+    }
+}
+
+pub(super) const COURSES: [Course; 13] = [
     Course::Good,
     Course::WrongImage,
     Course::NotFound,
@@ -48,6 +77,10 @@ pub(super) const COURSES: [Course; 9] = [
     Course::ActivateFails,
     Course::RollbackFails,
     Course::Cancelled,
+    Course::Held,
+    Course::Asked,
+    Course::Declined,
+    Course::DryRun,
 ];
 
 /// How the course of things is cut short, in place of one output.
@@ -101,6 +134,11 @@ pub(super) struct World {
     connected: bool,
     answered: bool,
     cuts: u32,
+    /// The user has put it off, before this stage.
+    deferred: Option<Stage>,
+    /// What the user has agreed to.
+    approved: Option<Stage>,
+    asked: u32,
     /// A cancel was answered: nothing may come of the update any more.
     cancelled: bool,
     /// Outputs at which a save was performed.
@@ -120,6 +158,7 @@ enum Owned {
     Restarting,
     Restarted,
     Cancel,
+    Reply(Ask),
 }
 
 fn contract(name: &str) -> Contract {
@@ -167,6 +206,9 @@ impl World {
             connected: false,
             answered: false,
             cuts: 0,
+            deferred: None,
+            approved: None,
+            asked: 0,
             cancelled: false,
             saves: Vec::new(),
             trace: None,
@@ -185,8 +227,21 @@ impl World {
         let mut policy = Policy::default();
         policy.confirm = case.confirm.clone();
         policy.confirm_time = Duration::from_secs(60);
+        match case.course {
+            Course::Held => {
+                policy.consent = vec![Stage::Download, Stage::Apply];
+                policy.start_delay = Duration::from_secs(3000);
+            }
+            Course::Asked | Course::Declined => {
+                policy.consent = vec![Stage::Download, Stage::Apply];
+                policy.consent_command = vec!["ask".into()];
+                policy.ready = Ready::Call;
+            }
+            Course::DryRun => policy.dry_run = true,
+            _ => {}
+        }
         let own_version = matches!(case.restart, Restart::Exit | Restart::System);
-        Engine::new(Config {
+        let mut engine = Engine::new(Config {
             contract: contract(case.contract),
             policy,
             current_version: own_version.then(|| match running {
@@ -197,7 +252,11 @@ impl World {
             restart: case.restart.clone(),
             installer: None,
             seed: 7,
-        })
+        });
+        if case.course == Course::Held {
+            engine.set_calendar(EvenHours);
+        }
+        engine
     }
 
     fn now(&self) -> Now {
@@ -269,7 +328,13 @@ impl World {
         let running = update.filter(|u| u.outcome.is_none()).map(|u| u.phase);
         let fits = match output {
             Output::Download(..) => running == Some(Phase::Downloading),
-            Output::Install(Step::Finish | Step::Activate) => running == Some(Phase::Applying),
+            Output::Install(Step::Finish | Step::Activate) => {
+                running == Some(Phase::Applying) && self.case.course != Course::DryRun
+            }
+            Output::Ask(Ask { stage, .. }) => match stage {
+                Stage::Download => running.is_some_and(|phase| phase < Phase::Verifying),
+                Stage::Apply => running == Some(Phase::Verifying),
+            },
             Output::Install(Step::Confirm | Step::CheckHealth) => {
                 running == Some(Phase::Confirming)
             }
@@ -283,6 +348,22 @@ impl World {
             _ => true,
         };
         assert!(fits, "{output:?} with {running:?} saved\n{}", self.told());
+        let stage = match output {
+            Output::Download(..) => Stage::Download,
+            Output::Install(Step::Finish) => Stage::Apply,
+            _ => return,
+        };
+        let asks = matches!(
+            self.case.course,
+            Course::Held | Course::Asked | Course::Declined
+        );
+        if asks {
+            assert!(self.approved >= Some(stage), "{output:?}\n{}", self.told());
+        }
+        if self.case.course == Course::Held && stage == Stage::Download {
+            let open = EvenHours.at(stage, self.now().wall);
+            assert!(matches!(open, Opening::Open { .. }), "{}", self.told());
+        }
     }
 
     fn save_has_failed(&self) -> bool {
@@ -366,6 +447,7 @@ impl World {
                     .retain(|input| !matches!(input, Owned::Transfer(_) | Owned::Ended(_)));
                 self.inputs.push_back(Owned::Ended(Ended::Stopped));
             }
+            Output::Ask(ask) => self.inputs.push_back(Owned::Reply(ask)),
             Output::Install(step) => {
                 let result = self.install(step);
                 self.inputs.push_back(Owned::Done(step, result));
@@ -495,6 +577,23 @@ impl World {
                 name: CANCEL_METHOD,
                 payload: b"null",
             }),
+            Owned::Reply(ask) => {
+                self.asked += 1;
+                let reply = match (ask.question, self.asked % 3) {
+                    (Question::Consent, _)
+                        if self.case.course == Course::Declined && ask.stage == Stage::Apply =>
+                    {
+                        Reply::No
+                    }
+                    (_, 0) => Reply::Later(None),
+                    (_, 1) => Reply::Later(Some(Duration::from_secs(7))),
+                    _ => Reply::Yes,
+                };
+                if (ask.question, reply) == (Question::Consent, Reply::Yes) {
+                    self.approved = self.approved.max(Some(ask.stage));
+                }
+                self.give(Input::Reply { id: ask.id, reply });
+            }
         }
     }
 
@@ -533,6 +632,20 @@ impl World {
                 if !self.outputs.is_empty() {
                     continue;
                 }
+            }
+            if let Some(waiting) = status.waiting
+                && waiting.on == Wait::Consent
+                && self.case.course == Course::Held
+            {
+                // The first time is a bad one.
+                if self.deferred < Some(waiting.before) {
+                    self.deferred = Some(waiting.before);
+                    self.give(Input::Defer(Duration::from_secs(5000)));
+                } else {
+                    self.approved = Some(waiting.before);
+                    self.give(Input::Approve);
+                }
+                continue;
             }
             match self.engine.wake_at() {
                 Some(at) => {

@@ -51,6 +51,7 @@ from ._events import (
     Retrying,
     Status,
     Verified,
+    Waiting,
     WaitingForClock,
     Warned,
 )
@@ -63,5 +64,5 @@ __all__ = [
     "Ended", "EndedError", "Event", "Events", "Failure", "FileInstall", "Guarded", "Http", "HubRefused", "Image", "InstallError",
     "Installer", "KeysRotated", "LockedError", "Outbound", "Outcome", "Phase", "PhaseChanged", "Policy", "Progress", "ReadTwin", "Refused",
     "Report", "RequestError", "Retry", "Retrying", "SlotsInstall", "StateError", "Status", "TransferError", "Trust", "TrustError",
-    "TwinflashError", "Updater", "VerificationError", "Verified", "WaitingForClock", "Warned", "__version__", "attach", "guard",
+    "TwinflashError", "Updater", "VerificationError", "Verified", "Waiting", "WaitingForClock", "Warned", "__version__", "attach", "guard",
 ]  # fmt: skip

@@ -14,6 +14,8 @@ Seconds = Union[int, float, timedelta]
 Path = Union[str, "os.PathLike[str]"]
 #: A program and its arguments; never a shell's line.
 Command = Sequence[str]
+#: Times of the week.
+Windows = Sequence[Mapping[str, Any]]
 #: What makes an activated image run: ``"none"``, ``"exit"`` (this process ends, its supervisor starts it again), ``"system"``
 #: (the device reboots), or a command.
 Restart = Union[str, Command]
@@ -32,7 +34,7 @@ class FileInstall:
         return {
             "file": path("install.path", self.path),
             "restart": _restart(self.restart),
-            "verify": _text("install.verify", self.verify),
+            "verify": text("install.verify", self.verify),
         }
 
 
@@ -58,7 +60,7 @@ class SlotsInstall:
             "slots": {name: path(f"install.slots[{name!r}]", slot) for name, slot in slots.items()},
             "switch": _paths("install.switch", _mapping("install.switch", self.switch)),
             "running": None if self.running is None else _paths("install.running", _mapping("install.running", self.running)),
-            "verify": _text("install.verify", self.verify),
+            "verify": text("install.verify", self.verify),
             "command_time": _seconds("install.command_time", self.command_time),
             "restart": _restart(self.restart),
         }
@@ -161,6 +163,28 @@ class Policy:
     """A signed manifest must vouch for every image."""
     floor: Optional[str] = None
     """The lowest version a manifest may be of."""
+    version: Optional[str] = None
+    """Which versions are taken, besides what the contract says: ``"other"`` than the one that runs, ``"higher"``, or ``"none"``."""
+    consent: Optional[Sequence[str]] = None
+    """Before which of ``"download"`` and ``"apply"`` the user must agree: :meth:`Updater.approve`."""
+    consent_command: Optional[Command] = None
+    """Asks the user: status 0 is yes, 75 not yet, any other no. ``{stage}``, ``{version}`` and ``{size}`` are filled in."""
+    consent_interval: Optional[Seconds] = None
+    """It is asked again after this, where it does not print itself in how many seconds."""
+    ready: Optional[Command] = None
+    """Says whether the device can take it now: status 0 is yes, any other not yet."""
+    ready_interval: Optional[Seconds] = None
+    start_delay: Optional[Seconds] = None
+    """A download begins after a random part of this."""
+    bandwidth: Optional[int] = None
+    """No more bytes a second."""
+    dry_run: Optional[bool] = None
+    """Download and verify, and write and install nothing."""
+    download_windows: Optional[Windows] = None
+    """When images are downloaded: ``{"days": ["sat"], "from": "22:00", "to": "04:30", "zone": "Europe/Berlin"}``, of which
+    ``days`` (every day) and ``zone`` (UTC) may be left out."""
+    apply_windows: Optional[Windows] = None
+    """When images are applied."""
     retry_first: Optional[Seconds] = None
     retry_longest: Optional[Seconds] = None
     retry_time: Optional[Seconds] = None
@@ -212,9 +236,9 @@ class Trust:
             "threshold": _number("trust.threshold", self.threshold),
             "version": _number("trust.version", self.version),
             "revoked": None if self.revoked is None else _command("trust.revoked", self.revoked, "a list of str"),
-            "manufacturer": _text("trust.manufacturer", self.manufacturer),
-            "model": _text("trust.model", self.model),
-            "hardware_revision": _text("trust.hardware_revision", self.hardware_revision),
+            "manufacturer": text("trust.manufacturer", self.manufacturer),
+            "model": text("trust.model", self.model),
+            "hardware_revision": text("trust.hardware_revision", self.hardware_revision),
         }
 
 
@@ -232,8 +256,8 @@ class Http:
     def _document(self) -> Dict[str, Any]:
         return {
             "ca": None if self.ca is None else path("http.ca", self.ca),
-            "proxy": _text("http.proxy", self.proxy),
-            "user_agent": _text("http.user_agent", self.user_agent),
+            "proxy": text("http.proxy", self.proxy),
+            "user_agent": text("http.user_agent", self.user_agent),
             "connect_timeout": _seconds("http.connect_timeout", self.connect_timeout),
         }
 
@@ -253,7 +277,7 @@ def document(
     made: Dict[str, Any] = {
         "state_dir": path("state_dir", state_dir),
         "contract": _contract(contract),
-        "current_version": _text("current_version", current_version),
+        "current_version": text("current_version", current_version),
         "version_from": None if version_from is None else _paths("version_from", _mapping("version_from", version_from)),
     }
     own = None
@@ -311,7 +335,7 @@ def _instance(name: str, value: Any, of: type) -> Any:
     return value
 
 
-def _text(name: str, value: Optional[str]) -> Optional[str]:
+def text(name: str, value: Optional[str]) -> Optional[str]:
     if value is not None and not isinstance(value, str):
         raise _wrong(name, value, "a str")
     return value
@@ -320,12 +344,12 @@ def _text(name: str, value: Optional[str]) -> Optional[str]:
 def path(name: str, value: Path) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong(name, value, "a str or os.PathLike")
-    text = os.fspath(value)
-    if not isinstance(text, str):
-        raise _wrong(name, text, "a path of str")
-    if not text:
+    given = os.fspath(value)
+    if not isinstance(given, str):
+        raise _wrong(name, given, "a path of str")
+    if not given:
         raise ValueError(f"{name} is empty")
-    return text
+    return given
 
 
 def _mapping(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -352,11 +376,11 @@ def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
         return dict(value)
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong("contract", value, "a name, a path or a dict")
-    text = path("contract", value)
+    given = path("contract", value)
     # A path object is a file whatever it is called; a text may be a name.
-    if isinstance(value, os.PathLike) and os.sep not in text and not text.endswith(".json"):
-        text = os.path.join(os.curdir, text)
-    return text
+    if isinstance(value, os.PathLike) and os.sep not in given and not given.endswith(".json"):
+        given = os.path.join(os.curdir, given)
+    return given
 
 
 def _flag(name: str, value: Optional[bool]) -> Optional[bool]:
@@ -414,10 +438,25 @@ def _restart(value: Optional[Restart]) -> Any:
 
 
 #: What a policy's member is checked by, by its type as it is written there.
+def _words(name: str, words: Any) -> Optional[Sequence[str]]:
+    return None if words is None else _command(name, words, "a list of str")
+
+
+def _windows(name: str, windows: Any) -> Optional[Sequence[Mapping[str, Any]]]:
+    if windows is None:
+        return None
+    if isinstance(windows, (str, bytes, Mapping)):
+        raise _wrong(name, windows, "a list of mappings")
+    return [dict(_mapping(f"{name}[{number}]", window)) for number, window in enumerate(windows)]
+
+
 _POLICY: Dict[str, Callable[[str, Any], Any]] = {
     "Optional[bool]": _flag,
     "Optional[int]": _number,
-    "Optional[str]": _text,
+    "Optional[str]": text,
     "Optional[Seconds]": _seconds,
+    "Optional[Sequence[str]]": _words,
+    "Optional[Command]": _words,
+    "Optional[Windows]": _windows,
     "Optional[Union[str, Command]]": _word,
 }

@@ -106,6 +106,7 @@ CLASSES: Dict[str, Type[TwinflashError]] = {
     "rollback-failed": InstallError,
     "cancelled": EndedError,
     "superseded": EndedError,
+    "dry-run": EndedError,
     "state": StateError,
     "locked": LockedError,
     "invalid-config": ConfigError,

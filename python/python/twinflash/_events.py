@@ -93,6 +93,21 @@ class Retrying:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What an update waits for; also the event that it waits for something else than before."""
+
+    on: str
+    """``consent`` (:meth:`Updater.approve`), ``deferral``, ``window``, ``ready``, ``start-delay`` or ``clock``."""
+    before: str
+    """What cannot begin: ``download`` or ``apply``."""
+    after: Optional[float]
+    """Seconds until it is over, or somebody is asked again; ``None`` where nobody knows."""
+
+    def __str__(self) -> str:
+        return f"waiting for {self.on} before {self.before}"
+
+
+@dataclass(frozen=True)
 class Status:
     """Where everything stands."""
 
@@ -112,6 +127,8 @@ class Status:
     """The download is paused."""
     retry: Optional[Retrying]
     """The last attempt at the download failed, and no byte has come since."""
+    waiting: Optional[Waiting]
+    """What the running update waits for, besides its next attempt."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +270,7 @@ class HubRefused:
 
 
 Event = Union[
-    Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
+    Accepted, PhaseChanged, Progress, Waiting, Retry, Verified, Ended, Refused, Warned, KeysRotated,
     Connected, Disconnected, WaitingForClock, HubRefused,
 ]  # fmt: skip
 
@@ -275,7 +292,7 @@ def outcome_of(raw: RawOutcome) -> Outcome:
 
 _CLASSES: Dict[str, Type[Any]] = {
     of.__name__: of
-    for of in (Accepted, PhaseChanged, Progress, Retry, Verified, Ended, Refused, Warned, KeysRotated,
+    for of in (Accepted, PhaseChanged, Progress, Waiting, Retry, Verified, Ended, Refused, Warned, KeysRotated,
                Connected, Disconnected, WaitingForClock, HubRefused)
 }  # fmt: skip
 
@@ -294,7 +311,7 @@ def event_of(raw: "Tuple[Any, ...]") -> Event:
 
 
 def status_of(raw: Dict[str, Any]) -> Status:
-    outcome, retry = raw["outcome"], raw["retry"]
+    outcome, retry, waiting = raw["outcome"], raw["retry"], raw["waiting"]
     return Status(
         phase=phase_of(raw["phase"]),
         version=raw["version"],
@@ -304,6 +321,7 @@ def status_of(raw: Dict[str, Any]) -> Status:
         running_version=raw["running_version"],
         paused=raw["paused"],
         retry=None if retry is None else Retrying(failure_of(retry[0]), retry[1], retry[2]),
+        waiting=None if waiting is None else Waiting(*waiting),
     )
 
 

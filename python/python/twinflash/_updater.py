@@ -256,6 +256,27 @@ class Updater:
         """Cancels the update that runs; ``False`` where none does. :class:`BusyError` where it can no longer be cancelled."""
         return self._native.cancel()
 
+    def approve(self) -> bool:
+        """The user agrees to what the update waits for (:class:`Waiting` ``on`` ``"consent"``); ``False`` where nobody is asked.
+        Who does not agree calls :meth:`cancel`."""
+        return self._native.approve()
+
+    def defer(self, seconds: Seconds) -> bool:
+        """The user puts the update off: until then nobody is asked, no attempt at the download is begun (one that runs goes on),
+        and nothing applied; also over restarts. ``False`` where no update runs. :class:`BusyError` where it is being applied."""
+        return self._native.defer(_config.seconds("seconds", seconds))
+
+    def install_file(
+        self, path: Path, *, version: Optional[str] = None, check: Optional[str] = None, manifest: Optional[Path] = None
+    ) -> None:
+        """Installs an image from a file of this device, such as one on a USB stick: under the same rules as any other, and
+        reported like any other. Nobody is asked for consent. Where keys are trusted and no ``manifest`` is given, it is the
+        file's own name and ``.jws``. The file must stay until the update is being applied. :class:`BusyError` where an update
+        runs."""
+        file = _config.path("path", path)
+        beside = None if manifest is None else _config.path("manifest", manifest)
+        self._native.install_file(file, _config.text("version", version), _config.text("check", check), beside)
+
     def pause(self) -> None:
         """Pauses the download of the update that runs, also over restarts, until it is resumed or replaced."""
         self._native.pause()

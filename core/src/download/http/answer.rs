@@ -258,7 +258,7 @@ mod tests {
                 uri: "http://h/x".into(), resume: None, size, max_size: 80,
                 hash_judges: validator.is_none(), content: String::new(), compression: None, file_size: None, local: false, https_only: false, max_redirects: 0,
                 checkpoint_interval: Duration::ZERO, checkpoint_bytes: 0,
-                stall_time: Duration::ZERO, stall_bytes: 0,
+                stall_time: Duration::ZERO, stall_bytes: 0, bandwidth: None, dry_run: false,
             };
             let resume = Resume { offset, validator: validator.clone(), total };
             match judge(&head, resumes.then_some(&resume), &job) {

@@ -216,9 +216,10 @@ mod tests {
     #[test]
     fn hosts() {
         let rules = |hosts: &[&str]| {
-            let mut options = HttpOptions::default();
-            options.hosts = hosts.iter().map(|host| (*host).into()).collect();
-            rules(&options)
+            rules(&HttpOptions {
+                hosts: hosts.iter().map(|host| (*host).into()).collect(),
+                ..HttpOptions::default()
+            })
         };
         assert!(rules(&[]).unwrap().allow("anywhere"));
         let some = rules(&["Images.example.com", "*.blob.example.net", "[::1]"]).unwrap();
@@ -252,8 +253,10 @@ mod tests {
     #[test]
     fn headers_are_set_but_not_shown() {
         let with = |name: &str, value: &str| {
-            let mut options = HttpOptions::default();
-            options.headers = vec![(name.into(), value.into())];
+            let options = HttpOptions {
+                headers: vec![(name.into(), value.into())],
+                ..HttpOptions::default()
+            };
             assert!(!format!("{options:?}").contains("S3CR3T"));
             rules(&options)
         };

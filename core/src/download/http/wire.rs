@@ -40,7 +40,7 @@ impl Threaded {
             empty: buffers,
         };
         for _ in 0..BUFFERS {
-            let _ = empty.send(vec![0; BUFFER]);
+            let _ = empty.send(vec![0; BUFFER.min(request.longest)]);
         }
         let theirs = agent.clone();
         let rules = Arc::clone(&http.rules);

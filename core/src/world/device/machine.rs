@@ -41,7 +41,7 @@ pub(super) fn lay_out(kind: Kind, root: &Path) -> Vec<PathBuf> {
             put("boot/autoboot.txt", text.as_bytes());
         }
         Kind::UBoot | Kind::Handed => {
-            let [first, second] = Environment::new();
+            let [first, second] = Environment::factory();
             put("boot/env0", &first);
             put("boot/env1", &second);
         }
@@ -106,9 +106,9 @@ impl World {
             }))),
             Kind::UBoot => of_system(slots(Switch::UBoot(UBoot::default()))),
             Kind::Script => {
-                let mut options = CommandOptions::new(["install-file", "{image}"]);
+                let mut options = CommandOptions::new(["install-file", "{image}", "{version}"]);
                 options.confirm = command(&["keep-file"]);
-                options.rollback = command(&["old-file"]);
+                options.rollback = command(&["old-file", "{version}"]);
                 options.restart = Restart::Exit;
                 commands(options)
             }

@@ -14,12 +14,14 @@ use std::{
     rc::Rc,
 };
 
+type Judge = Box<dyn Fn(&[u8]) -> bool>;
+
 pub(super) struct Programs {
     pub(super) root: PathBuf,
     /// The slot that runs.
     pub(super) slot: Rc<Cell<char>>,
     /// Whether these are the bytes of an image that may be installed.
-    pub(super) whole: Box<dyn Fn(&[u8]) -> bool>,
+    pub(super) whole: Judge,
 }
 
 impl Programs {
@@ -32,9 +34,10 @@ impl Programs {
                     .collect()
             }),
             ("fw_setenv", ["-s", script]) => self.set_variables(script),
-            ("install-file", [image]) => self.install_file(Path::new(image)),
-            ("keep-file", []) => self.keep_file(),
-            ("old-file", []) => self.old_file(),
+            ("install-file", [image, version]) => self.install_file(Path::new(image), version),
+            // The old file stays: a cut may take back that this was ever run.
+            ("keep-file", []) => Ok(String::new()),
+            ("old-file", [version]) => self.old_file(version),
             ("install-slot", [image]) => self.install_slot(Path::new(image)),
             ("which-runs", [version]) => self.runs(version).map(|new| {
                 let word = if new { "new" } else { "old" };
@@ -73,9 +76,10 @@ impl Programs {
         self.root.join("app").join(name)
     }
 
-    fn install_file(&self, image: &Path) -> io::Result<String> {
+    fn install_file(&self, image: &Path, version: &str) -> io::Result<String> {
         let image = self.image(image)?;
-        let [target, old, new] = ["app.bin", "app.old", "app.new"].map(|name| self.file(name));
+        let [target, new] = ["app.bin", "app.new"].map(|name| self.file(name));
+        let old = self.file(&format!("before-{version}"));
         // Run again after a power cut, it may have done so before.
         if disk::read(&target)? != image {
             disk::remove(&old)?;
@@ -87,18 +91,16 @@ impl Programs {
         Ok(String::new())
     }
 
-    fn keep_file(&self) -> io::Result<String> {
-        disk::remove(&self.file("app.old"))?;
-        disk::sync_dir(&self.file(""))?;
-        Ok(String::new())
-    }
-
-    fn old_file(&self) -> io::Result<String> {
-        let [target, old] = ["app.bin", "app.old"].map(|name| self.file(name));
+    fn old_file(&self, version: &str) -> io::Result<String> {
+        let (target, old) = (
+            self.file("app.bin"),
+            self.file(&format!("before-{version}")),
+        );
         match disk::read(&old) {
             // Two names of one file: a rename would do nothing.
             Ok(bytes) if bytes == fs::read(&target)? => drop(disk::remove(&old)?),
             Ok(_) => disk::rename(&old, &target)?,
+            // Nothing was installed yet, or it was brought back before.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

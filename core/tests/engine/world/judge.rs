@@ -28,10 +28,13 @@ impl World {
             // One that was not answered may be gone.
             Course::Cancelled if self.cancelled => &["cancelled"],
             _ if save_failed => &["completed", "failed", "rolled-back", "cancelled"],
-            Course::Good | Course::Cut => &["completed"],
-            Course::WrongImage | Course::NotFound | Course::FinishFails | Course::ActivateFails => {
-                &["failed"]
-            }
+            Course::Good | Course::Cut | Course::Held | Course::Asked => &["completed"],
+            Course::Declined => &["cancelled"],
+            Course::DryRun
+            | Course::WrongImage
+            | Course::NotFound
+            | Course::FinishFails
+            | Course::ActivateFails => &["failed"],
             Course::NeverConfirmed => &["rolled-back"],
             Course::RollbackFails => &["failed"],
             Course::Cancelled => &["cancelled", "completed"],
