@@ -5,7 +5,7 @@ use crate::disk;
 use crate::update::{Code, Failure};
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    os::unix::fs::FileExt,
+    io::{Read, Seek},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -65,9 +65,10 @@ fn ours() -> String {
 
 /// What the file says of who holds it.
 fn holder(file: &File) -> String {
-    let mut holder = [0; 256];
-    let read = file.read_at(&mut holder, 0).unwrap_or(0);
-    String::from_utf8_lossy(holder.get(..read).unwrap_or_default()).into_owned()
+    let (mut file, mut holder) = (file, String::new());
+    let _ = file.rewind();
+    let _ = file.take(256).read_to_string(&mut holder);
+    holder
 }
 
 fn locked(directory: &Path, holder: &str) -> Failure {
