@@ -19,7 +19,7 @@ use ureq::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
 };
 
-/// How images are fetched; the same for all downloads of a [`Downloader`].
+/// How images are fetched; the same for all downloads of a [`Downloader`](crate::download::Downloader).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HttpOptions {
