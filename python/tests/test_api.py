@@ -145,7 +145,11 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
         apply_windows=[{"from": "00:00", "to": "24:00", "zone": "UTC"}],
     )  # fmt: skip
     assert None not in dataclasses.astuple(policy)
-    http = twinflash.Http(ca="system", proxy="none", user_agent="test/1", connect_timeout=5)
+    pair = [tmp_path / "device.pem", tmp_path / "device.key"]
+    make_pair = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=d", "-out", pair[0], "-keyout", pair[1]]
+    subprocess.run(make_pair, check=True, capture_output=True)
+    http = twinflash.Http("system", "none", "test/1", 5, ["a.example", "*.b.example"], pair[0], pair[1], {"X-Key": "S3CR3T"})
+    assert "S3CR3T" not in repr(http)
     assert None not in dataclasses.astuple(http)
     pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
     (tmp_path / "key.pem").write_text(pem)

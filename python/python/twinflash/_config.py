@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
 
@@ -252,9 +252,22 @@ class Http:
     """``"environment"`` (default), ``"none"`` or a URL."""
     user_agent: Optional[str] = None
     connect_timeout: Optional[Seconds] = None
+    hosts: Optional[Sequence[str]] = None
+    """The only hosts that are asked, also after a redirect: names, or ``"*.domain"``. By default any."""
+    client_certificate: Optional[Path] = None
+    """What is shown to a server that asks who the device is: a PEM text, or a PEM file; the key may be in it."""
+    client_key: Optional[Path] = None
+    """The certificate's key, where it is not beside the certificate."""
+    headers: Optional[Mapping[str, str]] = field(default=None, repr=False)
+    """Headers of every request to the server an address names, not to one it redirects to. Values are shown nowhere;
+    ``@FILE`` is what that file holds."""
 
     def _document(self) -> Dict[str, Any]:
         return {
+            "hosts": None if self.hosts is None else _command("http.hosts", self.hosts, "a list of str"),
+            "client_certificate": None if self.client_certificate is None else path("http.client_certificate", self.client_certificate),
+            "client_key": None if self.client_key is None else path("http.client_key", self.client_key),
+            "headers": None if self.headers is None else dict(_mapping("http.headers", self.headers)),
             "ca": None if self.ca is None else path("http.ca", self.ca),
             "proxy": text("http.proxy", self.proxy),
             "user_agent": text("http.user_agent", self.user_agent),
