@@ -393,6 +393,17 @@ export interface Http {
   userAgent?: string;
   /** Seconds that finding a server and connecting to it may take. Default: 20. */
   connectTimeout?: number;
+  /** The only hosts that are asked, also after a redirect: names, or `*.domain`. Default: any. */
+  hosts?: readonly string[];
+  /** What is shown to a server that asks who the device is: a PEM text, or a PEM file; the key may be in it. */
+  clientCertificate?: string;
+  /** The certificate's key, where it is not beside the certificate. */
+  clientKey?: string;
+  /**
+   * Headers of every request to the server an address names, not to one it redirects to. Values are shown nowhere; `@FILE` is what that
+   * file holds.
+   */
+  headers?: Readonly<Record<string, string>>;
 }
 
 /** With keys, nothing is installed but what they have signed. */

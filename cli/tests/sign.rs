@@ -386,3 +386,32 @@ fn what_was_signed_is_asked_for() {
     device.line_with("ended");
     assert_eq!(world.installed(), image());
 }
+
+#[test]
+fn compressed_files_that_others_unpack() {
+    let desk = Desk::new();
+    let image: Vec<u8> = (0..9_000_000_u32).map(|n| (n / 1000 % 251) as u8).collect();
+    fs::write(desk.at("image"), &image).unwrap();
+    desk.done("key new @a.pem");
+    for (how, ending, unpack) in [("zstd", "zst", "zstd"), ("gzip", "gz", "gzip")] {
+        let line =
+            format!("image sign @image --key @a.pem --version 1.0.0 --compress {how} --json");
+        let done = desk.done(&line);
+        let signed: Value = serde_json::from_str(&done.out).unwrap();
+        let file = desk.at(&format!("image.{ending}"));
+        assert_eq!(signed["file"], text(&file));
+        assert_eq!(signed["manifest"], format!("{}.jws", text(&file)));
+        let url = format!("https://example.com/image.{ending}");
+        assert_eq!(signed["method"]["fwPackageUri"], url);
+        assert_eq!(signed["method"]["fwSize"], image.len());
+        let packed = fs::metadata(&file).unwrap().len();
+        assert!(packed < 200_000, "{packed}");
+        let unpacked = Command::new(unpack).arg("-dc").arg(&file).output().unwrap();
+        assert!(unpacked.status.success() && unpacked.stdout == image);
+        // What is verified is the image.
+        let line = format!("image verify @image --manifest @image.{ending}.jws --trust @a.pub.pem");
+        let done = desk.done(&line);
+        assert!(done.out.contains(how), "{}", done.out);
+        assert!(done.out.contains(&packed.to_string()), "{}", done.out);
+    }
+}

@@ -59,6 +59,8 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<String, Box<dyn Er
         max_size: 1 << 40,
         hash_judges: matches!(check, Some(Check::Sha256(_))),
         content: "example".into(),
+        compression: None,
+        file_size: None,
         local: false,
         https_only: false,
         max_redirects: 10,

@@ -2,7 +2,7 @@
 //! and the IoT Hub client, so that both trust the same.
 
 use rustls::{ClientConfig, RootCertStore, crypto::ring, time_provider::TimeProvider};
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
 use std::{
     fmt,
     path::Path,
@@ -93,6 +93,44 @@ impl Roots {
     }
 }
 
+/// A certificate that the device shows, and its private key, which no `Debug` shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    certificates: Arc<[CertificateDer<'static>]>,
+    /// In PEM, as it was given.
+    key: Arc<[u8]>,
+}
+
+impl ClientIdentity {
+    /// Of PEM texts: the device's certificate followed by those up to its authority, and the key (PKCS#8,
+    /// PKCS#1 or SEC1, without a passphrase).
+    ///
+    /// # Errors
+    /// There is no certificate or no key in them, or they are not each other's. No message quotes the key.
+    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, RootsError> {
+        let Roots::These(certificates) = Roots::from_pem(certificates)? else {
+            return Err(RootsError("holds no certificate".into()));
+        };
+        let der = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| RootsError("the client's key is no private key in PEM".into()))?;
+        let signing = ring::sign::any_supported_type(&der)
+            .map_err(|_| RootsError("the client's key is of no known kind".into()))?;
+        rustls::sign::CertifiedKey::new(certificates.to_vec(), signing)
+            .keys_match()
+            .map_err(|_| RootsError("the client's key is not that of its certificate".into()))?;
+        Ok(Self {
+            certificates,
+            key: key.into(),
+        })
+    }
+}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClientIdentity({})", self.certificates.len())
+    }
+}
+
 /// How a client speaks TLS: version 1.2 or 1.3, ring for the cryptography, these roots, and
 /// certificates judged at the time `clock` tells. No client certificate, no ALPN.
 ///
@@ -108,14 +146,17 @@ pub fn client_config(roots: &Roots, clock: Clock) -> Result<Arc<ClientConfig>, R
     Ok(Arc::new(config))
 }
 
-/// How an HTTP client of `ureq` speaks TLS: these roots, ring for the cryptography. `ureq` keeps its own
+/// How an HTTP client of `ureq` speaks TLS: these roots, this certificate where a server asks for one, ring for the cryptography. `ureq` keeps its own
 /// clock: certificates are judged at the system's time.
 ///
 /// # Errors
 /// As [`Roots::store`]: roots of which none can be used are refused here, not at the first handshake.
 #[cfg(feature = "http")]
-pub fn ureq_config(roots: &Roots) -> Result<ureq::tls::TlsConfig, RootsError> {
-    use ureq::tls::{Certificate, RootCerts, TlsConfig};
+pub fn ureq_config(
+    roots: &Roots,
+    identity: Option<&ClientIdentity>,
+) -> Result<ureq::tls::TlsConfig, RootsError> {
+    use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
     // ureq drops what it cannot read, and would trust nobody.
     roots.store()?;
     let roots = match roots.certificates()? {
@@ -126,8 +167,21 @@ pub fn ureq_config(roots: &Roots) -> Result<ureq::tls::TlsConfig, RootsError> {
             .collect::<Vec<_>>()
             .into(),
     };
+    let identity = match identity {
+        None => None,
+        Some(identity) => {
+            let certificates = identity.certificates.iter();
+            let certificates: Vec<_> = certificates
+                .map(|certificate| Certificate::from_der(certificate).to_owned())
+                .collect();
+            let key = PrivateKey::from_pem(&identity.key)
+                .map_err(|_| RootsError("the client's key is no private key in PEM".into()))?;
+            Some(ClientCert::new_with_certs(&certificates, key))
+        }
+    };
     Ok(TlsConfig::builder()
         .root_certs(roots)
+        .client_cert(identity)
         .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
         .build())
 }

@@ -363,6 +363,7 @@ impl Device {
         say(Progress::Started { offset: 0, total });
         say(Progress::Received(bytes));
         say(Progress::Durable(Checkpoint {
+            packed: None,
             content,
             validator: None,
             total,

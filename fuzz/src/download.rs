@@ -127,6 +127,7 @@ pub(crate) fn download(data: &[u8]) {
     let mut checks = Checks::new();
     checks.update(&IMAGE[..HAVE]);
     let resume = resumes.then(|| Checkpoint {
+        packed: None,
         content: "content".into(),
         validator: (choices.below(2) == 1).then(|| "\"1\"".into()),
         total: (choices.below(2) == 1).then_some(IMAGE.len() as u64),
@@ -149,6 +150,8 @@ pub(crate) fn download(data: &[u8]) {
         max_size: MOST,
         hash_judges: choices.below(2) == 1,
         content: "content".into(),
+        compression: None,
+        file_size: None,
         local: false,
         https_only: false,
         max_redirects: 2,

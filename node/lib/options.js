@@ -8,7 +8,10 @@ const STEPS = ['inspect', 'begin', 'write', 'sync', 'finish', 'activate', 'confi
 const snake = (key) => key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 const camel = (key) => key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 
-/** Everything that is an object of options: its keys are ours. In `contract` and `install.slots` they are not. */
+/** Objects whose keys are not ours. */
+const THEIRS = new Set(['contract', 'install.slots', 'http.headers']);
+
+/** Everything that is an object of options: its keys are ours. */
 function convert(value, path) {
   if (typeof value === 'bigint' || typeof value === 'function' || typeof value === 'symbol') {
     throw wrongOption(`${path} is a ${typeof value}, which it cannot be`);
@@ -17,7 +20,7 @@ function convert(value, path) {
     throw wrongOption(`${path} is ${value}; it must be a finite number`);
   }
   if (Array.isArray(value)) return value.map((item, index) => convert(item, `${path}[${index}]`));
-  if (value === null || typeof value !== 'object' || path === 'contract' || path === 'install.slots') return value;
+  if (value === null || typeof value !== 'object' || THEIRS.has(path)) return value;
   if (value instanceof URL) return value.href;
   const converted = {};
   for (const [key, item] of Object.entries(value)) {
@@ -94,7 +97,7 @@ const KEYS = new Set(
    allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
    stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
    consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
-   confirm_time hardware_revision require_manifest`.split(/\s+/),
+   client_certificate client_key confirm_time hardware_revision require_manifest`.split(/\s+/),
 );
 
 /** What the native part threw, as what the application is to get. */

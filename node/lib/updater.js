@@ -117,33 +117,21 @@ class Updater extends EventEmitter {
   }
 
   cancel() {
-    try {
-      return this.#native.cancel();
-    } catch (error) {
-      throw translate(error);
-    }
+    return translated(() => this.#native.cancel());
   }
 
   approve() {
-    return this.#thrown(() => this.#native.approve());
+    return translated(() => this.#native.approve());
   }
 
   defer(seconds) {
     if (typeof seconds !== 'number') throw new TypeError('seconds must be a number');
-    return this.#thrown(() => this.#native.defer(seconds));
+    return translated(() => this.#native.defer(seconds));
   }
 
   installFile(path, { version, check, manifest } = {}) {
     if (typeof path !== 'string') throw new TypeError('path must be a string');
-    this.#thrown(() => this.#native.installFile(path, version, check, manifest));
-  }
-
-  #thrown(call) {
-    try {
-      return call();
-    } catch (error) {
-      throw translate(error);
-    }
+    translated(() => this.#native.installFile(path, version, check, manifest));
   }
 
   pause() {
@@ -231,11 +219,7 @@ class Updater extends EventEmitter {
 
   /** For Device: connects with the library's own connection, whose events `device` gets. */
   static connect(updater, connectionString, ca, device) {
-    try {
-      updater.#native.connect(connectionString, ca);
-    } catch (error) {
-      throw translate(error);
-    }
+    translated(() => updater.#native.connect(connectionString, ca));
     updater.#device = device;
     updater.#hold('device');
   }
@@ -367,6 +351,15 @@ Object.defineProperty(Updater.prototype, dispose, {
     return this.close();
   },
 });
+
+/** Calls the native half, whose errors are made ours. */
+function translated(call) {
+  try {
+    return call();
+  } catch (error) {
+    throw translate(error);
+  }
+}
 
 function checkTimeout(timeout) {
   if (!(typeof timeout === 'number' && timeout >= 0)) throw new TypeError(`timeout is ${timeout}; it is a time in seconds`);

@@ -94,10 +94,10 @@ impl Updater {
         let inner = self.inner(py)?;
         not_in_callback(py, "handle_method")?;
         let (sender, receiver) = mpsc::sync_channel(1);
-        let ours = py.detach(|| {
-            let then = move |answer| drop(sender.send(answer));
-            inner.updater.handle_method_then(name, payload, then)
-        });
+        // With the interpreter: this does not wait, and who gives it away waits to have it again for as long as
+        // the thread needs that logs the event.
+        let then = move |answer| drop(sender.send(answer));
+        let ours = inner.updater.handle_method_then(name, payload, then);
         if !ours {
             return Ok(None);
         }

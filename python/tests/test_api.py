@@ -109,6 +109,12 @@ FILE = twinflash.FileInstall("app.bin")
         ({"policy": twinflash.Policy(retry_time=float("nan"))}, ValueError, "policy.retry_time"),
         ({"policy": twinflash.Policy(retry_time=1e12)}, ValueError, "policy.retry_time"),
         ({"policy": twinflash.Policy(confirm="perhaps")}, ValueError, "policy.confirm"),
+        ({"policy": twinflash.Policy(consent="apply")}, TypeError, "policy.consent"),
+        ({"policy": twinflash.Policy(consent=["lunch"])}, ValueError, "policy.consent"),
+        ({"policy": twinflash.Policy(apply_windows={"from": "1:00"})}, TypeError, "policy.apply_windows"),
+        ({"policy": twinflash.Policy(apply_windows=[3])}, TypeError, "policy.apply_windows[0]"),
+        ({"policy": twinflash.Policy(apply_windows=[{"from": "late", "to": "later"}])}, ValueError, "policy.apply_windows[0]"),
+        ({"policy": twinflash.Policy(bandwidth=1)}, ValueError, "policy.bandwidth"),
         ({"policy": twinflash.Policy(progress_step=999)}, ValueError, "policy.progress_step"),
         ({"http": twinflash.Http(proxy=3)}, TypeError, "http.proxy"),
         ({"http": twinflash.Http(ca="no-such.pem")}, ValueError, "no-such.pem"),
@@ -133,10 +139,17 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
         allow_http=True, max_size=1 << 30, require_check=False, retry_first=0.1, retry_longest=datetime.timedelta(minutes=1),
         retry_time=3600, retry_sizes=3, checkpoint_interval=1, checkpoint_bytes=1 << 20, stall_time=30, stall_bytes=1024,
         max_redirects=3, progress_step=10, progress_interval=30, answer_wait=0.5, apply_attempts=2, confirm=["true"],
-        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0",
+        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0", version="higher", consent=["download", "apply"],
+        consent_command=["true", "{stage}"], consent_interval=datetime.timedelta(hours=1), ready=["true"], ready_interval=60,
+        start_delay=5, bandwidth=1 << 20, dry_run=False, download_windows=[{"from": "22:00", "to": "04:30", "days": ["sat"]}],
+        apply_windows=[{"from": "00:00", "to": "24:00", "zone": "UTC"}],
     )  # fmt: skip
     assert None not in dataclasses.astuple(policy)
-    http = twinflash.Http(ca="system", proxy="none", user_agent="test/1", connect_timeout=5)
+    pair = [tmp_path / "device.pem", tmp_path / "device.key"]
+    make_pair = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=d", "-out", pair[0], "-keyout", pair[1]]
+    subprocess.run(make_pair, check=True, capture_output=True)
+    http = twinflash.Http("system", "none", "test/1", 5, ["a.example", "*.b.example"], pair[0], pair[1], {"X-Key": "S3CR3T"})
+    assert "S3CR3T" not in repr(http)
     assert None not in dataclasses.astuple(http)
     pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
     (tmp_path / "key.pem").write_text(pem)
@@ -273,6 +286,38 @@ def test_a_desired_update_and_its_cancelling(make, server, tmp_path):
     assert not (tmp_path / "app.bin").exists()
 
 
+def test_the_user_agrees_or_puts_it_off(make, server, tmp_path):
+    updater = make(policy=twinflash.Policy(allow_http=True, answer_wait=0, confirm="none", consent=["apply"]))
+    events = updater.events()
+    serve(updater)
+    assert updater.approve() is False and updater.defer(1) is False
+    assert ask(updater, server.url("image")).status == 200
+    waiting = eventually(lambda: updater.status().waiting, "it waits")
+    assert (waiting.on, waiting.before, str(waiting)) == ("consent", "apply", "waiting for consent before apply")
+    assert updater.defer(datetime.timedelta(hours=1)) is True
+    assert eventually(lambda: updater.status().waiting.on == "deferral", "it is put off")
+    assert 3500 < updater.status().waiting.after <= 3600
+    assert updater.defer(0) is True
+    eventually(lambda: updater.status().waiting.on == "consent", "it asks again")
+    assert updater.approve() is True
+    assert updater.wait(20).is_success and (tmp_path / "app.bin").read_bytes() == IMAGE
+    updater.close()
+    assert [event.on for event in events if isinstance(event, twinflash.Waiting)][:2] == ["consent", "deferral"]
+
+
+def test_an_image_from_a_file_of_the_device(make, tmp_path):
+    updater = make(policy=twinflash.Policy(confirm="none"))
+    serve(updater)
+    (tmp_path / "usb.bin").write_bytes(IMAGE)
+    updater.install_file(tmp_path / "usb.bin", version="2.0.0", check=hashlib.sha256(IMAGE).hexdigest())
+    assert updater.wait(20).is_success
+    assert (tmp_path / "app.bin").read_bytes() == IMAGE and updater.status().running_version == "2.0.0"
+    with pytest.raises(TypeError, match="path"):
+        updater.install_file(3)
+    with pytest.raises(TypeError, match="version"):
+        updater.install_file(tmp_path / "usb.bin", version=2)
+
+
 def test_waiting_in_slices_waits_for_the_hub_to_be_told(make, server):
     updater = make(policy=twinflash.Policy(allow_http=True, answer_wait=0, confirm="none"))
     updater.connected()
@@ -353,6 +398,30 @@ def test_closed(make):
     assert updater.handle_method("firmwareUpdate", {}).status == 503
     with pytest.raises(twinflash.StateError, match="closed"):
         updater.cancel()
+
+
+def test_agreed_to_put_off_and_brought_in_a_file(make, server, tmp_path):
+    updater = make(policy=twinflash.Policy(allow_http=True, consent=["download"]))
+    events = updater.events()
+    serve(updater)
+    assert not updater.approve() and not updater.defer(1)
+    ask(updater, server.url("image"))
+    waiting = next(event for event in events if isinstance(event, twinflash.Waiting))
+    assert (waiting.on, waiting.before, waiting.after) == ("consent", "download", None)
+    assert updater.status().waiting == waiting
+    assert updater.defer(datetime.timedelta(hours=1))
+    assert updater.status().waiting.on == "deferral"
+    with pytest.raises(twinflash.BusyError):
+        updater.install_file(__file__)
+    assert updater.approve()
+    assert updater.wait(20).kind == "completed"
+    with pytest.raises(twinflash.TwinflashError, match="nothing.bin"):
+        updater.install_file(tmp_path / "nothing.bin")
+    stick = tmp_path / "stick.bin"
+    stick.write_bytes(b"from a stick" * 1000)
+    updater.install_file(stick, version="9.0.0")
+    assert updater.wait(20).kind == "completed"
+    assert updater.status().version == "9.0.0"
 
 
 def test_others_run_while_one_waits(make):

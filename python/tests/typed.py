@@ -43,6 +43,8 @@ def said(event: twinflash.Event) -> str:
         return f"{event.bytes / event.total:%}" if event.total else f"{event.bytes}"
     if isinstance(event, (twinflash.Retry, twinflash.Refused)):
         return event.failure.code
+    if isinstance(event, twinflash.Waiting):
+        return f"{event.on} before {event.before}"
     if isinstance(event, twinflash.Ended):
         event.outcome.raise_for_failure()
         return event.outcome.kind

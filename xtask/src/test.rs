@@ -183,6 +183,7 @@ fn features(run: &Run) -> Outcome {
         &["--features=std"],
         &["--features=http"],
         &["--features=mqtt"],
+        &["--features=compression"],
         &["--features=rustcrypto"],
     ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);

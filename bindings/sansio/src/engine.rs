@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
-use twinflash::engine::{Config, Engine, Input, Now, Output, Step};
+use twinflash::engine::{Config, Engine, Input, Now, Output, Reply, Step};
 use twinflash::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
 
 /// A timer that nothing comes of is looked at again after this.
@@ -90,6 +90,11 @@ impl Driven {
                     let failure = Failure::new(Code::ManifestRequired, why);
                     let ended = Ended::Failed(failure, Retry::Never);
                     self.engine.handle(Input::TransferEnded(ended), now);
+                }
+                // A board's configuration has nobody to be asked; were there somebody, silence is no consent.
+                Output::Ask(ask) => {
+                    let (id, reply) = (ask.id, Reply::No);
+                    self.engine.handle(Input::Reply { id, reply }, now);
                 }
                 Output::Install(step) => self.items.push_back(Item::Step(step)),
                 Output::Restart => self.put(Out::new(Kind::Restart, "")),

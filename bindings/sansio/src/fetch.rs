@@ -72,6 +72,10 @@ impl Fetch {
         now: Duration,
         said: &mut Said,
     ) -> Result<(Self, Option<Ended>), Abort> {
+        if job.compression.is_some() {
+            let why = "this library unpacks nothing: serve the image as it is installed";
+            return Err(never(failure(&job, Code::ManifestInvalid, why)));
+        }
         image.size = image.size.or(job.size);
         if let Some(size) = job.size.filter(|size| *size > job.max_size) {
             let why = alloc::format!("{size} bytes were announced, {} are allowed", job.max_size);
@@ -364,6 +368,7 @@ impl Body {
         if let Some(checks) = reached.filter(|checks| checks.bytes() > self.durable) {
             self.durable = checks.bytes();
             said.push_back(Progress::Durable(Checkpoint {
+                packed: None,
                 content: job.content.clone(),
                 validator: self.validator.clone(),
                 total: self.total,

@@ -1,5 +1,6 @@
 //! `twinflash image`
 
+mod pack;
 mod sign;
 mod verify;
 

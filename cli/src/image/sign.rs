@@ -1,6 +1,6 @@
 //! `twinflash image sign`
 
-use super::{add_signatures, digest, note_length, opened, verify, write};
+use super::{add_signatures, digest, note_length, opened, pack::How, verify, write};
 use crate::{
     error::Error,
     key::Keys,
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
 use twinflash::{
     contract::Contract,
-    update::trust::{Compatibility, Jws, KeySet, Kind, Manifest, Trust},
+    update::trust::{Compatibility, Download, Jws, KeySet, Kind, Manifest, Trust},
 };
 
 /// Sign an image: write the manifest that vouches for it
@@ -38,6 +38,10 @@ pub(crate) struct Sign {
     /// Once it is confirmed, its device accepts no lower version any more
     #[arg(long, value_name = "V")]
     floor: Option<String>,
+    /// Pack the image into a file beside it (.zst or .gz), which is served in its place: devices unpack
+    /// it while it comes. A download that breaks goes on at the last 4 MiB of the image
+    #[arg(long, value_enum, value_name = "HOW", conflicts_with = "add")]
+    compress: Option<How>,
     /// Add signatures to a manifest that others have signed, and change nothing else
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["version", "compatible", "expires", "floor"])]
     add: Option<PathBuf>,
@@ -55,6 +59,8 @@ pub(crate) struct Sign {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Signed {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     manifest: String,
     signed_by: Vec<String>,
     fw_manifest: String,
@@ -66,6 +72,11 @@ struct Signed {
 impl Sign {
     pub(super) fn run(self, screen: &Screen) -> Result<bool, Error> {
         let (size, digests) = digest(&self.file)?;
+        // What is served.
+        let served = match self.compress {
+            Some(how) => how.beside(&self.file),
+            None => self.file.clone(),
+        };
         let signers = self.keys.open(screen)?;
         let (mut jws, manifest) = match &self.add {
             Some(file) => {
@@ -74,7 +85,12 @@ impl Sign {
                 (jws, manifest)
             }
             None => {
-                let manifest = self.manifest(size, digests.sha256)?;
+                let mut manifest = self.manifest(size, digests.sha256)?;
+                if let Some(how) = self.compress {
+                    manifest.compression = Some(how.compression());
+                    let size = how.pack(&self.file, &served)?;
+                    manifest.download = Some(Download::new(size));
+                }
                 (Jws::new(&manifest.to_json()?), manifest)
             }
         };
@@ -91,12 +107,12 @@ impl Sign {
 
         let output = self.output.clone().or(self.add.clone());
         let output = output.unwrap_or_else(|| {
-            let mut name = self.file.clone().into_os_string();
+            let mut name = served.clone().into_os_string();
             name.push(".jws");
             name.into()
         });
         write(&output, &text)?;
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let name = served.file_name().unwrap_or_default().to_string_lossy();
         let url = self
             .url
             .clone()
@@ -117,6 +133,7 @@ impl Sign {
         let path = contract.desired_path().unwrap_or_default();
         let (_, method) = asked("iothub-dm")?;
         let signed = Signed {
+            file: self.compress.map(|_| served.display().to_string()),
             manifest: output.display().to_string(),
             signed_by: signers
                 .iter()
@@ -184,6 +201,9 @@ impl Signed {
     fn show(&self, screen: &Screen, manifest: &Manifest) {
         if screen.is_json() {
             return screen.json(self);
+        }
+        if let Some(file) = &self.file {
+            screen.pair(14, "file to serve", file, "", Tone::Good);
         }
         screen.pair(14, "manifest", &self.manifest, "", Tone::Good);
         for id in &self.signed_by {

@@ -98,6 +98,14 @@ pub(super) fn show(screen: &Screen, manifest: &Manifest) {
         ("issued", Some(time(manifest.issued))),
         ("expires", manifest.expires.map(time)),
         ("floor", manifest.floor.clone()),
+        (
+            "compression",
+            manifest.compression.map(|how| how.as_str().into()),
+        ),
+        (
+            "file's size",
+            manifest.download.map(|file| file.size.to_string()),
+        ),
     ] {
         if let Some(value) = value {
             screen.pair(14, name, &value, "", Tone::Normal);

@@ -127,7 +127,7 @@ impl Service {
         direct: bool,
     ) -> Result<Self, Error> {
         let mut config = Config::builder()
-            .tls_config(ureq_config(roots)?)
+            .tls_config(ureq_config(roots, None)?)
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("twinflash/", env!("CARGO_PKG_VERSION")))

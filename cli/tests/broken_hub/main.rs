@@ -98,7 +98,7 @@ impl World {
             authority,
             to_hub: client_config(&roots, clock).unwrap(),
             agent: ureq::Agent::config_builder()
-                .tls_config(ureq_config(&roots).unwrap())
+                .tls_config(ureq_config(&roots, None).unwrap())
                 .http_status_as_error(false)
                 .proxy(None)
                 .build()

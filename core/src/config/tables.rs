@@ -3,11 +3,15 @@
 use super::wrong;
 #[cfg(feature = "http")]
 use crate::download::{HttpOptions, Proxy};
+#[cfg(feature = "http")]
+use crate::tls::ClientIdentity;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::Roots;
 use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
+#[cfg(feature = "http")]
+use std::collections::BTreeMap;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use std::path::Path;
 use std::time::Duration;
@@ -88,6 +92,10 @@ pub(super) struct HttpTable {
     proxy: Option<String>,
     user_agent: Option<String>,
     connect_timeout: Option<Seconds>,
+    hosts: Vec<String>,
+    client_certificate: Option<String>,
+    client_key: Option<String>,
+    headers: BTreeMap<String, String>,
 }
 
 /// A time in seconds, whole or not.
@@ -250,8 +258,50 @@ impl HttpTable {
         if let Some(timeout) = self.connect_timeout {
             http.connect_timeout = timeout.0;
         }
+        http.identity = match (&self.client_certificate, &self.client_key) {
+            (None, None) => None,
+            (Some(certificate), key) => {
+                let certificate = text_of(certificate, "http.client_certificate", directory)?;
+                // They may be in one file.
+                let key = match key {
+                    Some(key) => text_of(key, "http.client_key", directory)?,
+                    None => certificate.clone(),
+                };
+                let identity = ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
+                    .map_err(|error| wrong(format_args!("http.client_certificate: {error}")))?;
+                Some(identity)
+            }
+            (None, Some(_)) => {
+                return Err(wrong(
+                    "http.client_key is there without http.client_certificate",
+                ));
+            }
+        };
+        http.hosts.clone_from(&self.hosts);
+        for (name, value) in &self.headers {
+            let value = match value.strip_prefix('@') {
+                Some(file) => text_of(file, "http.headers", directory)?.trim().to_owned(),
+                None => value.clone(),
+            };
+            http.headers.push((name.clone(), value));
+        }
         Ok(http)
     }
+}
+
+/// A PEM text, or a file's content.
+#[cfg(feature = "http")]
+fn text_of(given: &str, key: &str, directory: &Path) -> Result<String, Failure> {
+    if given.trim_start().starts_with("-----BEGIN ") {
+        return Ok(given.to_owned());
+    }
+    let file = directory.join(given);
+    std::fs::read_to_string(&file).map_err(|error| {
+        wrong(format_args!(
+            "{key}: cannot read {}: {error}",
+            file.display()
+        ))
+    })
 }
 
 #[cfg(any(feature = "http", feature = "mqtt"))]

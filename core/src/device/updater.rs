@@ -210,11 +210,12 @@ impl Updater {
     pub fn install_file(&self, path: &Path, options: &InstallFile) -> Result<(), Failure> {
         let path = readable(path)?;
         let manifest = options.manifest.as_deref().map(read_manifest).transpose()?;
-        let mut image = LocalImage::default();
-        image.uri = local_uri(&path);
-        image.version.clone_from(&options.version);
-        image.check.clone_from(&options.check);
-        image.manifest = manifest;
+        let image = LocalImage {
+            uri: local_uri(&path),
+            version: options.version.clone(),
+            check: options.check.clone(),
+            manifest,
+        };
         let may = |engine: &Engine| engine.can_install(&image);
         self.shared.input_if(Input::Install(&image), may)
     }

@@ -106,7 +106,7 @@ pub(super) fn strong_validator(tag: &str) -> Option<String> {
 /// Compares the size the server says with what the request announced and the policy allows.
 fn announced(shown: &str, total: Option<u64>, job: &Job) -> Result<(), (Failure, Retry)> {
     let Some(total) = total else { return Ok(()) };
-    let (code, why) = match job.size {
+    let (code, why) = match job.announced() {
         Some(size) if size != total => (
             Code::SizeMismatch,
             format!("it has {total} bytes, {size} were announced"),

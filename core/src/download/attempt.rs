@@ -7,6 +7,7 @@ use super::{
     answer::{Answer, RESUME, Resume, failure, fits, too_short},
     file::local_path,
     pace::Pace,
+    unpack::Unpacker,
     wire::{self, Event, Request, Wire},
 };
 use crate::{
@@ -81,17 +82,18 @@ fn attempt(
         let why = format!("{size} bytes were announced, {} are allowed", job.max_size);
         return Err(failure(Code::TooLarge, &shown, &why).into());
     }
+    let unpacker = job.compression.map(Unpacker::new).transpose()?;
     let mut resume = usable(job);
-    if let Some((from, _)) = &resume {
-        image.size = image.size.or(from.total);
-        let begun = installer.begin(&image, from.offset)?;
-        resume = resume.filter(|(from, _)| from.offset == begun);
+    if let Some((from, checks)) = &resume {
+        image.size = size_of(job, from.total);
+        let begun = installer.begin(&image, checks.bytes())?;
+        resume = resume.filter(|(_, checks)| checks.bytes() == begun);
     }
-    if let Some((resume, checks)) = resume.as_ref().filter(|(r, _)| r.total == Some(r.offset)) {
+    if let Some((from, checks)) = resume.as_ref().filter(|(r, _)| r.total == Some(r.offset)) {
         // Stopped between the last byte and its verification: nothing is left to be asked for.
         on(Progress::Started {
-            offset: resume.offset,
-            total: resume.total,
+            offset: checks.bytes(),
+            total: size_of(job, from.total),
         });
         return Ok(checks.clone());
     }
@@ -103,7 +105,7 @@ fn attempt(
     let checks = match resume {
         Some((_, checks)) if answer.offset > 0 => checks,
         _ => {
-            image.size = answer.total.or(job.size);
+            image.size = size_of(job, answer.total);
             if job.resume.is_some() {
                 // Else a power cut would leave the checkpoint beside bytes that are not its own.
                 on(Progress::StartingOver);
@@ -120,10 +122,13 @@ fn attempt(
         }
     };
     on(Progress::Started {
-        offset: answer.offset,
-        total: answer.total,
+        offset: checks.bytes(),
+        total: size_of(job, answer.total),
     });
     let mut sink = Sink {
+        unpacker,
+        file: answer.offset,
+        boundary: (checks.clone(), answer.offset),
         job,
         installer,
         on,
@@ -154,22 +159,32 @@ fn attempt(
 fn usable(job: &Job) -> Option<(Resume, Checks)> {
     let from = job.resume.as_ref().filter(|from| from.offset > 0)?;
     let checks = Checks::restore(&from.checks)?;
+    let offset = from.packed.unwrap_or(from.offset);
     let fits = from.content == job.content
+        && from.packed.is_some() == job.compression.is_some()
         && checks.bytes() == from.offset
         && from
             .total
-            .or(job.size)
-            .is_none_or(|total| from.offset <= total)
+            .or(job.announced())
+            .is_none_or(|total| offset <= total)
         && job
-            .size
+            .announced()
             .is_none_or(|size| from.total.is_none_or(|total| total == size))
         && (from.validator.is_some() || job.hash_judges);
     let resume = Resume {
-        offset: from.offset,
+        offset,
         validator: from.validator.clone(),
         total: from.total,
     };
     fits.then_some((resume, checks))
+}
+
+/// The image's size, where the file's is known.
+fn size_of(job: &Job, file: Option<u64>) -> Option<u64> {
+    match job.compression {
+        Some(_) => job.size,
+        None => file.or(job.size),
+    }
 }
 
 fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
@@ -323,11 +338,16 @@ struct Sink<'a> {
     installer: &'a mut dyn Installer,
     on: &'a mut dyn FnMut(Progress),
     answer: Answer,
+    unpacker: Option<Unpacker>,
+    /// The file's bytes that came, and those before them.
+    file: u64,
+    /// What is known where the last frame of a packed file ended, and where in the file that is.
+    boundary: (Checks, u64),
     checks: Checks,
     /// Up to here it is durable and said so.
     durable: u64,
     /// States whose bytes were written, but are not known to be durable.
-    unsynced: VecDeque<Checks>,
+    unsynced: VecDeque<(Checks, u64)>,
     synced: Instant,
     /// How much was last said to have come, and when.
     told: u64,
@@ -335,18 +355,56 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    fn take(&mut self, bytes: &[u8], shown: &str) -> Result<(), Abort> {
-        let offset = self.checks.bytes();
-        let limit = self
-            .answer
-            .total
-            .or(self.job.size)
-            .unwrap_or(self.job.max_size);
-        let limit = limit.min(self.job.max_size);
-        if bytes.len() as u64 > limit - offset.min(limit) {
+    fn take(&mut self, mut bytes: &[u8], shown: &str) -> Result<(), Abort> {
+        let announced = self.answer.total.or(self.job.announced());
+        let limit = announced
+            .unwrap_or(self.job.max_size)
+            .min(self.job.max_size);
+        if bytes.len() as u64 > limit - self.file.min(limit) {
             let why = format!("it has more than {limit} bytes");
             return Err(failure(Code::TooLarge, shown, &why).into());
         }
+        let Some(mut unpacker) = self.unpacker.take() else {
+            self.file += bytes.len() as u64;
+            return self.install(bytes);
+        };
+        loop {
+            let step = unpacker
+                .step(bytes, shown)
+                .map_err(|failure| self.broken(failure))?;
+            bytes = bytes.get(step.taken..).unwrap_or_default();
+            self.file += step.taken as u64;
+            let limit = self.job.size.unwrap_or(self.job.max_size);
+            let limit = limit.min(self.job.max_size);
+            if step.given as u64 > limit - self.checks.bytes().min(limit) {
+                let why = format!("it unpacks to more than {limit} bytes");
+                return Err(self.broken(failure(Code::TooLarge, shown, &why)));
+            }
+            self.install(unpacker.output(&step))?;
+            if step.boundary {
+                self.boundary = (self.checks.clone(), self.file);
+            }
+            if bytes.is_empty() && step.given == 0 {
+                self.unpacker = Some(unpacker);
+                return Ok(());
+            }
+        }
+    }
+
+    /// A packed file that is not what it should be; where it goes on with an earlier one, that may be why.
+    fn broken(&self, failure: Failure) -> Abort {
+        let retry = match self.answer.offset {
+            0 => Retry::Never,
+            _ => Retry::FromZero,
+        };
+        Abort::Failed(failure, retry)
+    }
+
+    fn install(&mut self, bytes: &[u8]) -> Result<(), Abort> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let offset = self.checks.bytes();
         self.checks.update(bytes);
         self.installer.write(offset, bytes)?;
         if passed_since(self.told_at) >= PROGRESS {
@@ -365,8 +423,8 @@ impl Sink<'_> {
 
     /// The body is at its end: is it the image's?
     fn ended(&self, shown: &str) -> Result<(), Abort> {
-        let received = self.checks.bytes();
-        match self.answer.total.or(self.job.size) {
+        let received = self.file;
+        match self.answer.total.or(self.job.announced()) {
             Some(size)
                 if received < size && self.answer.total.is_none() && !self.answer.until_close =>
             {
@@ -375,13 +433,51 @@ impl Sink<'_> {
             }
             Some(size) if received < size => Err(too_short(shown, received, size).into()),
             _ if received == 0 => Err(failure(Code::SizeMismatch, shown, "it is empty").into()),
-            _ => Ok(()),
+            _ => self.unpacked(shown),
+        }
+    }
+
+    /// All of the file is there: is it a whole packed file, of the image's size?
+    fn unpacked(&self, shown: &str) -> Result<(), Abort> {
+        let Some(unpacker) = &self.unpacker else {
+            return Ok(());
+        };
+        if unpacker.within {
+            if self.answer.until_close {
+                let why = "the connection broke off within the packed file";
+                return Err((failure(Code::Network, shown, why), RESUME).into());
+            }
+            let why = "it ends before all of it is unpacked";
+            return Err(self.broken(failure(Code::SizeMismatch, shown, why)));
+        }
+        let bytes = self.checks.bytes();
+        match self.job.size.filter(|size| *size != bytes) {
+            Some(size) if bytes < size && self.answer.until_close => {
+                Err(too_short(shown, bytes, size).into())
+            }
+            Some(size) => {
+                let why = format!("it unpacks to {bytes} bytes, {size} were announced");
+                Err(self.broken(failure(Code::SizeMismatch, shown, &why)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Where a download can go on from what is here: what is known there, and the file's byte.
+    fn resumable(&self) -> (Checks, u64) {
+        match self.job.compression {
+            Some(_) => self.boundary.clone(),
+            None => (self.checks.clone(), self.file),
         }
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), Failure> {
-        let written = self.checks.bytes();
-        let since = self.unsynced.back().map_or(self.durable, Checks::bytes);
+        let written = match self.job.compression {
+            Some(_) => self.boundary.0.bytes(),
+            None => self.checks.bytes(),
+        };
+        let last = self.unsynced.back();
+        let since = last.map_or(self.durable, |(checks, _)| checks.bytes());
         let due = written - since >= self.job.checkpoint_bytes
             || (written > self.durable
                 && passed_since(self.synced) >= self.job.checkpoint_interval);
@@ -393,13 +489,15 @@ impl Sink<'_> {
 
     /// Makes durable what was written, and says so; the installer's answer.
     fn checkpoint(&mut self) -> Result<u64, Failure> {
-        let written = self.checks.bytes();
+        let here = self.resumable();
+        let written = here.0.bytes();
         if written == self.durable {
             return Ok(written);
         }
-        let noted = self.unsynced.back().map(Checks::bytes) == Some(written);
+        let last = self.unsynced.back();
+        let noted = last.is_some_and(|(checks, _)| checks.bytes() == written);
         if !noted && self.unsynced.len() < UNSYNCED {
-            self.unsynced.push_back(self.checks.clone());
+            self.unsynced.push_back(here);
         }
         let durable = self.installer.sync()?;
         self.synced = clock::monotonic();
@@ -407,17 +505,19 @@ impl Sink<'_> {
         while self
             .unsynced
             .front()
-            .is_some_and(|checks| checks.bytes() <= durable)
+            .is_some_and(|(checks, _)| checks.bytes() <= durable)
         {
             reached = self.unsynced.pop_front();
         }
-        if let Some(checks) = reached.filter(|checks| checks.bytes() > self.durable) {
+        let further = |(checks, _): &(Checks, u64)| checks.bytes() > self.durable;
+        if let Some((checks, file)) = reached.filter(further) {
             self.durable = checks.bytes();
             (self.on)(Progress::Durable(Checkpoint {
                 content: self.job.content.clone(),
                 validator: self.answer.validator.clone(),
                 total: self.answer.total,
                 offset: checks.bytes(),
+                packed: self.job.compression.map(|_| file),
                 checks: checks.save(),
             }));
         }

@@ -35,6 +35,7 @@ mod http;
 mod manifest;
 mod offer;
 mod pace;
+mod unpack;
 mod wire;
 
 pub use file::local_uri;
@@ -89,7 +90,7 @@ impl Stop {
 pub(crate) enum Source {
     /// A server.
     #[cfg(feature = "http")]
-    Http(Box<ureq::config::Config>),
+    Http(Box<http::Http>),
     /// The application.
     Offers(Offers),
 }
@@ -107,11 +108,11 @@ impl Downloader {
     /// [`Code::Tls`](crate::update::Code::Tls): the certificate authorities cannot be used.
     /// [`Code::InvalidUri`](crate::update::Code::InvalidUri): the proxy's URL.
     /// [`Code::InvalidRequest`](crate::update::Code::InvalidRequest): the user agent is no header value.
+    /// [`Code::InvalidConfig`](crate::update::Code::InvalidConfig): a host or a header is none.
     #[cfg(feature = "http")]
     pub fn new(options: HttpOptions) -> Result<Self, Failure> {
-        let config = http::config(options)?;
         Ok(Self {
-            source: Source::Http(Box::new(config)),
+            source: Source::Http(Box::new(http::prepare(options)?)),
         })
     }
 

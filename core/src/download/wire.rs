@@ -66,8 +66,8 @@ pub(super) fn open(source: &Source, request: Request) -> Result<Box<dyn Wire>, (
     }
     match source {
         #[cfg(feature = "http")]
-        Source::Http(config) => {
-            let threaded = Threaded::open(config, request).map_err(|error| {
+        Source::Http(http) => {
+            let threaded = Threaded::open(http, request).map_err(|error| {
                 let why = format!("cannot start a thread for the download: {error}");
                 (Failure::new(Code::Network, why), RESUME)
             })?;

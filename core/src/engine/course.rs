@@ -108,6 +108,8 @@ impl Engine {
             max_size: policy.max_size,
             hash_judges: request.has_hash(),
             content,
+            compression: request.signed.as_ref().and_then(|s| s.compression),
+            file_size: request.signed.as_ref().and_then(|s| s.file_size),
             local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,

@@ -196,6 +196,8 @@ impl Engine {
             // A signature judges it.
             hash_judges: true,
             content: String::new(),
+            compression: None,
+            file_size: None,
             local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
             max_redirects: policy.max_redirects,
@@ -289,6 +291,8 @@ fn bind(request: &mut Request, manifest: Manifest) -> Result<(), Failure> {
     request.signed = Some(Signed {
         issued: manifest.issued,
         floor: manifest.floor,
+        compression: manifest.compression,
+        file_size: manifest.download.map(|download| download.size),
     });
     Ok(())
 }

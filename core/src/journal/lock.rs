@@ -5,9 +5,15 @@ use crate::disk;
 use crate::update::{Code, Failure};
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::Read,
+    io::{Read, Seek},
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
+
+/// So long a held lock is waited for: a program that a killed process was just starting has the lock
+/// until its exec.
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// A held lock; dropping it gives the directory back.
 pub(super) struct Lock(File);
@@ -32,15 +38,19 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     options.read(true).write(true).create(true).truncate(false);
     super::files::private(&mut options);
     let file = disk::create(&path, &options, false).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // Who it is is said as well as can be; that it is locked is certain.
-            let _ = (&file).take(256).read_to_string(&mut holder);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // Who it is is said as well as can be; that it is locked is certain.
+        let holder = holder(&file);
+        if holder.starts_with(&ours()) || Instant::now() >= deadline {
             return Err(locked(directory, holder.trim()));
         }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
+        thread::sleep(Duration::from_millis(10));
     }
     let holder = format!("process {} ({})\n", std::process::id(), program());
     // A full disk must not keep a device from starting.
@@ -49,10 +59,21 @@ pub(super) fn take(directory: &Path) -> Result<Lock, Failure> {
     Ok(Lock(file))
 }
 
+fn ours() -> String {
+    format!("process {} ", std::process::id())
+}
+
+/// What the file says of who holds it.
+fn holder(file: &File) -> String {
+    let (mut file, mut holder) = (file, String::new());
+    let _ = file.rewind();
+    let _ = file.take(256).read_to_string(&mut holder);
+    holder
+}
+
 fn locked(directory: &Path, holder: &str) -> Failure {
     let shown = directory.display();
-    let ours = format!("process {} ", std::process::id());
-    let message = if holder.starts_with(&ours) {
+    let message = if holder.starts_with(&ours()) {
         format!("this process has opened the state directory {shown} already; close that one first")
     } else {
         let holder = if holder.is_empty() {

@@ -1,6 +1,6 @@
 //! A request for an update, and the key that tells one from another.
 
-use super::Check;
+use super::{Check, Compression};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 use data_encoding::HEXLOWER;
@@ -118,6 +118,12 @@ pub struct Signed {
     /// Then the lowest version that is still accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<String>,
+    /// How the image's file is packed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// The packed file's size in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_size: Option<u64>,
 }
 
 impl Request {

@@ -18,6 +18,10 @@ pub struct Job {
     pub size: Option<u64>,
     /// Never more bytes than this.
     pub max_size: u64,
+    /// How the file is packed: size and checks are those of the image, which is unpacked while it comes.
+    pub compression: Option<Compression>,
+    /// The size of the packed file, if it is announced, in bytes.
+    pub file_size: Option<u64>,
     /// A SHA-256 will judge the whole image. Only then is a download resumed without a strong validator.
     pub hash_judges: bool,
     /// Identifies the content asked for; copied into every checkpoint.
@@ -42,6 +46,38 @@ pub struct Job {
     pub dry_run: bool,
 }
 
+impl Job {
+    /// The size that the file must have, if that is known.
+    pub fn announced(&self) -> Option<u64> {
+        match self.compression {
+            Some(_) => self.file_size,
+            None => self.size,
+        }
+    }
+}
+
+/// How an image's file is packed: in one frame, or in several one after the other, between which a download
+/// can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Compression {
+    /// Zstandard (RFC 8878), with a window of at most 8 MiB.
+    Zstd,
+    /// gzip (RFC 1952).
+    Gzip,
+}
+
+impl Compression {
+    /// In a word, as in a manifest.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
 /// What is needed to go on with a download: saved in the journal, never covering more than the
 /// installer's [`sync`](crate::install::Installer::sync) answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +86,13 @@ pub struct Checkpoint {
     pub content: String,
     /// The server's strong validator (an `ETag` that is not weak, else nothing).
     pub validator: Option<String>,
-    /// The whole image's size as the server said it, in bytes.
+    /// The whole file's size as the server said it, in bytes.
     pub total: Option<u64>,
-    /// Bytes that are durable; the next byte to fetch.
+    /// Bytes of the image that are durable; the next byte to fetch.
     pub offset: u64,
+    /// The next byte to fetch, where the file is packed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed: Option<u64>,
     /// [`Checks::save`](super::Checks::save): the state of every check after `offset` bytes.
     pub checks: String,
 }

@@ -256,7 +256,7 @@ fn seeded_runs() {
         let world = prove_as(&case, &format!("TWINFLASH_WORLD_SEED={seed}"));
         *outcomes.lock().unwrap().entry(world.outcome).or_default() += 1;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-        if done % 50_000 == 0 {
+        if done.is_multiple_of(50_000) {
             println!("{done} of {runs} runs");
         }
     });

@@ -46,6 +46,8 @@ pub(crate) fn job(uri: String) -> Job {
         max_size: 10_000_000,
         hash_judges: false,
         content: "content".into(),
+        compression: None,
+        file_size: None,
         local: false,
         https_only: false,
         max_redirects: 5,

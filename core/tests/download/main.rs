@@ -17,9 +17,11 @@ mod hostile;
 mod installer;
 mod line;
 mod logs;
+mod packed;
 mod refusals;
 mod resume;
 #[path = "../support/mod.rs"]
 mod support;
 mod table;
 mod tls;
+mod transport;

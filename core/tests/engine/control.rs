@@ -206,6 +206,7 @@ fn a_pause_survives_a_restart_and_uses_up_no_budget() {
     let outputs = give(&mut engine, Input::Tick, 6);
     assert!(downloads(&outputs).is_empty());
     let checkpoint = Checkpoint {
+        packed: None,
         content: "https://host/new".into(),
         validator: None,
         total: Some(1000),

@@ -200,6 +200,7 @@ fn a_checkpoint_goes_when_the_download_starts_from_zero() {
     ask(&mut engine, 1);
     let outputs = give(&mut engine, Input::Tick, 5);
     let checkpoint = Checkpoint {
+        packed: None,
         content: downloads(&outputs)[0].content.clone(),
         validator: None,
         total: Some(1000),

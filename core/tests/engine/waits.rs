@@ -47,6 +47,7 @@ fn arrives(engine: &mut Engine, seconds: u64) -> Vec<Output> {
     let mut checks = Checks::new();
     checks.update(IMAGE);
     let checkpoint = Checkpoint {
+        packed: None,
         content: "https://host/new".into(),
         validator: Some("\"1\"".into()),
         total: Some(IMAGE.len() as u64),

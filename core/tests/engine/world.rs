@@ -493,6 +493,7 @@ impl World {
             let received = Progress::Received(at as u64);
             self.inputs.push_back(Owned::Transfer(received));
             let checkpoint = Checkpoint {
+                packed: None,
                 content: job.content.clone(),
                 validator: Some("\"1\"".into()),
                 total,

@@ -257,3 +257,37 @@ fn keys_are_rotated_for_good() {
     );
     desk.installed(json!({"fwManifest": third.manifest(&claims(8))}));
 }
+
+#[test]
+fn a_compressed_image_is_installed_as_it_was_before() {
+    let image = image(SIZE, 7);
+    let frames = image.chunks(SIZE / 3).map(|bytes| {
+        let mut packed = vec![0; zstd_safe::compress_bound(bytes.len())];
+        let length = zstd_safe::compress(&mut packed[..], bytes, 3).unwrap();
+        packed.truncate(length);
+        packed
+    });
+    let file = frames.collect::<Vec<_>>().concat();
+    let mut claims = claims("2.0.0", &image);
+    claims["compression"] = json!("zstd");
+    let mut desk = Desk::new();
+    // A server that has the image as it is, where the file was signed.
+    let manifest = desk.owner.manifest(&claims);
+    desk.fails(
+        json!({ "fwManifest": manifest }),
+        "hash-mismatch",
+        "cannot be unpacked",
+    );
+    claims["download"] = json!({"size": file.len() + 1});
+    let other = desk.owner.manifest(&claims);
+    desk.serve("/image.bin", file.clone());
+    desk.fails(
+        json!({ "fwManifest": other }),
+        "size-mismatch",
+        "were announced",
+    );
+    claims["download"] = json!({"size": file.len()});
+    // The request's own size and check are of what is installed, too.
+    let manifest = desk.owner.manifest(&claims);
+    desk.installed(json!({ "fwManifest": manifest, "fwSize": SIZE }));
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
 
@@ -34,7 +34,7 @@ class FileInstall:
         return {
             "file": path("install.path", self.path),
             "restart": _restart(self.restart),
-            "verify": _text("install.verify", self.verify),
+            "verify": text("install.verify", self.verify),
         }
 
 
@@ -60,7 +60,7 @@ class SlotsInstall:
             "slots": {name: path(f"install.slots[{name!r}]", slot) for name, slot in slots.items()},
             "switch": _paths("install.switch", _mapping("install.switch", self.switch)),
             "running": None if self.running is None else _paths("install.running", _mapping("install.running", self.running)),
-            "verify": _text("install.verify", self.verify),
+            "verify": text("install.verify", self.verify),
             "command_time": _seconds("install.command_time", self.command_time),
             "restart": _restart(self.restart),
         }
@@ -236,9 +236,9 @@ class Trust:
             "threshold": _number("trust.threshold", self.threshold),
             "version": _number("trust.version", self.version),
             "revoked": None if self.revoked is None else _command("trust.revoked", self.revoked, "a list of str"),
-            "manufacturer": _text("trust.manufacturer", self.manufacturer),
-            "model": _text("trust.model", self.model),
-            "hardware_revision": _text("trust.hardware_revision", self.hardware_revision),
+            "manufacturer": text("trust.manufacturer", self.manufacturer),
+            "model": text("trust.model", self.model),
+            "hardware_revision": text("trust.hardware_revision", self.hardware_revision),
         }
 
 
@@ -252,12 +252,25 @@ class Http:
     """``"environment"`` (default), ``"none"`` or a URL."""
     user_agent: Optional[str] = None
     connect_timeout: Optional[Seconds] = None
+    hosts: Optional[Sequence[str]] = None
+    """The only hosts that are asked, also after a redirect: names, or ``"*.domain"``. By default any."""
+    client_certificate: Optional[Path] = None
+    """What is shown to a server that asks who the device is: a PEM text, or a PEM file; the key may be in it."""
+    client_key: Optional[Path] = None
+    """The certificate's key, where it is not beside the certificate."""
+    headers: Optional[Mapping[str, str]] = field(default=None, repr=False)
+    """Headers of every request to the server an address names, not to one it redirects to. Values are shown nowhere;
+    ``@FILE`` is what that file holds."""
 
     def _document(self) -> Dict[str, Any]:
         return {
+            "hosts": None if self.hosts is None else _command("http.hosts", self.hosts, "a list of str"),
+            "client_certificate": None if self.client_certificate is None else path("http.client_certificate", self.client_certificate),
+            "client_key": None if self.client_key is None else path("http.client_key", self.client_key),
+            "headers": None if self.headers is None else dict(_mapping("http.headers", self.headers)),
             "ca": None if self.ca is None else path("http.ca", self.ca),
-            "proxy": _text("http.proxy", self.proxy),
-            "user_agent": _text("http.user_agent", self.user_agent),
+            "proxy": text("http.proxy", self.proxy),
+            "user_agent": text("http.user_agent", self.user_agent),
             "connect_timeout": _seconds("http.connect_timeout", self.connect_timeout),
         }
 
@@ -277,7 +290,7 @@ def document(
     made: Dict[str, Any] = {
         "state_dir": path("state_dir", state_dir),
         "contract": _contract(contract),
-        "current_version": _text("current_version", current_version),
+        "current_version": text("current_version", current_version),
         "version_from": None if version_from is None else _paths("version_from", _mapping("version_from", version_from)),
     }
     own = None
@@ -335,7 +348,7 @@ def _instance(name: str, value: Any, of: type) -> Any:
     return value
 
 
-def _text(name: str, value: Optional[str]) -> Optional[str]:
+def text(name: str, value: Optional[str]) -> Optional[str]:
     if value is not None and not isinstance(value, str):
         raise _wrong(name, value, "a str")
     return value
@@ -344,12 +357,12 @@ def _text(name: str, value: Optional[str]) -> Optional[str]:
 def path(name: str, value: Path) -> str:
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong(name, value, "a str or os.PathLike")
-    text = os.fspath(value)
-    if not isinstance(text, str):
-        raise _wrong(name, text, "a path of str")
-    if not text:
+    given = os.fspath(value)
+    if not isinstance(given, str):
+        raise _wrong(name, given, "a path of str")
+    if not given:
         raise ValueError(f"{name} is empty")
-    return text
+    return given
 
 
 def _mapping(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -376,11 +389,11 @@ def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
         return dict(value)
     if not isinstance(value, (str, os.PathLike)):
         raise _wrong("contract", value, "a name, a path or a dict")
-    text = path("contract", value)
+    given = path("contract", value)
     # A path object is a file whatever it is called; a text may be a name.
-    if isinstance(value, os.PathLike) and os.sep not in text and not text.endswith(".json"):
-        text = os.path.join(os.curdir, text)
-    return text
+    if isinstance(value, os.PathLike) and os.sep not in given and not given.endswith(".json"):
+        given = os.path.join(os.curdir, given)
+    return given
 
 
 def _flag(name: str, value: Optional[bool]) -> Optional[bool]:
@@ -453,7 +466,7 @@ def _windows(name: str, windows: Any) -> Optional[Sequence[Mapping[str, Any]]]:
 _POLICY: Dict[str, Callable[[str, Any], Any]] = {
     "Optional[bool]": _flag,
     "Optional[int]": _number,
-    "Optional[str]": _text,
+    "Optional[str]": text,
     "Optional[Seconds]": _seconds,
     "Optional[Sequence[str]]": _words,
     "Optional[Command]": _words,

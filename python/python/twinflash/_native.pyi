@@ -74,9 +74,15 @@ class Updater:
     def cancel(self) -> bool:
         """Cancels; ``False`` where no update runs."""
 
-    def approve(self) -> bool: ...
-    def defer(self, seconds: float) -> bool: ...
-    def install_file(self, path: str, version: Optional[str], check: Optional[str], manifest: Optional[str]) -> None: ...
+    def approve(self) -> bool:
+        """The user agrees; ``False`` where nobody is asked."""
+
+    def defer(self, seconds: float) -> bool:
+        """The user puts the update off; ``False`` where none runs."""
+
+    def install_file(self, path: str, version: Optional[str], check: Optional[str], manifest: Optional[str]) -> None:
+        """Installs an image from a file of this device."""
+
     def pause(self) -> None:
         """Pauses the download."""
 

@@ -273,7 +273,9 @@ class Updater:
         reported like any other. Nobody is asked for consent. Where keys are trusted and no ``manifest`` is given, it is the
         file's own name and ``.jws``. The file must stay until the update is being applied. :class:`BusyError` where an update
         runs."""
-        self._native.install_file(os.fspath(path), version, check, None if manifest is None else os.fspath(manifest))
+        file = _config.path("path", path)
+        beside = None if manifest is None else _config.path("manifest", manifest)
+        self._native.install_file(file, _config.text("version", version), _config.text("check", check), beside)
 
     def pause(self) -> None:
         """Pauses the download of the update that runs, also over restarts, until it is resumed or replaced."""

@@ -1,9 +1,12 @@
 //! The network's side of an attempt: makes the request, follows its redirects, reads the body.
 //! Runs on its own thread and touches nothing but its two channels.
 
-use super::failure::{from_io, from_ureq};
+use super::{
+    Rules,
+    failure::{from_io, from_ureq},
+};
 use crate::download::{
-    answer::RESUME,
+    answer::{RESUME, failure},
     wire::{Event, Request},
 };
 use crate::update::{Code, Failure, Retry, Scheme, redact, scheme_of};
@@ -47,8 +50,8 @@ pub(super) struct Ends {
 }
 
 /// Runs until the body's end, a failure, or until nobody listens any more.
-pub(super) fn run(agent: &Agent, request: Request, ends: &Ends) {
-    let last = match open(agent, request) {
+pub(super) fn run(agent: &Agent, rules: &Rules, request: Request, ends: &Ends) {
+    let last = match open(agent, rules, request) {
         Err((failure, retry)) => Some(Event::Failed(failure, retry)),
         Ok((shown, response)) => {
             let (parts, body) = response.into_parts();
@@ -111,21 +114,45 @@ pub(super) fn lock(queue: &Queue) -> MutexGuard<'_, VecDeque<(Vec<u8>, usize)>> 
 }
 
 /// Asks, and follows redirects: the answer, and who gave it.
-fn open(agent: &Agent, request: Request) -> Result<(String, Response<Body>), (Failure, Retry)> {
+fn open(
+    agent: &Agent,
+    rules: &Rules,
+    request: Request,
+) -> Result<(String, Response<Body>), (Failure, Retry)> {
     let mut uri = request.uri;
     let mut https_only = request.https_only;
     let mut redirects = 0;
+    let first = origin(&uri);
     loop {
         https_only |= scheme_of(&uri).map_err(never)? == Scheme::Https;
         let shown = redact(&uri);
         // http's URI has no place for a fragment.
         let address = uri.split('#').next().unwrap_or_default();
         let mut asking = agent.get(address);
+        if origin(&uri) == first {
+            // What the owner has given for one server is not for the one it redirects to.
+            for (name, value) in &rules.headers {
+                asking = asking.header(name, value);
+            }
+        }
         if let Some((from, validator)) = &request.range {
             asking = asking.header(header::RANGE, format!("bytes={from}-"));
             if let Some(validator) = validator {
                 asking = asking.header(header::IF_RANGE, validator);
             }
+        }
+        let host = host_of(&uri);
+        if !rules.allow(host.unwrap_or_default()) {
+            let why = format!(
+                "the host {} is not among those that are allowed here",
+                host.unwrap_or_default()
+            );
+            let code = if redirects == 0 {
+                Code::InvalidUri
+            } else {
+                Code::Redirect
+            };
+            return Err(never(failure(code, &shown, &why)));
         }
         let response = asking.call().map_err(|error| from_ureq(error, &shown))?;
         if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -164,6 +191,24 @@ fn open(agent: &Agent, request: Request) -> Result<(String, Response<Body>), (Fa
         }
         uri = next;
     }
+}
+
+fn host_of(uri: &str) -> Option<&str> {
+    Some(Uri::parse(uri).ok()?.authority()?.host())
+}
+
+/// Scheme, host and port: whom headers are for.
+fn origin(uri: &str) -> Option<(String, String, String)> {
+    let uri = Uri::parse(uri).ok()?;
+    let scheme = uri.scheme().as_str().to_ascii_lowercase();
+    let authority = uri.authority()?;
+    let port = match authority.port() {
+        Some(port) if !port.as_str().is_empty() => port.as_str(),
+        _ if scheme == "https" => "443",
+        _ => "80",
+    };
+    let (host, port) = (authority.host().to_ascii_lowercase(), port.to_owned());
+    Some((scheme, host, port))
 }
 
 fn resolve(base: &str, location: &str) -> Option<String> {

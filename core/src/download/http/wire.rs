@@ -1,6 +1,9 @@
 //! A request of our own: the network is read by a thread of its own.
 
-use super::network::{self, BUFFER, BUFFERS, Ends, Queue, lock};
+use super::{
+    Http,
+    network::{self, BUFFER, BUFFERS, Ends, Queue, lock},
+};
 use crate::download::wire::{Event, Gone, Request, Wire};
 use std::{
     io,
@@ -11,7 +14,7 @@ use std::{
     thread,
     time::Duration,
 };
-use ureq::{Agent, config::Config};
+use ureq::Agent;
 
 /// Once woken, so long is waited for more to come: where the network is fast, it makes the difference
 /// between being woken for every 16 KiB and for every 128; where it is slow, nobody notices.
@@ -26,8 +29,8 @@ pub(in super::super) struct Threaded {
 }
 
 impl Threaded {
-    pub(in super::super) fn open(config: &Config, request: Request) -> io::Result<Self> {
-        let agent = config.new_agent();
+    pub(in super::super) fn open(http: &Http, request: Request) -> io::Result<Self> {
+        let agent = http.config.new_agent();
         let (send, events) = mpsc::sync_channel(BUFFERS);
         let (empty, buffers) = mpsc::channel();
         let queue = Arc::new(Queue::default());
@@ -40,9 +43,10 @@ impl Threaded {
             let _ = empty.send(vec![0; BUFFER.min(request.longest)]);
         }
         let theirs = agent.clone();
+        let rules = Arc::clone(&http.rules);
         thread::Builder::new()
             .name("twinflash-http".into())
-            .spawn(move || network::run(&theirs, request, &ends))?;
+            .spawn(move || network::run(&theirs, &rules, request, &ends))?;
         Ok(Self {
             agent,
             events,

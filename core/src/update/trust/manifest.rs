@@ -1,7 +1,7 @@
 //! A manifest: what its signers say of an image.
 
 use super::{Identity, MAX_CLOCK_ERROR, expired, invalid, object};
-use crate::update::{Code, Failure, version};
+use crate::update::{Code, Compression, Failure, version};
 use alloc::{format, string::String, vec::Vec};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -41,15 +41,31 @@ pub struct Manifest {
     /// Once this image has been confirmed, no version lower than this is accepted any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floor: Option<String>,
-    /// Reserved: how the file is compressed.
+    /// How the file is compressed, where it is: it is unpacked while it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    compression: Option<Reserved>,
+    pub compression: Option<Compression>,
     /// Reserved: how the file is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encryption: Option<Reserved>,
-    /// Reserved: size and SHA-256 of the file where they are not those of what is installed.
+    /// What is known of the file where it is not what is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    download: Option<Reserved>,
+    pub download: Option<Download>,
+}
+
+/// A file that is not what is installed, but is made into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Download {
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Download {
+    /// A file of this size.
+    pub fn new(size: u64) -> Self {
+        Self { size }
+    }
 }
 
 /// A member whose meaning this version does not know.
@@ -119,16 +135,18 @@ impl Manifest {
 
     /// What its form alone does not say.
     fn check_sense(&self) -> Result<(), Failure> {
-        for (name, there) in [
-            ("compression", self.compression.is_some()),
-            ("encryption", self.encryption.is_some()),
-            ("download", self.download.is_some()),
-        ] {
-            if there {
-                return Err(invalid(format_args!(
-                    "\"{name}\" is not supported by this version: the image must be served as it is installed"
-                )));
-            }
+        if self.encryption.is_some() {
+            return Err(invalid(
+                "\"encryption\" is not supported by this version: the image must not be encrypted",
+            ));
+        }
+        if self.download.is_some() && self.compression.is_none() {
+            return Err(invalid(
+                "\"download\" is there, but nothing makes the file another one than the image",
+            ));
+        }
+        if self.download.is_some_and(|download| download.size == 0) {
+            return Err(invalid("\"download\" has a size of 0"));
         }
         check_version("version", &self.version)?;
         if self.size == 0 {

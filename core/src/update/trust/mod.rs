@@ -13,7 +13,7 @@ mod verifier;
 pub use jws::{Jws, Kind, MAX_LENGTH};
 pub use key::{Algorithm, KeyId, PublicKey};
 pub use key_set::KeySet;
-pub use manifest::{Compatibility, Manifest};
+pub use manifest::{Compatibility, Download, Manifest};
 #[cfg(feature = "std")]
 pub use verifier::Ring;
 #[cfg(feature = "rustcrypto")]

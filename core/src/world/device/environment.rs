@@ -21,7 +21,7 @@ pub(super) struct Environment {
 
 impl Environment {
     /// Both copies, as they leave the factory.
-    pub(super) fn new() -> [Vec<u8>; 2] {
+    pub(super) fn factory() -> [Vec<u8>; 2] {
         let pairs = [
             ("boot_slot", "A"),
             ("upgrade_available", "0"),

@@ -41,7 +41,7 @@ pub(super) fn lay_out(kind: Kind, root: &Path) -> Vec<PathBuf> {
             put("boot/autoboot.txt", text.as_bytes());
         }
         Kind::UBoot | Kind::Handed => {
-            let [first, second] = Environment::new();
+            let [first, second] = Environment::factory();
             put("boot/env0", &first);
             put("boot/env1", &second);
         }

@@ -14,12 +14,14 @@ use std::{
     rc::Rc,
 };
 
+type Judge = Box<dyn Fn(&[u8]) -> bool>;
+
 pub(super) struct Programs {
     pub(super) root: PathBuf,
     /// The slot that runs.
     pub(super) slot: Rc<Cell<char>>,
     /// Whether these are the bytes of an image that may be installed.
-    pub(super) whole: Box<dyn Fn(&[u8]) -> bool>,
+    pub(super) whole: Judge,
 }
 
 impl Programs {
