@@ -325,11 +325,17 @@ def test_waiting_in_slices_waits_for_the_hub_to_be_told(make, server):
     assert ask(updater, server.url("image")).status == 200
     eventually(lambda: updater.status().outcome, "the end")
     assert updater.wait(0.35).kind == "completed", "after the time has passed"
-    told = threading.Timer(0.25, serve, [updater])
-    told.start()
+    telling = threading.Event()
+
+    def tell():
+        telling.set()
+        serve(updater)
+
+    later = threading.Timer(0.25, tell)
+    later.start()
     assert updater.wait(20).kind == "completed"
-    assert told.finished.is_set(), "not before the hub was told"
-    told.join()
+    assert telling.is_set(), "not before the hub was told"
+    later.join()
 
 
 def test_a_callback_may_call_everything(make, server):
