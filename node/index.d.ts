@@ -63,6 +63,8 @@ export type Code =
   | 'crc-mismatch'
   /** The image's SHA-256 is not the one announced. */
   | 'hash-mismatch'
+  /** The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key. */
+  | 'decryption-failed'
   /** There is not enough free space for the image. */
   | 'no-space'
   /** A file or directory may not be read or written. */
@@ -420,6 +422,8 @@ export interface Trust {
   manufacturer?: string;
   model?: string;
   hardwareRevision?: string;
+  /** An age identity file, which only its owner may read: decrypts images that a manifest calls encrypted. */
+  decryptionKey?: string;
 }
 
 /** How an updater is set up. Relative paths are relative to the process's working directory. */

@@ -97,7 +97,7 @@ const KEYS = new Set(
    allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
    stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
    consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
-   client_certificate client_key confirm_time hardware_revision require_manifest`.split(/\s+/),
+   client_certificate client_key confirm_time hardware_revision decryption_key require_manifest`.split(/\s+/),
 );
 
 /** What the native part threw, as what the application is to get. */

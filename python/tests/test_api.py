@@ -153,7 +153,10 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
     assert None not in dataclasses.astuple(http)
     pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
     (tmp_path / "key.pem").write_text(pem)
-    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a")
+    identity = tmp_path / "identity.txt"
+    identity.write_text("AGE-SECRET-KEY-1EGTZVFFV20835NWYV6270LXYVK2VKNX2MMDKWYKLMGR48UAWX40Q2P2LM0\n")
+    identity.chmod(0o600)
+    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a", identity)
     assert None not in dataclasses.astuple(trust)
     make(policy=policy, http=http, trust=trust).close()
     seconds = datetime.timedelta(seconds=9)

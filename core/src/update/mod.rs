@@ -20,5 +20,5 @@ pub use phase::{Outcome, Phase};
 pub use policy::{Confirm, Policy, Ready, RetryPolicy, Stage, VersionRule};
 pub use record::{Core, Record, Spent, Timer, Times, Update};
 pub use request::{Key, LocalImage, Origin, Request, Signed};
-pub use transfer::{Checkpoint, Compression, Ended, Job, Progress, Retry};
+pub use transfer::{Checkpoint, Compression, Encryption, Ended, Job, Progress, Retry, Sealed};
 pub use uri::{Scheme, beside, redact, scheme_of};

@@ -48,6 +48,7 @@ fn arrives(engine: &mut Engine, seconds: u64) -> Vec<Output> {
     checks.update(IMAGE);
     let checkpoint = Checkpoint {
         packed: None,
+        sealed: None,
         content: "https://host/new".into(),
         validator: Some("\"1\"".into()),
         total: Some(IMAGE.len() as u64),

@@ -229,6 +229,8 @@ class Trust:
     manufacturer: Optional[str] = None
     model: Optional[str] = None
     hardware_revision: Optional[str] = None
+    decryption_key: Optional[Path] = None
+    """An age identity file, which only its owner may read: decrypts images that a manifest calls encrypted."""
 
     def _document(self) -> Dict[str, Any]:
         return {
@@ -239,6 +241,7 @@ class Trust:
             "manufacturer": text("trust.manufacturer", self.manufacturer),
             "model": text("trust.model", self.model),
             "hardware_revision": text("trust.hardware_revision", self.hardware_revision),
+            "decryption_key": None if self.decryption_key is None else path("trust.decryption_key", self.decryption_key),
         }
 
 
