@@ -334,6 +334,8 @@ export interface Policy {
   version?: 'other' | 'higher' | 'none';
   /** Before which stages the user must agree (`approve()`). Default: none. */
   consent?: Array<'download' | 'apply'>;
+  /** Who may agree: also whoever may call the device's methods, or only somebody at the device. Default: `anybody`. */
+  consentBy?: 'anybody' | 'local';
   /** Asks the user: status 0 is yes, 75 not yet, any other no. `{stage}`, `{version}` and `{size}` are filled in. */
   consentCommand?: Command;
   /** It is asked again after this, where it does not print itself in how many seconds. Default: 3600. */

@@ -7,7 +7,7 @@ use crate::download::{HttpOptions, Proxy};
 use crate::tls::ClientIdentity;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::Roots;
-use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
+use crate::update::{Confirm, ConsentBy, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
 #[cfg(feature = "http")]
@@ -46,6 +46,7 @@ pub(super) struct PolicyTable {
     floor: Option<String>,
     version: Option<VersionRule>,
     consent: Option<Vec<Stage>>,
+    consent_by: Option<ConsentBy>,
     consent_command: Option<Vec<String>>,
     consent_interval: Option<Seconds>,
     ready: Option<Vec<String>>,
@@ -140,6 +141,7 @@ impl PolicyTable {
             require_check => require_check;
             require_manifest => require_manifest;
             version => version;
+            consent_by => consent_by;
             consent_interval => consent_interval, 0;
             ready_interval => ready_interval, 0;
             start_delay => start_delay, 0;

@@ -17,7 +17,7 @@ pub use check::{Check, Checks, Digests};
 pub use failure::{Code, Failure};
 pub use image::{ImageInfo, ImageState, Restart};
 pub use phase::{Outcome, Phase};
-pub use policy::{Confirm, Policy, Ready, RetryPolicy, Stage, VersionRule};
+pub use policy::{Confirm, ConsentBy, Policy, Ready, RetryPolicy, Stage, VersionRule};
 pub use record::{Core, Record, Spent, Timer, Times, Update};
 pub use request::{Key, LocalImage, Origin, Request, Signed};
 pub use transfer::{Checkpoint, Compression, Encryption, Ended, Job, Progress, Retry, Sealed};

@@ -167,6 +167,8 @@ class Policy:
     """Which versions are taken, besides what the contract says: ``"other"`` than the one that runs, ``"higher"``, or ``"none"``."""
     consent: Optional[Sequence[str]] = None
     """Before which of ``"download"`` and ``"apply"`` the user must agree: :meth:`Updater.approve`."""
+    consent_by: Optional[str] = None
+    """Who may agree: ``"anybody"`` (default), also by the method ``approveFirmwareUpdate``, or ``"local"``: at the device only."""
     consent_command: Optional[Command] = None
     """Asks the user: status 0 is yes, 75 not yet, any other no. ``{stage}``, ``{version}`` and ``{size}`` are filled in."""
     consent_interval: Optional[Seconds] = None
