@@ -613,13 +613,16 @@ export interface DeviceEvents {
   close: [];
 }
 
+/** What a `Device` connects by; a member that is left out is the one of the updater's options. */
+export type DeviceOptions = Pick<UpdaterOptions, 'connectionString' | 'ca' | 'clientCertificate' | 'clientKey'>;
+
 /** An updater's own connection to its hub: no SDK is needed. It keeps the process alive until it is closed. */
 export class Device extends EventEmitter {
   /**
    * Starts to connect; returns at once. It stays connected, with a renewed token and after every failure, until it is closed.
-   * Without `connectionString` and `ca` it takes those of the updater's options. `@FILE` stands for what that file holds.
+   * What is not given it takes from the updater's options. `@FILE` stands for what that file holds.
    */
-  constructor(updater: Updater, options?: { connectionString?: string; ca?: string });
+  constructor(updater: Updater, options?: DeviceOptions);
 
   readonly updater: Updater;
 

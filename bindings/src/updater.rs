@@ -23,7 +23,7 @@ use std::{
 #[cfg(feature = "mqtt")]
 use {
     crate::callbacks::Listener,
-    engine::tls::Roots,
+    engine::tls::{ClientIdentity, Roots},
     std::sync::{Mutex, atomic::AtomicBool},
 };
 
@@ -45,6 +45,8 @@ pub struct twinflash_updater {
     pub(crate) connection: Option<String>,
     #[cfg(feature = "mqtt")]
     pub(crate) roots: Roots,
+    #[cfg(feature = "mqtt")]
+    pub(crate) certificate: Option<ClientIdentity>,
 }
 
 /// What waits to be fetched, where there are no callbacks.

@@ -106,4 +106,4 @@ function translate(error) {
   return new TwinflashError(error.message, error.code);
 }
 
-module.exports = { take, describe, translate, KEYS };
+module.exports = { take, write, describe, translate, KEYS };
