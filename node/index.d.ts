@@ -467,7 +467,10 @@ export class Updater extends EventEmitter {
   /** As the constructor, for an installer of the application's own whose `inspect` answers with a promise. */
   static open(options: UpdaterOptions): Promise<Updater>;
 
-  /** The direct methods that are the updater's: the contract's, `cancelFirmwareUpdate` and `getFirmwareUpdateStatus`. */
+  /**
+   * The direct methods that are the updater's: the contract's, and `getFirmwareUpdateStatus`, `cancelFirmwareUpdate`,
+   * `approveFirmwareUpdate` and `deferFirmwareUpdate`.
+   */
   readonly methods: string[];
 
   /**

@@ -3,16 +3,15 @@
 const { EventEmitter } = require('node:events');
 const { Updater, dispose } = require('./updater.js');
 const { wrongOption } = require('./errors.js');
+const { texts } = require('./options.js');
 
 class Device extends EventEmitter {
   #updater;
 
-  constructor(updater, { connectionString, ca } = {}) {
+  constructor(updater, options = {}) {
     super();
     if (!(updater instanceof Updater)) throw wrongOption('a Device is made with an Updater');
-    for (const [name, value] of Object.entries({ connectionString, ca })) {
-      if (value !== undefined && typeof value !== 'string') throw wrongOption(`${name} is a ${typeof value}; it must be a string`);
-    }
+    const { connectionString, ca } = texts(options, ['connectionString', 'ca']);
     this.#updater = updater;
     Updater.connect(updater, connectionString, ca, this);
   }
