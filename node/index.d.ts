@@ -442,6 +442,13 @@ export interface UpdaterOptions {
   /** For `Device`: which authorities may vouch for the hub; as in `http`. */
   ca?: string;
   /**
+   * For `Device`, where its connection string says `x509=true`: its certificate, followed by those up to its authority; a PEM text, or
+   * a PEM file. The key may be in it.
+   */
+  clientCertificate?: string;
+  /** The certificate's key, where it is not beside the certificate. */
+  clientKey?: string;
+  /**
    * Called in place of the restart that `install` asks for. By default the process ends with status 0 (`exit`; in a worker, the worker
    * does) or the command is run.
    */
@@ -467,7 +474,10 @@ export class Updater extends EventEmitter {
   /** As the constructor, for an installer of the application's own whose `inspect` answers with a promise. */
   static open(options: UpdaterOptions): Promise<Updater>;
 
-  /** The direct methods that are the updater's: the contract's, `cancelFirmwareUpdate` and `getFirmwareUpdateStatus`. */
+  /**
+   * The direct methods that are the updater's: the contract's, and `getFirmwareUpdateStatus`, `cancelFirmwareUpdate`,
+   * `approveFirmwareUpdate` and `deferFirmwareUpdate`.
+   */
   readonly methods: string[];
 
   /**

@@ -5,8 +5,9 @@ use crate::{
     boundary::{Identity, UserData, bytes, callback, enter, handle, not_in_callback, place, text},
     callbacks::{hear, twinflash_destroy_callback},
     event::twinflash_event,
+    inbound::twinflash_answer,
     status::{Error, twinflash_error, twinflash_status},
-    updater::{Polled, twinflash_answer, twinflash_updater},
+    updater::{Polled, twinflash_updater},
 };
 use engine::device::{Answer, Device, DeviceOptions};
 use std::{

@@ -331,7 +331,12 @@ fn a_device_with_a_certificate_is_updated() {
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=d1 -keyout d1.key -out d1.pem",
     );
     let thumbprint = openssl("x509 -in d1.pem -noout -fingerprint -sha256");
-    let thumbprint = thumbprint.trim().split_once('=').unwrap().1.replace(':', "");
+    let thumbprint = thumbprint
+        .trim()
+        .split_once('=')
+        .unwrap()
+        .1
+        .replace(':', "");
     let port = world.ready["mqttPort"].to_string();
     let create = ["devices", "create", "d1", "--mqtt-port", &port];
     let made = world.ask(&[&create[..], &["--thumbprint", &thumbprint]].concat());

@@ -54,7 +54,9 @@ impl Roots {
             // What the error shows may be a key that stands beside them.
             .map_err(|error| {
                 RootsError(match error {
-                    pem::Error::MissingSectionEnd { .. } => "not a PEM file of certificates: a block has no end".into(),
+                    pem::Error::MissingSectionEnd { .. } => {
+                        "not a PEM file of certificates: a block has no end".into()
+                    }
                     _ => "not a PEM file of certificates".into(),
                 })
             })?;

@@ -42,8 +42,7 @@ fn authorities() -> [CertifiedIssuer<'static, KeyPair>; 2] {
     let mut middle = root.clone();
     middle.distinguished_name.push(DnType::CommonName, "middle");
     let root = CertifiedIssuer::self_signed(root, KeyPair::generate().unwrap()).unwrap();
-    let middle =
-        CertifiedIssuer::signed_by(middle, KeyPair::generate().unwrap(), &root).unwrap();
+    let middle = CertifiedIssuer::signed_by(middle, KeyPair::generate().unwrap(), &root).unwrap();
     [root, middle]
 }
 
@@ -147,5 +146,8 @@ fn a_device_whose_certificate_an_authority_signed() {
     assert!(reason.contains(&format!(" to {end} ")), "{reason}");
     // Without what leads to the authority.
     let reason = Device::connect(&hub, signed(9, false)).refused();
-    assert!(reason.contains("for the common name \"device\""), "{reason}");
+    assert!(
+        reason.contains("for the common name \"device\""),
+        "{reason}"
+    );
 }

@@ -3,19 +3,17 @@
 const { EventEmitter } = require('node:events');
 const { Updater, dispose } = require('./updater.js');
 const { wrongOption } = require('./errors.js');
+const { texts } = require('./options.js');
 
 class Device extends EventEmitter {
   #updater;
 
-  constructor(updater, { connectionString, ca, clientCertificate, clientKey } = {}) {
+  constructor(updater, options = {}) {
     super();
     if (!(updater instanceof Updater)) throw wrongOption('a Device is made with an Updater');
-    const options = { connectionString, ca, clientCertificate, clientKey };
-    for (const [name, value] of Object.entries(options)) {
-      if (value !== undefined && typeof value !== 'string') throw wrongOption(`${name} is a ${typeof value}; it must be a string`);
-    }
+    const given = texts(options, ['connectionString', 'ca', 'clientCertificate', 'clientKey']);
     this.#updater = updater;
-    Updater.connect(updater, options, this);
+    Updater.connect(updater, given, this);
   }
 
   get updater() {

@@ -100,10 +100,20 @@ const KEYS = new Set(
    client_certificate client_key confirm_time hardware_revision require_manifest`.split(/\s+/),
 );
 
+/** The options of a call, of which each is a text. */
+function texts(options, names) {
+  if (options === null || typeof options !== 'object') throw wrongOption(`the options are a ${typeof options}; they must be an object`);
+  for (const [name, value] of Object.entries(options)) {
+    if (!names.includes(name)) throw wrongOption(`${name} is no option; there are ${names.join(', ')}`);
+    if (value !== undefined && typeof value !== 'string') throw wrongOption(`${name} is a ${typeof value}; it must be a string`);
+  }
+  return options;
+}
+
 /** What the native part threw, as what the application is to get. */
 function translate(error) {
   if (error.code === 'invalid-config') return wrongOption(inOurWords(error.message));
   return new TwinflashError(error.message, error.code);
 }
 
-module.exports = { take, write, describe, translate, KEYS };
+module.exports = { take, write, describe, texts, translate, KEYS };

@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { NativeUpdater } = require('./native.js');
 const { TwinflashError, wrongOption, aborted, timedOut, codeOf } = require('./errors.js');
-const { take, write, describe, translate } = require('./options.js');
+const { take, write, describe, texts, translate } = require('./options.js');
 
 /** So many events an iterator may be behind; then it misses the oldest. */
 const MOST_EVENTS = 1000;
@@ -125,12 +125,13 @@ class Updater extends EventEmitter {
   }
 
   defer(seconds) {
-    if (typeof seconds !== 'number') throw new TypeError('seconds must be a number');
+    if (!Number.isFinite(seconds) || seconds < 0) throw new TypeError(`seconds is ${seconds}; it is a time in seconds`);
     return translated(() => this.#native.defer(seconds));
   }
 
-  installFile(path, { version, check, manifest } = {}) {
-    if (typeof path !== 'string') throw new TypeError('path must be a string');
+  installFile(path, options = {}) {
+    if (typeof path !== 'string') throw new TypeError(`path is a ${typeof path}; it must be a string`);
+    const { version, check, manifest } = texts(options, ['version', 'check', 'manifest']);
     translated(() => this.#native.installFile(path, version, check, manifest));
   }
 

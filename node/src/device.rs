@@ -20,11 +20,7 @@ impl NativeUpdater {
     /// connection string, and without what `more` (a configuration in JSON) may have, those of the updater's
     /// configuration.
     #[napi(catch_unwind)]
-    pub fn connect(
-        &self,
-        connection_string: Option<String>,
-        more: String,
-    ) -> Result<(), Thrown> {
+    pub fn connect(&self, connection_string: Option<String>, more: String) -> Result<(), Thrown> {
         let held = &self.held;
         let given = connection_string.or_else(|| held.connection.clone());
         let given = given.ok_or_else(|| {

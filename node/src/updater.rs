@@ -9,7 +9,7 @@ use crate::{
 use engine::{
     config::Config,
     device::{Answer, Device, InstallFile, Outbound, Updater},
-    engine::{CANCEL_METHOD, STATUS_METHOD},
+    engine::METHODS,
     install::{Installer, Restart},
     tls::{ClientIdentity, Roots},
     update::{Code, Failure},
@@ -364,7 +364,7 @@ fn start(
     restarts: bool,
     bridge: &Arc<Bridge>,
 ) -> Result<Arc<Held>, Failure> {
-    let mut methods = vec![CANCEL_METHOD.to_owned(), STATUS_METHOD.to_owned()];
+    let mut methods = Vec::from(METHODS.map(str::to_owned));
     methods.extend(config.contract()?.methods().map(str::to_owned));
     let installer: Box<dyn Installer> = match own {
         Some(own) => Box::new(own.installer(bridge)?),

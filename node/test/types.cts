@@ -57,7 +57,13 @@ export async function use(client: import('azure-iot-device').Client): Promise<vo
   }
   updater.pause();
   await updater.flush({ timeout: 5 });
-  const cancelled: boolean = updater.cancel();
+  updater.on('waiting', ({ for: reason, before, after }) => `${reason} ${before} ${after ?? 0}`);
+  // @ts-expect-error: nothing waits for that
+  if (status.waiting?.for === 'godot') updater.resume();
+  const cancelled: boolean = updater.cancel() || updater.approve() || updater.defer(60);
+  updater.installFile('f', { version: '2', check: 'crc32:00000000', manifest: 'm' });
+  // @ts-expect-error: a version is a string
+  updater.installFile('f', { version: 2 });
   const { kind, starts, allowed } = guard('s');
   if (kind === 'counted' && starts > allowed) throw new TwinflashError('too many starts', 'not-confirmed');
   const link = await attach(client, updater);

@@ -38,8 +38,8 @@ pub const APPROVE_METHOD: &str = "approveFirmwareUpdate";
 /// | 409 `{"deferred":false,"message":"…"}` | the image is being applied, or has been |
 pub const DEFER_METHOD: &str = "deferFirmwareUpdate";
 
-/// The methods that every contract has.
-const METHODS: [&str; 4] = [STATUS_METHOD, CANCEL_METHOD, APPROVE_METHOD, DEFER_METHOD];
+/// The direct methods that every contract has.
+pub const METHODS: [&str; 4] = [STATUS_METHOD, CANCEL_METHOD, APPROVE_METHOD, DEFER_METHOD];
 
 impl Engine {
     /// Whether a direct method of this name is this engine's: one of its contract's, or one that every

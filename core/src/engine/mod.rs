@@ -22,7 +22,7 @@ mod vouch;
 mod wait;
 
 pub use calendar::{Calendar, Opening};
-pub use control::{APPROVE_METHOD, CANCEL_METHOD, DEFER_METHOD, STATUS_METHOD};
+pub use control::{APPROVE_METHOD, CANCEL_METHOD, DEFER_METHOD, METHODS, STATUS_METHOD};
 pub use io::{
     Ask, Event, Input, Now, Output, Question, Reply, Retrying, Status, Step, Stored, Verified,
     Wait, Waiting,

@@ -35,7 +35,8 @@ impl ClientIdentity {
         let der = private_key(key)?;
         let signing = sign::any_supported_type(&der).map_err(|_| {
             RootsError(
-                "the client's key is of no known kind: RSA, P-256, P-384 and Ed25519 are known".into(),
+                "the client's key is of no known kind: RSA, P-256, P-384 and Ed25519 are known"
+                    .into(),
             )
         })?;
         CertifiedKey::new(certificates.to_vec(), signing)

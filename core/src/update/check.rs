@@ -1,5 +1,6 @@
 //! The checks an image must pass, computed in one pass while its bytes stream by.
 
+mod crc16;
 mod crc32;
 mod running;
 

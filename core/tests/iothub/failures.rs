@@ -110,8 +110,7 @@ fn a_device_whose_certificate_is_not_accepted() {
         "localhost",
         "allow_anonymous true\nrequire_certificate true\ncafile DIRECTORY/authority.pem",
     );
-    Device::connect(options_for(&broker))
-        .fails(Cause::Tls, "lets nobody in without a certificate");
+    Device::connect(options_for(&broker)).fails(Cause::Tls, "lets nobody in without a certificate");
     let connection = format!("HostName=localhost:{};DeviceId=d1;x509=true", broker.port);
     let with = |identity| {
         let mut options = options_for(&broker);
@@ -129,7 +128,10 @@ fn a_device_whose_certificate_is_not_accepted() {
 
     let refused = |options| Client::connect(options, |_| {}).unwrap_err().to_string();
     let error = refused(with(None));
-    assert!(error.contains("client_certificate and client_key"), "{error}");
+    assert!(
+        error.contains("client_certificate and client_key"),
+        "{error}"
+    );
     let mut both = options_for(&broker);
     both.identity = Some(broker.authority.device(2040));
     let error = refused(both);

@@ -26,7 +26,11 @@ fn connects_as_the_documentation_says() {
     let device = Device::connect(options);
     let session = device.connected();
     assert_eq!(session.server, format!("localhost:{}", broker.port));
-    let lifetime = session.token_expires.unwrap().duration_since(before).unwrap();
+    let lifetime = session
+        .token_expires
+        .unwrap()
+        .duration_since(before)
+        .unwrap();
     assert!((3599..3610).contains(&lifetime.as_secs()), "{lifetime:?}");
     let log = broker.log();
     assert!(

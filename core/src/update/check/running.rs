@@ -1,20 +1,14 @@
 //! The state of all checks while an image streams by.
 
-use super::crc32;
+use super::{crc16, crc32};
 use alloc::{string::String, vec::Vec};
 use core::fmt;
-use crc::{CRC_16_XMODEM, Crc, Table};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::{
     Digest, Sha256,
     digest::common::hazmat::{SerializableState, SerializedState},
 };
-
-/// Bytes a step. Sixteen are four times as fast as the crate's default, for 8 KiB of constants; without
-/// `std` room is dearer than time.
-const STEP: usize = if cfg!(feature = "std") { 16 } else { 1 };
-static XMODEM: Crc<u16, Table<STEP>> = Crc::<u16, Table<STEP>>::new(&CRC_16_XMODEM);
 
 /// What the checks came to over a whole image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +62,7 @@ impl Checks {
         for piece in bytes.chunks(16 * 1024) {
             self.sha256.update(piece);
             self.crc32.update(piece);
-            let mut crc16 = XMODEM.digest_with_initial(self.crc16);
-            crc16.update(piece);
-            self.crc16 = crc16.finalize();
+            self.crc16 = crc16::update(self.crc16, piece);
         }
         self.bytes += bytes.len() as u64;
     }
