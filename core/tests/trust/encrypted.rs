@@ -110,7 +110,7 @@ fn a_restart_in_the_middle_of_it() {
         .parse()
         .unwrap();
     assert!(
-        from >= header + chunk && (from - header) % chunk == 0,
+        from >= header + chunk && (from - header).is_multiple_of(chunk),
         "{ranges:?}"
     );
 }
