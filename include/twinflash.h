@@ -194,10 +194,13 @@ enum twinflash_event_kind
     /** The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted. */
     TWINFLASH_EVENT_KIND_WANTED = 9,
     /**
-     * The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
-     * "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+     * The update waits for something else than before: `waiting_on` and, in a word, `message`;
+     * `waiting_before`; `after_seconds`, until it is over or somebody is asked again, negative where nobody
+     * knows.
      */
     TWINFLASH_EVENT_KIND_WAITING = 10,
+    /** Other keys are trusted from now on: `version`, the new key set's. */
+    TWINFLASH_EVENT_KIND_KEYS_ROTATED = 11,
     /** twinflash_device is connected to its hub: `message` names the server. */
     TWINFLASH_EVENT_KIND_CONNECTED = 20,
     /** It is not: `message`; it tries again after `after_seconds`. */
@@ -297,6 +300,58 @@ enum twinflash_outcome
 typedef enum twinflash_outcome twinflash_outcome;
 #else
 typedef int32_t twinflash_outcome;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** What an update waits for. More may come: an unknown one is to be taken as TWINFLASH_WAIT_OTHER. */
+enum twinflash_wait
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** For nothing of these. */
+    TWINFLASH_WAIT_NONE = 0,
+    /** The user has to agree: twinflash_updater_approve ("policy.consent"). */
+    TWINFLASH_WAIT_CONSENT = 1,
+    /** The user has put it off: twinflash_updater_defer. */
+    TWINFLASH_WAIT_DEFERRAL = 2,
+    /** A maintenance window ("policy.download_windows", "policy.apply_windows"). */
+    TWINFLASH_WAIT_WINDOW = 3,
+    /** The device is not ready ("policy.ready"). */
+    TWINFLASH_WAIT_READY = 4,
+    /** Its start is delayed ("policy.start_delay"). */
+    TWINFLASH_WAIT_START_DELAY = 5,
+    /** The clock cannot be believed yet, and a window or a manifest wants to know the time. */
+    TWINFLASH_WAIT_CLOCK = 6,
+    /** Something that has no number yet in this version. */
+    TWINFLASH_WAIT_OTHER = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum twinflash_wait twinflash_wait;
+#else
+typedef int32_t twinflash_wait;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/** What cannot begin while an update waits. */
+enum twinflash_stage
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /** It waits for nothing. */
+    TWINFLASH_STAGE_NONE = 0,
+    /** The download. */
+    TWINFLASH_STAGE_DOWNLOAD = 1,
+    /** What follows once the image is there and verified. */
+    TWINFLASH_STAGE_APPLY = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum twinflash_stage twinflash_stage;
+#else
+typedef int32_t twinflash_stage;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -543,6 +598,10 @@ typedef struct twinflash_event {
     const char *version;
     /** The image's SHA-256 in lower-case hexadecimal. */
     const char *sha256;
+    /** What the update waits for. */
+    twinflash_wait waiting_on;
+    /** What cannot begin until then. */
+    twinflash_stage waiting_before;
 } twinflash_event;
 
 /**
@@ -619,6 +678,12 @@ typedef struct twinflash_digests {
     /** SHA-256. */
     uint8_t sha256[32];
 } twinflash_digests;
+
+/**
+ * Gets a method's answer, once. `answer` and what is in it live until it returns, except that
+ * `answer->payload` may be kept and given to free(): set it to NULL then.
+ */
+typedef void (*twinflash_answer_callback)(struct twinflash_answer *answer, void *user_data);
 
 /**
  * What the application is to fetch. Texts live as long as the structure. Members may be added at the
@@ -705,13 +770,18 @@ typedef struct twinflash_state {
     double retry_after_seconds;
     /** That failure in words; NULL where there is none. */
     const char *retry_message;
+    /** What the update waits for; docs/policy.md says how that is asked for. */
+    twinflash_wait waiting_on;
+    /** What cannot begin until then. */
+    twinflash_stage waiting_before;
+    /** It is over, or somebody is asked again, after so many seconds; negative where nobody knows. */
+    double waiting_after_seconds;
+    /**
+     * When that is, in milliseconds since 1970; 0 where nobody knows, and while the clock cannot be
+     * believed.
+     */
+    uint64_t waiting_until;
 } twinflash_state;
-
-/**
- * Gets a method's answer, once. `answer` and what is in it live until it returns, except that
- * `answer->payload` may be kept and given to free(): set it to NULL then.
- */
-typedef void (*twinflash_answer_callback)(struct twinflash_answer *answer, void *user_data);
 
 #ifdef __cplusplus
 extern "C" {
@@ -834,13 +904,87 @@ twinflash_status twinflash_builder_on_log(struct twinflash_builder *builder,
                                           struct twinflash_error *error);
 
 /**
+ * The application says that the new version is good (needed for "policy.confirm" = "call"; taken under
+ * any policy). Never waits.
+ */
+twinflash_status twinflash_updater_confirm(const struct twinflash_updater *updater,
+                                           struct twinflash_error *error);
+
+/**
+ * Cancels the update that runs; `*cancelled` (may be NULL) is false where none does. It has ended when
+ * this returns, and that is durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is
+ * being applied, which can no longer be cancelled. Never waits.
+ */
+twinflash_status twinflash_updater_cancel(const struct twinflash_updater *updater,
+                                          bool *cancelled,
+                                          struct twinflash_error *error);
+
+/**
+ * The user agrees to what the update waits for (TWINFLASH_EVENT_KIND_WAITING, "consent"); `*approved` (may
+ * be NULL) is false where nobody is asked. Durable after twinflash_updater_flush. Who does not agree calls
+ * twinflash_updater_cancel. Never waits.
+ */
+twinflash_status twinflash_updater_approve(const struct twinflash_updater *updater,
+                                           bool *approved,
+                                           struct twinflash_error *error);
+
+/**
+ * The user puts the update off: for `seconds` nobody is asked, no attempt at the download is begun (one
+ * that runs goes on) and nothing applied. `*deferred` (may be NULL) is false where no update runs. It
+ * outlives restarts; durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is being
+ * applied. Never waits.
+ */
+twinflash_status twinflash_updater_defer(const struct twinflash_updater *updater,
+                                         double seconds,
+                                         bool *deferred,
+                                         struct twinflash_error *error);
+
+/**
+ * Installs the image in the file `path`, such as one on a USB stick, under the same rules as any other
+ * update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
+ * `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
+ * ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
+ * has begun when this returns, durably after twinflash_updater_flush.
+ */
+twinflash_status twinflash_updater_install_file(const struct twinflash_updater *updater,
+                                                const char *path,
+                                                const char *version,
+                                                const char *check,
+                                                const char *manifest,
+                                                struct twinflash_error *error);
+
+/**
+ * Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where
+ * none runs, nothing happens: the next update is not paused. It stays paused over a restart, until
+ * twinflash_updater_resume, a cancel or another request. Never waits; durable after
+ * twinflash_updater_flush.
+ */
+twinflash_status twinflash_updater_pause(const struct twinflash_updater *updater,
+                                         struct twinflash_error *error);
+
+/** Goes on with a paused download; at once also with one that waits for its next attempt. Never waits. */
+twinflash_status twinflash_updater_resume(const struct twinflash_updater *updater,
+                                          struct twinflash_error *error);
+
+/**
+ * Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
+ * download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
+ * is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
+ * closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+ */
+twinflash_status twinflash_updater_flush(const struct twinflash_updater *updater,
+                                         int64_t timeout_ms,
+                                         struct twinflash_error *error);
+
+/**
  * Starts to connect an updater to its hub; returns at once. It stays connected, with a renewed token
  * and after every failure, until twinflash_device_free. Events of the connection come with the
  * updater's; what was set to get what is to be sent gets nothing any more.
  *
  * `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
- * what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
- * may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
+ * what that file holds. The hub's certificate authorities are the configuration's ("ca"), and so is the
+ * certificate ("client_certificate", "client_key") of a device whose connection string says `x509=true`.
+ * `on_method` may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
  * An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET. Neither this nor
  * twinflash_device_free is in a library built without MQTT.
  */
@@ -889,6 +1033,68 @@ twinflash_status twinflash_image_info(const char *path,
 twinflash_status twinflash_image_verify(const char *path,
                                         const char *check,
                                         struct twinflash_error *error);
+
+/**
+ * A direct method was called. TWINFLASH_STATUS_NOT_MINE where it is not one of the updater's: it is the
+ * application's to answer then, and `*answer` says status 404. Otherwise `*answer` is to be sent.
+ *
+ * Returns at once, but for a method that starts an update: then it waits until the hub has the first
+ * report (twinflash_updater_report_done was called) or two seconds have passed, so that no back end
+ * reads the last update's outcome. Where the same thread serves the network, as in the loop of
+ * azure-iot-sdk-c's IoTHubDeviceClient_LL_DoWork, set "policy.answer_wait" to 0: then it waits for
+ * nothing, and what waits in twinflash_updater_next_outbound is to be sent before the answer.
+ * In a callback of the updater it returns TWINFLASH_STATUS_IN_CALLBACK.
+ *
+ * `payload` need not end with a zero; NULL with length 0 is an empty one.
+ */
+twinflash_status twinflash_updater_handle_method(const struct twinflash_updater *updater,
+                                                 const char *name,
+                                                 const void *payload,
+                                                 size_t length,
+                                                 struct twinflash_answer *answer,
+                                                 struct twinflash_error *error);
+
+/**
+ * As twinflash_updater_handle_method, without any wait, and to be called anywhere: `callback` gets the
+ * answer, on this thread before this returns, or later on the updater's own (there the rules of
+ * twinflash_event_callback hold). It is called once where this returns TWINFLASH_STATUS_OK, and not at
+ * all otherwise.
+ */
+twinflash_status twinflash_updater_handle_method_then(const struct twinflash_updater *updater,
+                                                      const char *name,
+                                                      const void *payload,
+                                                      size_t length,
+                                                      twinflash_answer_callback callback,
+                                                      void *user_data,
+                                                      struct twinflash_error *error);
+
+/**
+ * A twin was read (`complete`, {"desired": …, "reported": …}), or its desired properties were patched.
+ * What is no JSON is ignored, with a warning as an event. Never waits. `json` need not end with a zero.
+ */
+twinflash_status twinflash_updater_handle_twin(const struct twinflash_updater *updater,
+                                               bool complete,
+                                               const void *json,
+                                               size_t length,
+                                               struct twinflash_error *error);
+
+/**
+ * The twin could not be read: the hub refused what TWINFLASH_OUTBOUND_KIND_READ_TWIN asked for. It is
+ * asked for again after a pause; without this, after a minute. Never waits.
+ */
+twinflash_status twinflash_updater_twin_failed(const struct twinflash_updater *updater,
+                                               struct twinflash_error *error);
+
+/** The hub is connected, or no longer. Never waits. */
+twinflash_status twinflash_updater_connected(const struct twinflash_updater *updater,
+                                             bool connected,
+                                             struct twinflash_error *error);
+
+/** A report's result: the hub's status, such as 204, or 0 if the report was lost. Never waits. */
+twinflash_status twinflash_updater_report_done(const struct twinflash_updater *updater,
+                                               uint64_t id,
+                                               int32_t status,
+                                               struct twinflash_error *error);
 
 /** Frees what twinflash_updater_next_wanted gave. NULL is fine. Any thread. */
 void twinflash_wanted_free(struct twinflash_wanted *wanted);
@@ -968,68 +1174,6 @@ void twinflash_state_free(struct twinflash_state *state);
 const char *twinflash_status_name(int32_t status);
 
 /**
- * A direct method was called. TWINFLASH_STATUS_NOT_MINE where it is not one of the updater's: it is the
- * application's to answer then, and `*answer` says status 404. Otherwise `*answer` is to be sent.
- *
- * Returns at once, but for a method that starts an update: then it waits until the hub has the first
- * report (twinflash_updater_report_done was called) or two seconds have passed, so that no back end
- * reads the last update's outcome. Where the same thread serves the network, as in the loop of
- * azure-iot-sdk-c's IoTHubDeviceClient_LL_DoWork, set "policy.answer_wait" to 0: then it waits for
- * nothing, and what waits in twinflash_updater_next_outbound is to be sent before the answer.
- * In a callback of the updater it returns TWINFLASH_STATUS_IN_CALLBACK.
- *
- * `payload` need not end with a zero; NULL with length 0 is an empty one.
- */
-twinflash_status twinflash_updater_handle_method(const struct twinflash_updater *updater,
-                                                 const char *name,
-                                                 const void *payload,
-                                                 size_t length,
-                                                 struct twinflash_answer *answer,
-                                                 struct twinflash_error *error);
-
-/**
- * As twinflash_updater_handle_method, without any wait, and to be called anywhere: `callback` gets the
- * answer, on this thread before this returns, or later on the updater's own (there the rules of
- * twinflash_event_callback hold). It is called once where this returns TWINFLASH_STATUS_OK, and not at
- * all otherwise.
- */
-twinflash_status twinflash_updater_handle_method_then(const struct twinflash_updater *updater,
-                                                      const char *name,
-                                                      const void *payload,
-                                                      size_t length,
-                                                      twinflash_answer_callback callback,
-                                                      void *user_data,
-                                                      struct twinflash_error *error);
-
-/**
- * A twin was read (`complete`, {"desired": …, "reported": …}), or its desired properties were patched.
- * What is no JSON is ignored, with a warning as an event. Never waits. `json` need not end with a zero.
- */
-twinflash_status twinflash_updater_handle_twin(const struct twinflash_updater *updater,
-                                               bool complete,
-                                               const void *json,
-                                               size_t length,
-                                               struct twinflash_error *error);
-
-/**
- * The twin could not be read: the hub refused what TWINFLASH_OUTBOUND_KIND_READ_TWIN asked for. It is
- * asked for again after a pause; without this, after a minute. Never waits.
- */
-twinflash_status twinflash_updater_twin_failed(const struct twinflash_updater *updater,
-                                               struct twinflash_error *error);
-
-/** The hub is connected, or no longer. Never waits. */
-twinflash_status twinflash_updater_connected(const struct twinflash_updater *updater,
-                                             bool connected,
-                                             struct twinflash_error *error);
-
-/** A report's result: the hub's status, such as 204, or 0 if the report was lost. Never waits. */
-twinflash_status twinflash_updater_report_done(const struct twinflash_updater *updater,
-                                               uint64_t id,
-                                               int32_t status,
-                                               struct twinflash_error *error);
-
-/**
  * The next thing to be sent to the hub, to be given to twinflash_outbound_free;
  * TWINFLASH_STATUS_TIMEOUT and NULL when there was none within `timeout_ms` milliseconds (0: does not
  * wait; negative: waits for ever), TWINFLASH_STATUS_CLOSED once the updater is closed. Only where
@@ -1074,79 +1218,6 @@ twinflash_status twinflash_updater_wait(const struct twinflash_updater *updater,
                                         int64_t timeout_ms,
                                         twinflash_outcome *outcome,
                                         struct twinflash_error *error);
-
-/**
- * The application says that the new version is good (needed for "policy.confirm" = "call"; taken under
- * any policy). Never waits.
- */
-twinflash_status twinflash_updater_confirm(const struct twinflash_updater *updater,
-                                           struct twinflash_error *error);
-
-/**
- * Cancels the update that runs; `*cancelled` (may be NULL) is false where none does. It has ended when
- * this returns, and that is durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is
- * being applied, which can no longer be cancelled. Never waits.
- */
-twinflash_status twinflash_updater_cancel(const struct twinflash_updater *updater,
-                                          bool *cancelled,
-                                          struct twinflash_error *error);
-
-/**
- * The user agrees to what the update waits for (TWINFLASH_EVENT_KIND_WAITING, "consent"); `*approved` (may
- * be NULL) is false where nobody is asked. Durable after twinflash_updater_flush. Who does not agree calls
- * twinflash_updater_cancel. Never waits.
- */
-twinflash_status twinflash_updater_approve(const struct twinflash_updater *updater,
-                                           bool *approved,
-                                           struct twinflash_error *error);
-
-/**
- * The user puts the update off: for `seconds` nobody is asked, no attempt at the download is begun (one
- * that runs goes on) and nothing applied. `*deferred` (may be NULL) is false where no update runs. It
- * outlives restarts; durable after twinflash_updater_flush. TWINFLASH_STATUS_BUSY: the image is being
- * applied. Never waits.
- */
-twinflash_status twinflash_updater_defer(const struct twinflash_updater *updater,
-                                         double seconds,
-                                         bool *deferred,
-                                         struct twinflash_error *error);
-
-/**
- * Installs the image in the file `path`, such as one on a USB stick, under the same rules as any other
- * update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
- * `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
- * ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
- * has begun when this returns, durably after twinflash_updater_flush.
- */
-twinflash_status twinflash_updater_install_file(const struct twinflash_updater *updater,
-                                                const char *path,
-                                                const char *version,
-                                                const char *check,
-                                                const char *manifest,
-                                                struct twinflash_error *error);
-
-/**
- * Pauses the download of the update that runs, or keeps it from starting; what is there stays. Where
- * none runs, nothing happens: the next update is not paused. It stays paused over a restart, until
- * twinflash_updater_resume, a cancel or another request. Never waits; durable after
- * twinflash_updater_flush.
- */
-twinflash_status twinflash_updater_pause(const struct twinflash_updater *updater,
-                                         struct twinflash_error *error);
-
-/** Goes on with a paused download; at once also with one that waits for its next attempt. Never waits. */
-twinflash_status twinflash_updater_resume(const struct twinflash_updater *updater,
-                                          struct twinflash_error *error);
-
-/**
- * Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
- * download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
- * is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
- * closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
- */
-twinflash_status twinflash_updater_flush(const struct twinflash_updater *updater,
-                                         int64_t timeout_ms,
-                                         struct twinflash_error *error);
 
 /**
  * Stops with a checkpoint and gives the state directory back, within a second, whatever network and

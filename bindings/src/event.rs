@@ -2,7 +2,10 @@
 
 use crate::{
     boundary::{c_text, drop_text, raw_text},
-    state::{outcome_of, phase_of, twinflash_outcome, twinflash_phase},
+    state::{
+        outcome_of, phase_of, twinflash_outcome, twinflash_phase, twinflash_stage, twinflash_wait,
+        waiting_of,
+    },
     status::{of_code, twinflash_status},
 };
 #[cfg(feature = "mqtt")]
@@ -36,9 +39,12 @@ pub enum twinflash_event_kind {
     Warning = 8,
     /// The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted.
     Wanted = 9,
-    /// The update waits: `message` says for what, "consent", "deferral", "window", "ready", "start-delay" or
-    /// "clock"; `after_seconds` for how long (or until somebody is asked again), where that is known.
+    /// The update waits for something else than before: `waiting_on` and, in a word, `message`;
+    /// `waiting_before`; `after_seconds`, until it is over or somebody is asked again, negative where nobody
+    /// knows.
     Waiting = 10,
+    /// Other keys are trusted from now on: `version`, the new key set's.
+    KeysRotated = 11,
     /// twinflash_device is connected to its hub: `message` names the server.
     Connected = 20,
     /// It is not: `message`; it tries again after `after_seconds`.
@@ -94,6 +100,10 @@ pub struct twinflash_event {
     pub version: *const c_char,
     /// The image's SHA-256 in lower-case hexadecimal.
     pub sha256: *const c_char,
+    /// What the update waits for.
+    pub waiting_on: twinflash_wait,
+    /// What cannot begin until then.
+    pub waiting_before: twinflash_stage,
 }
 
 // SAFETY: its texts are its own.
@@ -139,6 +149,8 @@ impl twinflash_event {
             uri: std::ptr::null(),
             version: std::ptr::null(),
             sha256: std::ptr::null(),
+            waiting_on: twinflash_wait::None,
+            waiting_before: twinflash_stage::None,
         }
     }
 
@@ -193,7 +205,8 @@ impl twinflash_event {
                 let (on, before) = (waiting.on.as_str(), waiting.before.as_str());
                 let text = format!("waiting for {on} before {before}");
                 let mut made = Self::new(Kind::Waiting, Level::Info, &text).message(on);
-                made.after_seconds = waiting.after.unwrap_or_default().as_secs_f64();
+                (made.waiting_on, made.waiting_before, made.after_seconds) =
+                    waiting_of(Some(waiting));
                 made
             }
             Event::Verified { by, bytes, sha256 } => {
@@ -222,6 +235,13 @@ impl twinflash_event {
             }
             Event::Warning(message) => {
                 Self::new(Kind::Warning, Level::Warning, message).message(message)
+            }
+            Event::KeysRotated { version } => {
+                let version = version.to_string();
+                let text = format!("other keys are trusted: version {version} of the key set");
+                let mut made = Self::new(Kind::KeysRotated, Level::Info, &text);
+                made.version = raw_text(Some(&version));
+                made
             }
             other => Self::new(Kind::Other, Level::Info, &format!("{other:?}")),
         }

@@ -6,11 +6,13 @@
 mod boundary;
 mod builder;
 mod callbacks;
+mod control;
 #[cfg(feature = "mqtt")]
 mod device;
 mod event;
 mod guard;
 mod image;
+mod inbound;
 mod installer;
 mod offer;
 mod outbound;

@@ -5,8 +5,8 @@ use crate::{
     status::{of_code, twinflash_status},
 };
 use engine::{
-    engine::Status,
-    update::{Outcome, Phase},
+    engine::{Status, Wait, Waiting},
+    update::{Outcome, Phase, Stage},
 };
 use std::ffi::c_char;
 
@@ -80,6 +80,65 @@ pub(crate) fn outcome_of(outcome: Option<&Outcome>) -> twinflash_outcome {
     }
 }
 
+/// What an update waits for. More may come: an unknown one is to be taken as TWINFLASH_WAIT_OTHER.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code)] // What this version has no number for is C's.
+pub enum twinflash_wait {
+    /// For nothing of these.
+    None = 0,
+    /// The user has to agree: twinflash_updater_approve ("policy.consent").
+    Consent = 1,
+    /// The user has put it off: twinflash_updater_defer.
+    Deferral = 2,
+    /// A maintenance window ("policy.download_windows", "policy.apply_windows").
+    Window = 3,
+    /// The device is not ready ("policy.ready").
+    Ready = 4,
+    /// Its start is delayed ("policy.start_delay").
+    StartDelay = 5,
+    /// The clock cannot be believed yet, and a window or a manifest wants to know the time.
+    Clock = 6,
+    /// Something that has no number yet in this version.
+    Other = 7,
+}
+
+/// What cannot begin while an update waits.
+#[repr(i32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum twinflash_stage {
+    /// It waits for nothing.
+    None = 0,
+    /// The download.
+    Download = 1,
+    /// What follows once the image is there and verified.
+    Apply = 2,
+}
+
+/// What is waited for, what that holds up, and for how many seconds more: negative where that is not known.
+pub(crate) fn waiting_of(waiting: Option<&Waiting>) -> (twinflash_wait, twinflash_stage, f64) {
+    let Some(waiting) = waiting else {
+        return (twinflash_wait::None, twinflash_stage::None, -1.0);
+    };
+    let on = match waiting.on {
+        Wait::Consent => twinflash_wait::Consent,
+        Wait::Deferral => twinflash_wait::Deferral,
+        Wait::Window => twinflash_wait::Window,
+        Wait::Ready => twinflash_wait::Ready,
+        Wait::StartDelay => twinflash_wait::StartDelay,
+        Wait::Clock => twinflash_wait::Clock,
+    };
+    let before = match waiting.before {
+        Stage::Download => twinflash_stage::Download,
+        Stage::Apply => twinflash_stage::Apply,
+    };
+    (
+        on,
+        before,
+        waiting.after.map_or(-1.0, |after| after.as_secs_f64()),
+    )
+}
+
 /// Where everything stands. Texts are UTF-8 and live as long as the structure. Members may be added at
 /// the end in later versions: do not copy the structure, and do not make one.
 #[repr(C)]
@@ -114,6 +173,15 @@ pub struct twinflash_state {
     pub retry_after_seconds: f64,
     /// That failure in words; NULL where there is none.
     pub retry_message: *const c_char,
+    /// What the update waits for; docs/policy.md says how that is asked for.
+    pub waiting_on: twinflash_wait,
+    /// What cannot begin until then.
+    pub waiting_before: twinflash_stage,
+    /// It is over, or somebody is asked again, after so many seconds; negative where nobody knows.
+    pub waiting_after_seconds: f64,
+    /// When that is, in milliseconds since 1970; 0 where nobody knows, and while the clock cannot be
+    /// believed.
+    pub waiting_until: u64,
 }
 
 impl From<Status> for twinflash_state {
@@ -125,6 +193,9 @@ impl From<Status> for twinflash_state {
         };
         let retry = status.retry.as_ref();
         let after = retry.and_then(|retry| retry.after);
+        let (waiting_on, waiting_before, waiting_after_seconds) =
+            waiting_of(status.waiting.as_ref());
+        let until = status.waiting.and_then(|waiting| waiting.until);
         Self {
             phase: phase_of(status.phase),
             outcome: outcome_of(status.outcome.as_ref()),
@@ -140,6 +211,10 @@ impl From<Status> for twinflash_state {
             retry_attempts: retry.map_or(0, |retry| retry.attempts),
             retry_after_seconds: after.map_or(-1.0, |after| after.as_secs_f64()),
             retry_message: raw_text(retry.map(|retry| retry.failure.message.as_str())),
+            waiting_on,
+            waiting_before,
+            waiting_after_seconds,
+            waiting_until: until.unwrap_or_default(),
         }
     }
 }

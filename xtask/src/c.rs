@@ -91,6 +91,7 @@ pub(crate) fn run(run: &test::Run) -> Outcome {
     let options = install::Options {
         prefix: &programs,
         destination: Path::new("/"),
+        libraries: "lib",
         profile: "dev",
     };
     install::run(root, target, &options)?;

@@ -16,6 +16,8 @@ pub(crate) struct Options<'a> {
     pub(crate) prefix: &'a Path,
     /// Where the prefix is put for now, to be packed; "/" is in its place.
     pub(crate) destination: &'a Path,
+    /// Where libraries go, below the prefix: "lib", or as the system has it.
+    pub(crate) libraries: &'a str,
     /// The profile: "release", or "dev" for tests.
     pub(crate) profile: &'a str,
 }
@@ -25,12 +27,13 @@ impl<'a> Options<'a> {
     /// What is wrong with the arguments.
     pub(crate) fn parse(arguments: &[&'a str]) -> Result<Self, String> {
         let (mut prefix, mut profile) = (None, "release");
-        let mut destination = Path::new("/");
+        let (mut destination, mut libraries) = (Path::new("/"), "lib");
         for pair in arguments.chunks(2) {
             match *pair {
                 ["--prefix", directory] => prefix = Some(Path::new(directory)),
                 ["--profile", name] => profile = name,
                 ["--destdir", directory] => destination = Path::new(directory),
+                ["--libdir", directory] => libraries = directory.trim_matches('/'),
                 _ => return Err(format!("what is {}?", pair.join(" "))),
             }
         }
@@ -39,6 +42,7 @@ impl<'a> Options<'a> {
             true => Ok(Self {
                 prefix,
                 destination,
+                libraries,
                 profile,
             }),
             false => Err(format!("{} is not absolute", prefix.display())),
@@ -57,8 +61,7 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     let built = target.join(directory(options.profile));
     let place =
         (options.destination).join(options.prefix.strip_prefix("/").unwrap_or(options.prefix));
-    let prefix = options.prefix;
-    let libraries = place.join("lib");
+    let libraries = place.join(options.libraries);
     let shared = format!("libtwinflash.so.{version}");
     copy(&built.join("libtwinflash.so"), &libraries.join(&shared))?;
     copy(
@@ -72,7 +75,7 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     let pc = libraries.join("pkgconfig/twinflash.pc");
     let description = "Firmware updates for devices on Azure IoT Hub";
     let text = pkg_config(
-        prefix,
+        options,
         version,
         "twinflash",
         description,
@@ -81,12 +84,16 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     );
     write(&pc, &text)?;
     let cmake = libraries.join("cmake/twinflash");
-    write(&cmake.join("twinflash-config.cmake"), CMAKE)?;
+    let up = "/..".repeat(Path::new(options.libraries).components().count());
+    let config = CMAKE
+        .replace("@UP@", &up)
+        .replace("@LIBRARIES@", options.libraries);
+    write(&cmake.join("twinflash-config.cmake"), &config)?;
     write(
         &cmake.join("twinflash-config-version.cmake"),
         &cmake_version(version, &abi),
     )?;
-    board(root, target, prefix, &place, version)
+    board(root, target, options, &place, version)
 }
 
 /// Before 1.0 each minor version has another binary interface.
@@ -110,25 +117,25 @@ pub(crate) fn directory(profile: &str) -> &str {
 fn board(
     root: &Path,
     target: &Path,
-    prefix: &Path,
+    options: &Options<'_>,
     place: &Path,
     version: &str,
 ) -> Result<(), String> {
-    let name = "libtwinflash_sansio.a";
+    let libraries = place.join(options.libraries);
     let built = sansio::build(root, target)?;
-    copy(&built, &place.join("lib").join(name))?;
+    copy(&built, &libraries.join("libtwinflash_sansio.a"))?;
     let header = "include/twinflash_sansio.h";
     copy(&root.join(header), &place.join(header))?;
     let description = "Firmware updates for boards with no operating system";
     let pc = pkg_config(
-        prefix,
+        options,
         version,
         "twinflash-sansio",
         description,
         "-ltwinflash_sansio",
         "",
     );
-    write(&place.join("lib/pkgconfig/twinflash-sansio.pc"), &pc)
+    write(&libraries.join("pkgconfig/twinflash-sansio.pc"), &pc)
 }
 
 fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {
@@ -186,7 +193,7 @@ fn write(to: &Path, text: &str) -> Result<(), String> {
 }
 
 fn pkg_config(
-    prefix: &Path,
+    options: &Options<'_>,
     version: &str,
     name: &str,
     description: &str,
@@ -195,7 +202,7 @@ fn pkg_config(
 ) -> String {
     format!(
         "prefix={}\n\
-         libdir=${{prefix}}/lib\n\
+         libdir=${{prefix}}/{}\n\
          includedir=${{prefix}}/include\n\
          \n\
          Name: {name}\n\
@@ -204,20 +211,21 @@ fn pkg_config(
          Libs: -L${{libdir}} {libraries}\n\
          Libs.private: {private}\n\
          Cflags: -I${{includedir}}\n",
-        prefix.display()
+        options.prefix.display(),
+        options.libraries
     )
 }
 
 const CMAKE: &str = r#"# find_package(twinflash): twinflash::twinflash is the shared library, twinflash::static the other one.
-get_filename_component(_twinflash_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
+get_filename_component(_twinflash_prefix "${CMAKE_CURRENT_LIST_DIR}/../..@UP@" ABSOLUTE)
 if(NOT TARGET twinflash::twinflash)
   add_library(twinflash::twinflash SHARED IMPORTED)
   set_target_properties(twinflash::twinflash PROPERTIES
-    IMPORTED_LOCATION "${_twinflash_prefix}/lib/libtwinflash.so"
+    IMPORTED_LOCATION "${_twinflash_prefix}/@LIBRARIES@/libtwinflash.so"
     INTERFACE_INCLUDE_DIRECTORIES "${_twinflash_prefix}/include")
   add_library(twinflash::static STATIC IMPORTED)
   set_target_properties(twinflash::static PROPERTIES
-    IMPORTED_LOCATION "${_twinflash_prefix}/lib/libtwinflash.a"
+    IMPORTED_LOCATION "${_twinflash_prefix}/@LIBRARIES@/libtwinflash.a"
     INTERFACE_INCLUDE_DIRECTORIES "${_twinflash_prefix}/include"
     INTERFACE_LINK_LIBRARIES "gcc_s;util;rt;pthread;m;dl")
 endif()

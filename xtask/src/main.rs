@@ -26,10 +26,11 @@ cargo xtask test [--quick]    run every check and test; --quick leaves the slow 
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask c                 only the C library's tests and examples
 cargo xtask sansio            only those of the library for boards
-cargo xtask install --prefix DIR [--destdir DIR] [--profile P]
+cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask package-deb DIR [--profile P]
-                              make Debian packages: library, -dev, and agent with its service
+                              make Debian packages: library, -dev, and agent with its service; as root also
+                              try them out, in a copy of this system that nothing is left of
 cargo xtask test-node         the test step of the Node package alone
 cargo xtask test-python       the test step of the Python package alone
 cargo xtask package-python DIR

@@ -56,6 +56,7 @@ const PARTS: &[(&str, Part)] = &[
     ("command", Release::command),
     ("python", Release::python),
     ("node", Release::node),
+    ("debian", Release::debian),
 ];
 
 /// `cargo xtask package DIRECTORY [--only WORD]`
@@ -143,6 +144,10 @@ impl Release {
 
     fn node(&self) -> Outcome {
         self.xtask("package-node")
+    }
+
+    fn debian(&self) -> Outcome {
+        self.xtask("package-deb")
     }
 
     /// Takes the files out of a directory.
