@@ -217,6 +217,19 @@ typedef struct twinflash_sansio_config {
     bool answer_at_once;
     /** The image is used with no restart of the board. */
     bool no_restart;
+    /**
+     * With keys, nothing is installed but what they have signed, by a manifest that is part of the
+     * request: a key set as JSON, {"version":1,"threshold":1,"keys":["MCow…"]}. A key is what stands
+     * between the lines BEGIN and END of a public key's PEM (Ed25519 or P-256); `threshold` is how many of
+     * them must sign. NULL: no keys. The library must be built with the feature `signed`.
+     */
+    const char *trust;
+    /** What the device is, for manifests that are not for all. May be NULL. */
+    const char *manufacturer;
+    /** As `manufacturer`. */
+    const char *model;
+    /** As `manufacturer`. */
+    const char *hardware_revision;
 } twinflash_sansio_config;
 
 /**
@@ -369,7 +382,7 @@ const char *twinflash_sansio_version(void);
 /**
  * Makes an engine: reads the record through the board, asks which image runs, and goes on with what
  * was begun. `*engine` is to be given to twinflash_sansio_free, and is NULL where this fails: with
- * TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract is wrong,
+ * TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract or `trust` is wrong,
  * TWINFLASH_SANSIO_STATUS_INVALID_ARGUMENT where a `size` or another value is, or _NULL_ARGUMENT where a
  * function of the board is missing. Both tables are copied.
  */

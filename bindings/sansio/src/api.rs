@@ -13,6 +13,7 @@ use core::ptr;
 use core::time::Duration;
 use twinflash::contract::Contract;
 use twinflash::engine::{Config, Input, Now};
+use twinflash::update::trust::Trust;
 use twinflash::update::{Code, Confirm, Failure, Policy, Restart};
 
 use twinflash_sansio_status as Status;
@@ -145,7 +146,7 @@ unsafe fn text<'a>(pointer: *const c_char) -> Result<Option<&'a str>, Status> {
 
 /// Makes an engine: reads the record through the board, asks which image runs, and goes on with what
 /// was begun. `*engine` is to be given to twinflash_sansio_free, and is NULL where this fails: with
-/// TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract is wrong,
+/// TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract or `trust` is wrong,
 /// TWINFLASH_SANSIO_STATUS_INVALID_ARGUMENT where a `size` or another value is, or _NULL_ARGUMENT where a
 /// function of the board is missing. Both tables are copied.
 ///
@@ -199,10 +200,11 @@ unsafe fn make(
         }
     }
     // SAFETY: of the right size, as the caller vouches. The texts live until this returns.
-    let (config, board, contract, version) = unsafe {
+    let (config, board, contract, version, trust) = unsafe {
         let config = config.read();
         let (contract, version) = (text(config.contract)?, text(config.current_version)?);
-        (config, board.read(), contract, version)
+        let trust = trust(&config)?;
+        (config, board.read(), contract, version, trust)
     };
     let contract = match contract.ok_or(Status::NullArgument)? {
         json if json.trim_start().starts_with('{') => Contract::from_json(json.as_bytes()),
@@ -241,7 +243,36 @@ unsafe fn make(
         seed: config.seed,
     };
     let board = Board::new(board).map_err(|_| Status::NullArgument)?;
-    Ok(Driven::start(config, board, now.into()))
+    Ok(Driven::start(config, trust, board, now.into()))
+}
+
+/// Whom a configuration trusts.
+///
+/// # Safety
+/// The configuration is as its type says.
+#[cfg(feature = "signed")]
+unsafe fn trust(config: &twinflash_sansio_config) -> Result<Option<Trust>, Status> {
+    use twinflash::update::trust::{Identity, KeySet, RustCrypto};
+    let mut identity = Identity::default();
+    // SAFETY: as the caller vouches.
+    let keys = unsafe {
+        identity.manufacturer = text(config.manufacturer)?.map(String::from);
+        identity.model = text(config.model)?.map(String::from);
+        identity.hardware_revision = text(config.hardware_revision)?.map(String::from);
+        text(config.trust)?
+    };
+    let keys = keys.map(|json| KeySet::from_json(json.as_bytes()));
+    let keys = keys.transpose().map_err(|_| Status::InvalidConfig)?;
+    Ok(keys.map(|keys| Trust::with_verifier(keys, identity, &RustCrypto)))
+}
+
+/// As above. There is nobody to verify a signature: keys that would not count are refused.
+#[cfg(not(feature = "signed"))]
+unsafe fn trust(config: &twinflash_sansio_config) -> Result<Option<Trust>, Status> {
+    match config.trust.is_null() {
+        true => Ok(None),
+        false => Err(Status::InvalidConfig),
+    }
 }
 
 fn or(value: u64, default: u64) -> u64 {
