@@ -2,6 +2,7 @@
 
 mod examples;
 mod servers;
+pub(crate) mod tsan;
 
 use crate::{header, install, test};
 use servers::Servers;

@@ -24,7 +24,8 @@ Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
-cargo xtask c                 only the C library's tests and examples
+cargo xtask c [--tsan]        only the C library's tests and examples; with --tsan its tests under
+                              ThreadSanitizer, for which it takes a nightly toolchain with rust-src
 cargo xtask sansio            only those of the library for boards
 cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
         ["c"] => report(test::c()),
+        ["c", "--tsan"] => report(c::tsan::run(&test::Run::new(true))),
         ["sansio"] => report(sansio::run(&test::Run::new(true))),
         ["package-deb", directory] => report(deb::package(directory, "release")),
         ["package-deb", directory, "--profile", profile] => {
