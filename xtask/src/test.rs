@@ -3,7 +3,8 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -139,6 +140,23 @@ impl Run {
 
 /// Runs a command, its output going where ours goes.
 pub(crate) fn execute(command: &mut Command) -> Outcome {
+    let shown = shown(command);
+    println!("$ {shown}");
+    ended(&shown, command.status())
+}
+
+/// Runs a command beside others: its output is shown whole when it has ended.
+fn execute_quietly(command: &mut Command) -> Outcome {
+    let shown = shown(command);
+    let output = command.output();
+    if let Ok(output) = &output {
+        let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        println!("$ {shown}\n{out}{err}");
+    }
+    ended(&shown, output.map(|output| output.status))
+}
+
+fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program())
         .file_name()
         .unwrap_or_default();
@@ -146,8 +164,11 @@ pub(crate) fn execute(command: &mut Command) -> Outcome {
     for argument in command.get_args() {
         shown = format!("{shown} {}", argument.to_string_lossy());
     }
-    println!("$ {shown}");
-    match command.status() {
+    shown
+}
+
+fn ended(shown: &str, status: std::io::Result<ExitStatus>) -> Outcome {
+    match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{shown}: {status}")),
         Err(error) => Err(format!("cannot run {shown}: {error}")),
@@ -208,19 +229,31 @@ fn features(run: &Run) -> Outcome {
 }
 
 /// All tests and the examples in the documentation. Where tests can do more or less of the same, the
-/// full run asks for more by `TWINFLASH_FULL=1`.
+/// full run asks for more by `TWINFLASH_FULL=1`. Most of them wait more than they compute: once they are
+/// built, groups of them run beside each other.
 fn tests(run: &Run) -> Outcome {
-    let mut command = run.cargo(&[
-        "test",
-        "--workspace",
-        "--all-features",
-        "--no-fail-fast",
-        "--quiet",
-    ]);
-    if !run.quick {
-        command.env("TWINFLASH_FULL", "1");
-    }
-    execute(&mut command)
+    const GROUPS: [&[&str]; 3] = [&["--lib", "--bins"], &["--test=[a-i]*"], &["--test=[j-z]*"]];
+    let cargo = |arguments: &[&str]| {
+        let mut command = run.cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+        command.arg("--quiet").args(arguments);
+        if !run.quick {
+            command.env("TWINFLASH_FULL", "1");
+        }
+        command
+    };
+    execute(&mut cargo(&["--no-run"]))?;
+    let outcomes: Vec<_> = thread::scope(|scope| {
+        let running: Vec<_> = GROUPS
+            .iter()
+            .map(|group| scope.spawn(|| execute_quietly(&mut cargo(group))))
+            .collect();
+        let ended = running.into_iter().map(thread::ScopedJoinHandle::join);
+        ended
+            .map(|outcome| outcome.unwrap_or_else(|_| Err("a thread has panicked".into())))
+            .collect()
+    });
+    let documented = execute(&mut cargo(&["--doc"]));
+    outcomes.into_iter().chain([documented]).collect()
 }
 
 /// What is fuzzed, with its seeds and a few thousand mutations of them, without libFuzzer. In the workspace's

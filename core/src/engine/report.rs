@@ -56,9 +56,12 @@ impl Engine {
         }
         let (reporter, now) = (&self.reporter, self.now.monotonic);
         let handing_over = self.config.policy.answer_wait.is_zero();
+        let connected = self.link.connected;
         let mut ready = Vec::new();
         self.answers.retain_mut(|answer| {
+            // Nothing is acknowledged over a connection that is gone.
             let done = reporter.settled(answer.place)
+                || !connected
                 || (handing_over && reporter.handed_over(answer.place))
                 || now >= answer.by;
             if done {

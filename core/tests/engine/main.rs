@@ -14,6 +14,13 @@ mod corners;
 mod waits;
 mod world;
 
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 use twinflash::update::{Confirm, Restart};
 use world::{Blow, COURSES, Case, Course, World};
 
@@ -110,26 +117,41 @@ fn every_save_fails_once() {
 #[test]
 fn two_blows() {
     let full = std::env::var_os("TWINFLASH_FULL").is_some();
+    let blows = AtomicUsize::new(0);
+    let cases = Mutex::new(cases());
+    let next = || cases.lock().unwrap().next();
+    let prove = || {
+        while let Some(case) = next() {
+            blows.fetch_add(two_blows_in(&case, full), Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(prove);
+        }
+    });
+    println!("{} pairs of blows", blows.into_inner());
+}
+
+fn two_blows_in(case: &Case, full: bool) -> usize {
     let mut blows = 0;
-    for case in cases() {
-        let outputs = {
-            let mut undisturbed = with(&case, &[]);
-            undisturbed.prove();
-            undisturbed.performed
-        };
-        for first in (0..outputs).step_by(if full { 1 } else { 7 }) {
-            for kind in kinds(&case) {
-                let after = {
-                    let mut world = with(&case, &[(first, kind)]);
-                    world.prove();
-                    world.performed
-                };
-                for second in (first + 1..after).step_by(if full { 1 } else { 5 }) {
-                    with(&case, &[(first, kind), (second, Blow::Crash)]).prove();
-                    blows += 1;
-                }
+    let outputs = {
+        let mut undisturbed = with(case, &[]);
+        undisturbed.prove();
+        undisturbed.performed
+    };
+    for first in (0..outputs).step_by(if full { 1 } else { 7 }) {
+        for kind in kinds(case) {
+            let after = {
+                let mut world = with(case, &[(first, kind)]);
+                world.prove();
+                world.performed
+            };
+            for second in (first + 1..after).step_by(if full { 1 } else { 5 }) {
+                with(case, &[(first, kind), (second, Blow::Crash)]).prove();
+                blows += 1;
             }
         }
     }
-    println!("{blows} pairs of blows");
+    blows
 }

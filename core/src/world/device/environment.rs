@@ -57,7 +57,8 @@ impl Environment {
             return None;
         }
         let (number, text) = rest.split_first_chunk::<4>()?;
-        let text = std::str::from_utf8(text).ok()?.trim_end_matches('\0');
+        let text = text.split(|byte| *byte == 0).next()?;
+        let text = std::str::from_utf8(text).ok()?;
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         Some(Self {
             copy,
