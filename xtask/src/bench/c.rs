@@ -16,12 +16,12 @@ struct Size {
 
 const FULL: Size = Size {
     what: "shared library, whole",
-    budget: u64::MAX,
+    budget: 3_001_000,
     aim: 2_200_000,
 };
 const NO_NETWORK: Size = Size {
     what: "shared library, no network",
-    budget: u64::MAX,
+    budget: 1_735_900,
     aim: 700_000,
 };
 const BOARD: Size = Size {
@@ -35,9 +35,12 @@ const BOARD_SIGNED: Size = Size {
     aim: 300_000,
 };
 
-/// A method call that starts nothing, in nanoseconds; and an updater's idle memory in KiB.
+/// A method call that starts nothing, in nanoseconds.
 const LONGEST_CALL: f64 = 25_000.0;
-const MOST_MEMORY: u64 = 2048;
+/// What an idle updater takes, in KiB: of its own, and with the pages of the library's code, which the system
+/// can take back and which processes share. The first is aimed at, the second was measured, and 5 %.
+const MOST_OWN: f64 = 2048.0;
+const MOST_RESIDENT: f64 = 2330.0;
 
 /// Measures, prints a table, and fails where something is above its budget. With `sizes` only the sizes.
 pub(crate) fn run(sizes: bool) -> Outcome {
@@ -120,14 +123,21 @@ fn cost(run: &Run, place: &Path, over: &mut Vec<String>) -> Outcome {
             .collect::<Result<Vec<_>, _>>()
     };
     let (none, updater, calls) = (said("none")?, said("updater")?, said("calls")?);
-    let ([none], [updater], [refused, asked]) = (&none[..], &updater[..], &calls[..]) else {
+    let ([none, own_none], [updater, own], [refused, asked]) =
+        (&none[..], &updater[..], &calls[..])
+    else {
         return Err("the program says something else than it should".into());
     };
-    let memory = (updater - none).max(0.0) as u64;
     println!();
-    println!(
-        "idle, with an updater over without: {memory} KiB ({updater} and {none}); at most {MOST_MEMORY}"
-    );
+    for (what, memory, most) in [
+        ("of its own", own - own_none, MOST_OWN),
+        ("resident", updater - none, MOST_RESIDENT),
+    ] {
+        println!("an idle updater over none, {what}: {memory} KiB; at most {most}");
+        if memory > most {
+            over.push(format!("an idle updater takes {memory} KiB {what}"));
+        }
+    }
     for (what, took) in [("refused", refused), ("asked how it stands", asked)] {
         println!(
             "a method call, {what}: {:.2} µs; at most {:.0}",
@@ -137,9 +147,6 @@ fn cost(run: &Run, place: &Path, over: &mut Vec<String>) -> Outcome {
         if *took > LONGEST_CALL {
             over.push(format!("a method call ({what}) takes {took} ns"));
         }
-    }
-    if memory > MOST_MEMORY {
-        over.push(format!("an idle updater takes {memory} KiB"));
     }
     Ok(())
 }
