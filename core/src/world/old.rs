@@ -90,5 +90,46 @@ pub(super) fn cases() -> Vec<Case> {
                 (At::Hub(6), Blow::Hub(HubFault::Lost)),
             ],
         ),
+        // A command that was cut off had replaced the program, and the new one never came to say so.
+        case(
+            Kind::Script,
+            "iothub-dm",
+            Course::Dead,
+            false,
+            16182919146273189983,
+            vec![
+                (
+                    At::Disk(150),
+                    Blow::PowerCut(Left::Torn(12379710008695345489)),
+                ),
+                (At::Disk(99), Blow::Error(5, 4)),
+                (
+                    At::Disk(67),
+                    Blow::PowerCut(Left::Torn(3479339921213319348)),
+                ),
+                (At::Disk(81), Blow::PowerCut(Left::Torn(152647679375297082))),
+            ],
+        ),
+        // The boot loader had gone back, and the installer could not read what would have told it.
+        case(
+            Kind::Handed,
+            "configuration",
+            Course::Dead,
+            false,
+            17362731011408519435,
+            vec![
+                (
+                    At::Disk(103),
+                    Blow::PowerCut(Left::Torn(6441757284595156569)),
+                ),
+                (At::Disk(154), Blow::Error(30, 16)),
+                (
+                    At::Disk(26),
+                    Blow::PowerCut(Left::Torn(9921209911070600996)),
+                ),
+                (At::Disk(114), Blow::Error(5, 8)),
+                (At::Network(13), Blow::Network(NetworkFault::OtherSize)),
+            ],
+        ),
     ]
 }
