@@ -982,8 +982,9 @@ twinflash_status twinflash_updater_flush(const struct twinflash_updater *updater
  * updater's; what was set to get what is to be sent gets nothing any more.
  *
  * `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
- * what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
- * may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
+ * what that file holds. The hub's certificate authorities are the configuration's ("ca"), and so is the
+ * certificate ("client_certificate", "client_key") of a device whose connection string says `x509=true`.
+ * `on_method` may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
  * An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET. Neither this nor
  * twinflash_device_free is in a library built without MQTT.
  */

@@ -442,6 +442,13 @@ export interface UpdaterOptions {
   /** For `Device`: which authorities may vouch for the hub; as in `http`. */
   ca?: string;
   /**
+   * For `Device`, where its connection string says `x509=true`: its certificate, followed by those up to its authority; a PEM text, or
+   * a PEM file. The key may be in it.
+   */
+  clientCertificate?: string;
+  /** The certificate's key, where it is not beside the certificate. */
+  clientKey?: string;
+  /**
    * Called in place of the restart that `install` asks for. By default the process ends with status 0 (`exit`; in a worker, the worker
    * does) or the command is run.
    */
@@ -616,13 +623,16 @@ export interface DeviceEvents {
   close: [];
 }
 
+/** What a `Device` connects by; a member that is left out is the one of the updater's options. */
+export type DeviceOptions = Pick<UpdaterOptions, 'connectionString' | 'ca' | 'clientCertificate' | 'clientKey'>;
+
 /** An updater's own connection to its hub: no SDK is needed. It keeps the process alive until it is closed. */
 export class Device extends EventEmitter {
   /**
    * Starts to connect; returns at once. It stays connected, with a renewed token and after every failure, until it is closed.
-   * Without `connectionString` and `ca` it takes those of the updater's options. `@FILE` stands for what that file holds.
+   * What is not given it takes from the updater's options. `@FILE` stands for what that file holds.
    */
-  constructor(updater: Updater, options?: { connectionString?: string; ca?: string });
+  constructor(updater: Updater, options?: DeviceOptions);
 
   readonly updater: Updater;
 

@@ -324,7 +324,11 @@ fn start(inner: Inner, identity: &Arc<Identity>) -> Result<twinflash_updater, Er
     #[cfg_attr(not(feature = "mqtt"), expect(unused_variables))]
     let (builder, listener) = inner.callbacks.given(builder, identity, &polled);
     #[cfg(feature = "mqtt")]
-    let (connection, roots) = (config.connection_string()?, config.roots()?);
+    let (connection, roots, certificate) = (
+        config.connection_string()?,
+        config.roots()?,
+        config.identity()?,
+    );
     Ok(twinflash_updater {
         identity: Arc::clone(identity),
         updater: Arc::new(builder.start()?),
@@ -337,5 +341,7 @@ fn start(inner: Inner, identity: &Arc<Identity>) -> Result<twinflash_updater, Er
         connection,
         #[cfg(feature = "mqtt")]
         roots,
+        #[cfg(feature = "mqtt")]
+        certificate,
     })
 }

@@ -96,8 +96,9 @@ impl Methods {
 /// updater's; what was set to get what is to be sent gets nothing any more.
 ///
 /// `connection_string` may be NULL where the configuration has "connection_string"; "@FILE" stands for
-/// what that file holds. The hub's certificate authorities are the configuration's ("ca"). `on_method`
-/// may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
+/// what that file holds. The hub's certificate authorities are the configuration's ("ca"), and so is the
+/// certificate ("client_certificate", "client_key") of a device whose connection string says `x509=true`.
+/// `on_method` may be NULL. `destroy` frees `user_data`, in every case, once `on_method` is not called any more.
 /// An updater has one device in its life: TWINFLASH_STATUS_ALREADY_SET. Neither this nor
 /// twinflash_device_free is in a library built without MQTT.
 ///
@@ -137,6 +138,7 @@ pub unsafe extern "C" fn twinflash_device_connect(
             let listener = Arc::clone(&updater.listener);
             let mut options = DeviceOptions::new(&connection)?
                 .roots(updater.roots.clone())
+                .identity(updater.certificate.clone())
                 .on_event(move |event| hear(&listener, twinflash_event::of_device(&event)));
             if let Some(call) = on_method {
                 let methods = Methods {

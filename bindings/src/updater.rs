@@ -14,7 +14,7 @@ use std::{ptr, sync::Arc, time::Duration};
 #[cfg(feature = "mqtt")]
 use {
     crate::callbacks::Listener,
-    engine::tls::Roots,
+    engine::tls::{ClientIdentity, Roots},
     std::sync::{Mutex, atomic::AtomicBool},
 };
 
@@ -36,6 +36,8 @@ pub struct twinflash_updater {
     pub(crate) connection: Option<String>,
     #[cfg(feature = "mqtt")]
     pub(crate) roots: Roots,
+    #[cfg(feature = "mqtt")]
+    pub(crate) certificate: Option<ClientIdentity>,
 }
 
 /// What waits to be fetched, where there are no callbacks.

@@ -134,6 +134,7 @@ impl Agent {
         let shown = screen.clone();
         let options = DeviceOptions::new(&connection)?
             .roots(roots)
+            .identity(config.identity()?)
             .on_event(move |event| of_connection(&shown, event));
         let id = options.iothub.connection.device_id().to_owned();
 

@@ -10,8 +10,8 @@
 mod support;
 
 use serde_json::json;
-use std::fs;
-use support::{DEVICE, Done, World, text};
+use std::{fs, process::Command};
+use support::{DEVICE, Done, Running, World, text};
 
 /// It failed, with this in its error, and a program is told the same.
 fn assert_fails(done: &Done, expected: &str) {
@@ -314,6 +314,54 @@ fn devices_with_certificates_are_registered() {
     );
     let wrong = ["devices", "create", "c4", "--thumbprint", "xyz"];
     assert_fails(&world.ask(&wrong), "localhost refuses device \"c4\": ");
+}
+
+/// The whole way of docs/certificates.md.
+#[test]
+fn a_device_with_a_certificate_is_updated() {
+    let world = World::new();
+    let openssl = |arguments: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(arguments.split(' ')).current_dir(&world.dir);
+        let output = openssl.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    openssl(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=d1 -keyout d1.key -out d1.pem",
+    );
+    let thumbprint = openssl("x509 -in d1.pem -noout -fingerprint -sha256");
+    let thumbprint = thumbprint
+        .trim()
+        .split_once('=')
+        .unwrap()
+        .1
+        .replace(':', "");
+    let port = world.ready["mqttPort"].to_string();
+    let create = ["devices", "create", "d1", "--mqtt-port", &port];
+    let made = world.ask(&[&create[..], &["--thumbprint", &thumbprint]].concat());
+    assert_done(&made);
+    world.write(
+        "device",
+        made.json()[0]["connectionString"].as_str().unwrap(),
+    );
+
+    let mut device = Running::start(world.device_command("", ""));
+    let missing = device.line_with("client_certificate and client_key");
+    assert!(missing.contains("x509=true"), "{missing}");
+    assert_eq!(device.wait().status, Some(1));
+
+    let lines = "client_certificate = \"d1.pem\"\nclient_key = \"d1.key\"";
+    let device = world.device(lines, "");
+    let done = world.ask(&["update", "d1", &world.url("/image")]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    assert_eq!(world.installed(), support::image());
+    let stopped = device.stop("TERM");
+    let key = fs::read_to_string(world.path("d1.key")).unwrap();
+    let secret = key.lines().nth(1).unwrap();
+    for printed in [&stopped.out, &stopped.err] {
+        assert!(!printed.contains(secret), "{stopped:?}");
+    }
 }
 
 #[test]

@@ -1,8 +1,14 @@
 //! Which certificate authorities a server's certificate must come from. Shared by the downloader
 //! and the IoT Hub client, so that both trust the same.
 
+mod identity;
+
+pub use identity::ClientIdentity;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, time_provider::TimeProvider};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{
+    CertificateDer, UnixTime,
+    pem::{self, PemObject},
+};
 use std::{
     fmt,
     path::Path,
@@ -45,7 +51,15 @@ impl Roots {
     pub fn from_pem(pem: &[u8]) -> Result<Self, RootsError> {
         let certificates = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| RootsError(format!("not a PEM file of certificates: {error}")))?;
+            // What the error shows may be a key that stands beside them.
+            .map_err(|error| {
+                RootsError(match error {
+                    pem::Error::MissingSectionEnd { .. } => {
+                        "not a PEM file of certificates: a block has no end".into()
+                    }
+                    _ => "not a PEM file of certificates".into(),
+                })
+            })?;
         if certificates.is_empty() {
             return Err(RootsError("holds no certificate".into()));
         }
@@ -93,56 +107,30 @@ impl Roots {
     }
 }
 
-/// A certificate that the device shows, and its private key, which no `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClientIdentity {
-    certificates: Arc<[CertificateDer<'static>]>,
-    /// In PEM, as it was given.
-    key: Arc<[u8]>,
-}
-
-impl ClientIdentity {
-    /// Of PEM texts: the device's certificate followed by those up to its authority, and the key (PKCS#8,
-    /// PKCS#1 or SEC1, without a passphrase).
-    ///
-    /// # Errors
-    /// There is no certificate or no key in them, or they are not each other's. No message quotes the key.
-    pub fn from_pem(certificates: &[u8], key: &[u8]) -> Result<Self, RootsError> {
-        let Roots::These(certificates) = Roots::from_pem(certificates)? else {
-            return Err(RootsError("holds no certificate".into()));
-        };
-        let der = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|_| RootsError("the client's key is no private key in PEM".into()))?;
-        let signing = ring::sign::any_supported_type(&der)
-            .map_err(|_| RootsError("the client's key is of no known kind".into()))?;
-        rustls::sign::CertifiedKey::new(certificates.to_vec(), signing)
-            .keys_match()
-            .map_err(|_| RootsError("the client's key is not that of its certificate".into()))?;
-        Ok(Self {
-            certificates,
-            key: key.into(),
-        })
-    }
-}
-
-impl fmt::Debug for ClientIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ClientIdentity({})", self.certificates.len())
-    }
-}
-
 /// How a client speaks TLS: version 1.2 or 1.3, ring for the cryptography, these roots, and
-/// certificates judged at the time `clock` tells. No client certificate, no ALPN.
+/// certificates judged at the time `clock` tells, this certificate where the server asks for one. No ALPN.
 ///
 /// # Errors
 /// As [`Roots::store`].
-pub fn client_config(roots: &Roots, clock: Clock) -> Result<Arc<ClientConfig>, RootsError> {
+pub fn client_config(
+    roots: &Roots,
+    identity: Option<&ClientIdentity>,
+    clock: Clock,
+) -> Result<Arc<ClientConfig>, RootsError> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_details(provider, Arc::new(Time(clock)))
         .with_safe_default_protocol_versions()
         .map_err(|error| RootsError(error.to_string()))?
-        .with_root_certificates(roots.store()?)
-        .with_no_client_auth();
+        .with_root_certificates(roots.store()?);
+    let config = match identity {
+        None => config.with_no_client_auth(),
+        Some(identity) => {
+            let (certificates, key) = identity.parts()?;
+            config
+                .with_client_auth_cert(certificates, key)
+                .map_err(|error| RootsError(error.to_string()))?
+        }
+    };
     Ok(Arc::new(config))
 }
 
@@ -170,11 +158,12 @@ pub fn ureq_config(
     let identity = match identity {
         None => None,
         Some(identity) => {
-            let certificates = identity.certificates.iter();
-            let certificates: Vec<_> = certificates
+            let certificates: Vec<_> = identity
+                .certificates()
+                .iter()
                 .map(|certificate| Certificate::from_der(certificate).to_owned())
                 .collect();
-            let key = PrivateKey::from_pem(&identity.key)
+            let key = PrivateKey::from_pem(identity.key_pem())
                 .map_err(|_| RootsError("the client's key is no private key in PEM".into()))?;
             Some(ClientCert::new_with_certs(&certificates, key))
         }

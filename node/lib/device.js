@@ -11,9 +11,9 @@ class Device extends EventEmitter {
   constructor(updater, options = {}) {
     super();
     if (!(updater instanceof Updater)) throw wrongOption('a Device is made with an Updater');
-    const { connectionString, ca } = texts(options, ['connectionString', 'ca']);
+    const given = texts(options, ['connectionString', 'ca', 'clientCertificate', 'clientKey']);
     this.#updater = updater;
-    Updater.connect(updater, connectionString, ca, this);
+    Updater.connect(updater, given, this);
   }
 
   get updater() {

@@ -116,4 +116,4 @@ function translate(error) {
   return new TwinflashError(error.message, error.code);
 }
 
-module.exports = { take, describe, texts, translate, KEYS };
+module.exports = { take, write, describe, texts, translate, KEYS };

@@ -3,7 +3,7 @@
 const { EventEmitter } = require('node:events');
 const { NativeUpdater } = require('./native.js');
 const { TwinflashError, wrongOption, aborted, timedOut, codeOf } = require('./errors.js');
-const { take, describe, texts, translate } = require('./options.js');
+const { take, write, describe, texts, translate } = require('./options.js');
 
 /** So many events an iterator may be behind; then it misses the oldest. */
 const MOST_EVENTS = 1000;
@@ -219,8 +219,8 @@ class Updater extends EventEmitter {
   }
 
   /** For Device: connects with the library's own connection, whose events `device` gets. */
-  static connect(updater, connectionString, ca, device) {
-    translated(() => updater.#native.connect(connectionString, ca));
+  static connect(updater, { connectionString, ...more }, device) {
+    translated(() => updater.#native.connect(connectionString, write({ stateDir: '', ...more })));
     updater.#device = device;
     updater.#hold('device');
   }

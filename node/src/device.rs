@@ -8,6 +8,7 @@ use crate::{
 use engine::{
     config::{self, Config},
     device::{Device, DeviceOptions},
+    tls::Roots,
     update::{Code, Failure},
 };
 use napi_derive::napi;
@@ -16,13 +17,10 @@ use std::sync::{Arc, PoisonError};
 #[napi]
 impl NativeUpdater {
     /// Starts to connect; `deliver("device", [name, value])` tells what comes of it. Without a
-    /// connection string and authorities, those of the updater's configuration.
+    /// connection string, and without what `more` (a configuration in JSON) may have, those of the updater's
+    /// configuration.
     #[napi(catch_unwind)]
-    pub fn connect(
-        &self,
-        connection_string: Option<String>,
-        ca: Option<String>,
-    ) -> Result<(), Thrown> {
+    pub fn connect(&self, connection_string: Option<String>, more: String) -> Result<(), Thrown> {
         let held = &self.held;
         let given = connection_string.or_else(|| held.connection.clone());
         let given = given.ok_or_else(|| {
@@ -32,18 +30,18 @@ impl NativeUpdater {
             ))
         })?;
         let connection = config::connection_string(&given, "".as_ref()).map_err(thrown)?;
-        let roots = match ca {
-            None => held.roots.clone(),
-            Some(ca) => {
-                let json = serde_json::json!({"state_dir": "", "ca": ca}).to_string();
-                let config = Config::from_json(json.as_bytes()).map_err(thrown)?;
-                config.roots().map_err(thrown)?
-            }
+        let more = Config::from_json(more.as_bytes()).map_err(thrown)?;
+        let roots = match more.roots().map_err(thrown)? {
+            Roots::BuiltIn => held.roots.clone(),
+            roots => roots,
         };
+        let certificate = more.identity().map_err(thrown)?;
+        let certificate = certificate.or_else(|| held.certificate.clone());
         let bridge = Arc::clone(&held.bridge);
         let options = DeviceOptions::new(&connection)
             .map_err(thrown)?
             .roots(roots)
+            .identity(certificate)
             .on_event(move |event| {
                 if let Some(event) = event::device(&event) {
                     bridge.send("device", &event);

@@ -11,7 +11,7 @@ use engine::{
     device::{Answer, Device, InstallFile, Outbound, Updater},
     engine::METHODS,
     install::{Installer, Restart},
-    tls::Roots,
+    tls::{ClientIdentity, Roots},
     update::{Code, Failure},
 };
 use napi::{Env, bindgen_prelude::Function};
@@ -65,6 +65,7 @@ pub(crate) struct Held {
     pub(crate) device: Mutex<Option<Device>>,
     pub(crate) connection: Option<String>,
     pub(crate) roots: Roots,
+    pub(crate) certificate: Option<ClientIdentity>,
     methods: Vec<String>,
     waited_for: AtomicBool,
 }
@@ -393,6 +394,7 @@ fn start(
         device: Mutex::new(None),
         connection: config.connection_string()?,
         roots: config.roots()?,
+        certificate: config.identity()?,
         methods,
         waited_for: AtomicBool::new(false),
     }))

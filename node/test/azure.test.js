@@ -1,6 +1,8 @@
 // End to end: an unmodified client of azure-iot-device, or the package's own connection, against a real hub and its service SDK.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -148,6 +150,26 @@ test('an update over our own connection', withSdk, async (t) => {
   assert.deepEqual(events, []);
   await connection.close();
   await assert.rejects(updater.done(), { code: 'state' });
+});
+
+test('our own connection by a certificate', withSdk, async (t) => {
+  const base = directory(t);
+  const file = (end) => join(base, `device.${end}`);
+  const kind = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2', '-subj', '/CN=certified'];
+  execFileSync('openssl', ['req', '-x509', ...kind, '-keyout', file('key'), '-out', file('pem')], { stdio: 'ignore' });
+  const thumbprint = new X509Certificate(readFileSync(file('pem'))).fingerprint256.replaceAll(':', '');
+  await registry().create({ deviceId: 'certified', authentication: { type: 'selfSigned', x509Thumbprint: { primaryThumbprint: thumbprint } } });
+  const connectionString = `HostName=${fields('own').HostName};DeviceId=certified;x509=true`;
+  const updater = updaterIn(t, base, { ca: ready.ca });
+  assert.throws(() => new Device(updater, { connectionString }), (error) => error instanceof TypeError && /clientCertificate/.test(error.message));
+  const options = { connectionString, clientCertificate: file('pem') };
+  assert.throws(() => new Device(updater, options), /clientCertificate: the client's key is no private key/);
+  const connection = new Device(updater, { ...options, clientKey: file('key') });
+  await once(connection, 'connect');
+  const { status } = await call('certified', 'getFirmwareUpdateStatus', null);
+  assert.equal(status, 200);
+  await connection.close();
+  await registry().delete('certified');
 });
 
 test('a connection that cannot be made says why', async (t) => {

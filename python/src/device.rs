@@ -33,6 +33,7 @@ impl Device {
             let connection = config.connection_string()?.unwrap_or_default();
             let mut options = DeviceOptions::new(&connection)?
                 .roots(config.roots()?)
+                .identity(config.identity()?)
                 .on_event(move |event| readers.tell(&Happening::Device(event)));
             if let Some(handler) = on_method {
                 options = options.on_method(move |name, payload| answer(&handler, name, payload));

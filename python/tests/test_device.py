@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+import ssl
+import subprocess
 
 import pytest
 
@@ -59,6 +61,26 @@ def test_a_connection_of_its_own(hub, updater, registry, firmware, tmp_path):
         assert call(registry, "d2", "unknown", None)[0] == 404
         assert asked_for[0] == ("reboot", {"now": 1})
     assert updater.closed
+
+
+def test_a_connection_by_a_certificate(hub, updater, registry, tmp_path):
+    certificate, key = tmp_path / "d.pem", tmp_path / "d.key"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=own"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    thumbprint = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text())).hexdigest()
+    registry.create_device_with_x509("own", thumbprint, thumbprint, "enabled")
+    connection = f"HostName={hub.host};DeviceId=own;x509=true"
+    with pytest.raises(twinflash.ConfigError, match="client_certificate and client_key"):
+        twinflash.Device(connection, updater, ca=hub.ready["ca"])
+    with pytest.raises(twinflash.ConfigError, match="client_key: cannot read none.key"):
+        twinflash.Device(connection, updater, client_certificate=certificate, client_key="none.key")
+    with pytest.raises(TypeError, match="client_key must be"):
+        twinflash.Device(connection, updater, client_certificate=certificate, client_key=3)
+    events = updater.events()
+    with twinflash.Device(connection, updater, ca=hub.ready["ca"], client_certificate=certificate, client_key=key):
+        assert isinstance(events.next(20), twinflash.Connected)
+        assert call(registry, "own", "getFirmwareUpdateStatus", None)[0] == 200
+    registry.delete_device("own")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 /* An update over the library's own connection, against a hub and its back end.
  *
  * Argument: an empty directory. Environment: TEST_SERVER and TEST_IMAGE as in update.c; TEST_DEVICE, a
- * device's connection string; TEST_CA, the hub's certificate authority; TEST_TWINFLASH, the command
+ * device's connection string; TEST_X509_DEVICE, that of one whose certificate and key are in the file
+ * TEST_CERTIFICATE; TEST_CA, the hub's certificate authority; TEST_TWINFLASH, the command
  * that plays the back end, with TWINFLASH_SERVICE in the environment. */
 #include "check.h"
 #include "twinflash.h"
 
 #include <pthread.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -74,6 +76,36 @@ static void *poll_events(void *updater)
     return NULL;
 }
 
+/* A device that proves itself by a certificate, in this directory of its own. */
+static void by_certificate(const char *directory)
+{
+    char path[512];
+    twinflash_builder *builder = twinflash_builder_new();
+    twinflash_updater *updater;
+    twinflash_event *event;
+    bool there = false;
+    snprintf(path, sizeof path, "%s/state", directory);
+    CHECK_OK(twinflash_builder_set_string(builder, "state_dir", path, &error), error);
+    snprintf(path, sizeof path, "%s/app.bin", directory);
+    CHECK_OK(twinflash_builder_set_string(builder, "install.file", path, &error), error);
+    CHECK_OK(twinflash_builder_set_string(builder, "ca", getenv("TEST_CA"), &error), error);
+    CHECK_OK(twinflash_builder_set_string(builder, "client_certificate", getenv("TEST_CERTIFICATE"), &error), error);
+    CHECK_OK(twinflash_builder_start(builder, &updater, &error), error);
+    twinflash_builder_free(builder);
+    /* The device with a key has no certificate. */
+    CHECK_ERROR(twinflash_device_connect(updater, getenv("TEST_DEVICE"), NULL, NULL, NULL, &device, &error),
+        TWINFLASH_STATUS_INVALID_CONFIG, error, "exclude each other");
+    CHECK_OK(twinflash_device_connect(updater, getenv("TEST_X509_DEVICE"), NULL, NULL, NULL, &device, &error), error);
+    while (!there) {
+        CHECK_OK(twinflash_updater_next_event(updater, 60000, &event, &error), error);
+        printf("  %s\n", event->text);
+        there = event->kind == TWINFLASH_EVENT_KIND_CONNECTED;
+        twinflash_event_free(event);
+    }
+    CHECK(twinflash_device_free(device) == TWINFLASH_STATUS_OK);
+    CHECK(twinflash_updater_free(updater) == TWINFLASH_STATUS_OK);
+}
+
 int main(int argc, char **argv)
 {
     const char *connection = getenv("TEST_DEVICE");
@@ -126,6 +158,9 @@ int main(int argc, char **argv)
     CHECK(destroyed == 3);
     CHECK(pthread_join(polling, NULL) == 0 && connected == 1);
     CHECK(twinflash_updater_free(updater) == TWINFLASH_STATUS_OK);
+    snprintf(path, sizeof path, "%s/certified", argv[1]);
+    CHECK(mkdir(path, 0700) == 0);
+    by_certificate(path);
     printf("device: updated by the hub's back end\n");
     return 0;
 }

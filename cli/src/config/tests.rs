@@ -261,6 +261,35 @@ fn what_is_wrong_is_named_with_its_line() {
         let error = config.windows().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
+    for (certificate, expected) in [
+        (
+            "client_certificate = \"none.pem\"",
+            "client_certificate: cannot read none.pem: No such file",
+        ),
+        (
+            "client_key = \"d.key\"",
+            "client_key is there without client_certificate",
+        ),
+        (
+            "client_certificate = \"-----BEGIN NOTHING-----\"",
+            "client_certificate: not a PEM file of certificates: a block has no end",
+        ),
+    ] {
+        for table in ["", "http."] {
+            let (top, http) = match table {
+                "" => (certificate, ""),
+                _ => ("", certificate),
+            };
+            let text = format!("{top}\nstate_dir = \"s\"\n[http]\n{http}");
+            let config = parse(&text).unwrap();
+            let error = match table {
+                "" => config.identity().unwrap_err(),
+                _ => config.http().unwrap_err(),
+            };
+            let expected = expected.replace("client_", &format!("{table}client_"));
+            assert!(error.message.starts_with(&expected), "{error}");
+        }
+    }
     let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";
     let error = parse(both).unwrap().current_version().unwrap_err();
     assert!(error.message.contains("exclude each other"));

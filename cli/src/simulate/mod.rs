@@ -260,7 +260,7 @@ impl Simulate {
         stop: UnboundedReceiver<i32>,
         screen: &Screen,
     ) -> Result<bool, Error> {
-        let tls = client_config(roots, Arc::new(|| Some(SystemTime::now())))?;
+        let tls = client_config(roots, None, Arc::new(|| Some(SystemTime::now())))?;
         let mut tls = rustls::ClientConfig::clone(&tls);
         // Devices know nothing of one another.
         tls.resumption = rustls::client::Resumption::disabled();

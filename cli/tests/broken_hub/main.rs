@@ -96,7 +96,7 @@ impl World {
             image,
             certificate: Arc::new(certificate),
             authority,
-            to_hub: client_config(&roots, clock).unwrap(),
+            to_hub: client_config(&roots, None, clock).unwrap(),
             agent: ureq::Agent::config_builder()
                 .tls_config(ureq_config(&roots, None).unwrap())
                 .http_status_as_error(false)

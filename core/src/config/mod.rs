@@ -28,7 +28,7 @@ mod trust;
 #[cfg(feature = "http")]
 use crate::download::HttpOptions;
 #[cfg(any(feature = "http", feature = "mqtt"))]
-use crate::tls::Roots;
+use crate::tls::{ClientIdentity, Roots};
 use crate::{
     command,
     contract::Contract,
@@ -62,6 +62,10 @@ pub struct Config {
     connection_string: Option<String>,
     #[cfg_attr(not(any(feature = "http", feature = "mqtt")), expect(dead_code))]
     ca: Option<String>,
+    #[cfg_attr(not(any(feature = "http", feature = "mqtt")), expect(dead_code))]
+    client_certificate: Option<String>,
+    #[cfg_attr(not(any(feature = "http", feature = "mqtt")), expect(dead_code))]
+    client_key: Option<String>,
     #[serde(default)]
     contract: ContractChoice,
     state_dir: PathBuf,
@@ -204,6 +208,16 @@ impl Config {
     #[cfg(any(feature = "http", feature = "mqtt"))]
     pub fn roots(&self) -> Result<Roots, Failure> {
         tables::roots(self.ca.as_deref(), &self.directory)
+    }
+
+    /// The certificate by which the device proves itself to its hub, and its key, where it has one.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: a file cannot be read, holds none, or the two are not each other's.
+    #[cfg(any(feature = "http", feature = "mqtt"))]
+    pub fn identity(&self) -> Result<Option<ClientIdentity>, Failure> {
+        let (certificate, key) = (&self.client_certificate, &self.client_key);
+        tables::identity(certificate.as_ref(), key.as_ref(), "", &self.directory)
     }
 
     /// The contract.

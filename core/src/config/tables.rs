@@ -3,10 +3,8 @@
 use super::wrong;
 #[cfg(feature = "http")]
 use crate::download::{HttpOptions, Proxy};
-#[cfg(feature = "http")]
-use crate::tls::ClientIdentity;
 #[cfg(any(feature = "http", feature = "mqtt"))]
-use crate::tls::Roots;
+use crate::tls::{ClientIdentity, Roots};
 use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
@@ -258,25 +256,8 @@ impl HttpTable {
         if let Some(timeout) = self.connect_timeout {
             http.connect_timeout = timeout.0;
         }
-        http.identity = match (&self.client_certificate, &self.client_key) {
-            (None, None) => None,
-            (Some(certificate), key) => {
-                let certificate = text_of(certificate, "http.client_certificate", directory)?;
-                // They may be in one file.
-                let key = match key {
-                    Some(key) => text_of(key, "http.client_key", directory)?,
-                    None => certificate.clone(),
-                };
-                let identity = ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
-                    .map_err(|error| wrong(format_args!("http.client_certificate: {error}")))?;
-                Some(identity)
-            }
-            (None, Some(_)) => {
-                return Err(wrong(
-                    "http.client_key is there without http.client_certificate",
-                ));
-            }
-        };
+        let (certificate, key) = (&self.client_certificate, &self.client_key);
+        http.identity = identity(certificate.as_ref(), key.as_ref(), "http.", directory)?;
         http.hosts.clone_from(&self.hosts);
         for (name, value) in &self.headers {
             let value = match value.strip_prefix('@') {
@@ -289,8 +270,40 @@ impl HttpTable {
     }
 }
 
+/// What the keys `client_certificate` and `client_key` of the table of this name say.
+#[cfg(any(feature = "http", feature = "mqtt"))]
+pub(super) fn identity(
+    certificate: Option<&String>,
+    key: Option<&String>,
+    table: &str,
+    directory: &Path,
+) -> Result<Option<ClientIdentity>, Failure> {
+    let names = [
+        format!("{table}client_certificate"),
+        format!("{table}client_key"),
+    ];
+    let [of_certificate, of_key] = &names;
+    let Some(certificate) = certificate else {
+        return match key {
+            None => Ok(None),
+            Some(_) => Err(wrong(format_args!(
+                "{of_key} is there without {of_certificate}"
+            ))),
+        };
+    };
+    let certificate = text_of(certificate, of_certificate, directory)?;
+    // They may be in one file.
+    let key = match key {
+        Some(key) => text_of(key, of_key, directory)?,
+        None => certificate.clone(),
+    };
+    ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
+        .map(Some)
+        .map_err(|error| wrong(format_args!("{of_certificate}: {error}")))
+}
+
 /// A PEM text, or a file's content.
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "mqtt"))]
 fn text_of(given: &str, key: &str, directory: &Path) -> Result<String, Failure> {
     if given.trim_start().starts_with("-----BEGIN ") {
         return Ok(given.to_owned());

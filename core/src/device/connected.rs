@@ -2,7 +2,7 @@
 
 use super::{Answer, Outbound, Updater};
 use crate::iothub::{self, Client, MethodCall};
-use crate::tls::Roots;
+use crate::tls::{ClientIdentity, Roots};
 use crate::update::{Code, Failure};
 use std::{
     fmt,
@@ -65,6 +65,12 @@ impl DeviceOptions {
         self
     }
 
+    /// The certificate by which a device proves itself whose connection string says `x509=true`.
+    pub fn identity(mut self, identity: Option<ClientIdentity>) -> Self {
+        self.iothub.identity = identity;
+        self
+    }
+
     /// Called with what happens to the connection, on the connection's thread.
     pub fn on_event(mut self, handler: impl FnMut(DeviceEvent) + Send + 'static) -> Self {
         self.on_event = Some(Box::new(handler));
@@ -110,11 +116,14 @@ impl Device {
     /// failure, until it is closed or dropped.
     ///
     /// # Errors
-    /// [`Code::Tls`]: the options or the roots cannot be used.
+    /// [`Code::InvalidConfig`]: two options do not go together, or one is out of its bounds.
+    /// [`Code::Tls`]: the roots or the certificate cannot be used.
     pub fn connect(
         updater: impl Into<Arc<Updater>>,
         mut options: DeviceOptions,
     ) -> Result<Self, Failure> {
+        let wrong = |error| Failure::new(Code::InvalidConfig, error);
+        options.iothub.check().map_err(wrong)?;
         let updater = updater.into();
         let clock = Arc::downgrade(&updater);
         options.iothub.clock = Arc::new(move || clock.upgrade()?.wall_time());

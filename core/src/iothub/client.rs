@@ -1,7 +1,7 @@
 //! The client's handle: what is asked of the line, from any thread.
 
 use super::{ConnectionString, Event, MethodRequest, line::Line};
-use crate::tls::{self, Clock, Roots};
+use crate::tls::{self, ClientIdentity, Clock, Roots};
 use rustls::ClientConfig;
 use std::{
     fmt,
@@ -27,8 +27,11 @@ pub struct Options {
     pub connection: ConnectionString,
     /// Whose certificates are trusted. Default: [`Roots::BuiltIn`], which Azure's are among.
     pub roots: Roots,
+    /// The certificate by which a device proves itself whose connection string says `x509=true`, and its
+    /// key. Default: none.
+    pub identity: Option<ClientIdentity>,
     /// How long a token is good for; between 80 and 85 % of it the client reconnects with a new
-    /// one. Default: one hour.
+    /// one. Default: one hour. A device with a certificate has no tokens.
     pub token_lifetime: Duration,
     /// How long the line may be silent before the client asks whether the hub is there; a dead
     /// line is noticed within twice this time. From 1 to 1767 seconds, whole ones. Default: 4 min.
@@ -58,6 +61,7 @@ impl Options {
         Self {
             connection,
             roots: Roots::default(),
+            identity: None,
             token_lifetime: Duration::from_secs(60 * 60),
             keep_alive: Duration::from_secs(4 * 60),
             connect_timeout: Duration::from_secs(30),
@@ -69,9 +73,18 @@ impl Options {
         }
     }
 
-    /// Bounds within which no later calculation with times can overflow.
-    fn check(&self) -> Result<(), ConnectError> {
+    /// The bounds of times are such that no later calculation can overflow.
+    pub(crate) fn check(&self) -> Result<(), ConnectError> {
         const DAY: u32 = 24 * 60 * 60;
+        match (self.connection.is_x509(), &self.identity) {
+            (true, None) => return Err(ConnectError(
+                "the connection string says x509=true, so the device's certificate and its key are needed (client_certificate and client_key)".into(),
+            )),
+            (false, Some(_)) => return Err(ConnectError(
+                "there are a client_certificate and a SharedAccessKey, which exclude each other: a device with a certificate has x509=true in its connection string".into(),
+            )),
+            _ => {}
+        }
         let check = |name: &str, value: Duration, least: f64, most: u32| {
             if (least..=f64::from(most)).contains(&value.as_secs_f64()) {
                 return Ok(());
@@ -96,6 +109,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("connection", &self.connection)
             .field("roots", &self.roots)
+            .field("identity", &self.identity)
             .field("token_lifetime", &self.token_lifetime)
             .field("keep_alive", &self.keep_alive)
             .field("connect_timeout", &self.connect_timeout)
@@ -153,7 +167,8 @@ impl Client {
         handler: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, ConnectError> {
         options.check()?;
-        let tls = tls::client_config(&options.roots, Arc::clone(&options.clock))
+        let clock = Arc::clone(&options.clock);
+        let tls = tls::client_config(&options.roots, options.identity.as_ref(), clock)
             .map_err(|error| ConnectError(error.to_string()))?;
         let cannot_start = |error: std::io::Error| {
             ConnectError(format!("cannot start the connection's thread: {error}"))
@@ -187,8 +202,8 @@ impl Client {
     /// the connection up, and ends after the client is closed or dropped; it has to run on a tokio
     /// runtime with I/O and time, where `handler` is called, too. [`Client::close`] waits for nothing.
     ///
-    /// `tls` is what all of them share, as [`tls::client_config`] makes it; `options.roots` is not
-    /// looked at.
+    /// `tls` is what all of them share, as [`tls::client_config`] makes it; `options.roots` and what is
+    /// in `options.identity` are not looked at.
     ///
     /// # Errors
     /// The options make no sense.

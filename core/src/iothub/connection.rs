@@ -17,6 +17,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls that the hub has sent before it acknowledged the end of the subscription may still be on
 /// their way for this long.
 const LINGER: Duration = Duration::from_millis(100);
+/// As good as never: when a connection without a token would be renewed.
+const NEVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 /// As good as never: a time to look at timers when none is set.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -71,9 +73,10 @@ pub(super) enum What {
 }
 
 impl Connection {
-    /// One that starts now, with a token good for `lifetime`.
-    pub(super) fn new(client: AsyncClient, lifetime: Duration) -> Self {
+    /// One that starts now, with a token good for `lifetime`, or with none.
+    pub(super) fn new(client: AsyncClient, lifetime: Option<Duration>) -> Self {
         let now = Instant::now();
+        let lifetime = lifetime.unwrap_or(NEVER);
         Self {
             client,
             phase: Phase::Connecting,

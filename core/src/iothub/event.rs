@@ -45,8 +45,9 @@ pub enum Event {
 pub struct Session {
     /// Host and port that were connected to.
     pub server: String,
-    /// When the token ends. The client reconnects with a new one before.
-    pub token_expires: SystemTime,
+    /// When the token ends. The client reconnects with a new one before. `None` of a device with a
+    /// certificate.
+    pub token_expires: Option<SystemTime>,
 }
 
 /// Why there is no connection.
@@ -65,7 +66,7 @@ pub struct Disconnected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The hub does not accept this device: key, registration, clock.
+    /// The hub does not accept this device: key or certificate, registration, clock.
     Refused,
     /// No secure connection: the certificate, or what listens there speaks no TLS.
     Tls,

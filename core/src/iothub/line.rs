@@ -146,8 +146,11 @@ impl Line {
 
     /// One connection, from the first packet to the end.
     async fn connection(&mut self, time: SystemTime) -> End {
-        let lifetime = self.options.token_lifetime;
-        let expires = time.checked_add(lifetime).unwrap_or(time);
+        let lifetime = match self.options.connection.is_x509() {
+            true => None,
+            false => Some(self.options.token_lifetime),
+        };
+        let expires = lifetime.map(|lifetime| time.checked_add(lifetime).unwrap_or(time));
         let server = self.options.connection.server_name();
         let (client, mut eventloop) = self.mqtt(expires);
         let mut connection = Connection::new(client, lifetime);
@@ -175,6 +178,7 @@ impl Line {
                     let attempt = Attempt {
                         server: &server,
                         device_id: self.options.connection.device_id(),
+                        identity: self.options.identity.as_ref(),
                         time,
                         accepted: !matches!(connection.phase, Phase::Connecting),
                     };
@@ -198,8 +202,8 @@ impl Line {
         end
     }
 
-    /// The MQTT client for one connection, with a new token.
-    fn mqtt(&self, expires: SystemTime) -> (AsyncClient, EventLoop) {
+    /// The MQTT client for one connection, with a new token where the device has a key.
+    fn mqtt(&self, expires: Option<SystemTime>) -> (AsyncClient, EventLoop) {
         let Options {
             connection,
             keep_alive,
@@ -207,29 +211,32 @@ impl Line {
             ..
         } = &self.options;
         // Rounded up: a token must not end before it is renewed.
-        let expires = expires
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs().saturating_add(1));
+        let seconds = |time: SystemTime| {
+            time.duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs().saturating_add(1))
+        };
+        let token = expires.and_then(|expires| connection.token(seconds(expires)));
         let (host, port) = connection.server();
         let mut options = MqttOptions::new(connection.device_id(), (host, port));
         options
             .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(
                 Arc::clone(&self.tls),
             )))
-            .set_credentials(
-                format!(
-                    "{}/{}/?api-version={API_VERSION}&DeviceClientType={}",
-                    connection.hub(),
-                    connection.device_id(),
-                    percent_encode(product_info)
-                ),
-                connection.token(expires),
-            )
             .set_keep_alive(u16::try_from(keep_alive.as_secs()).unwrap_or(u16::MAX))
             // As every SDK of Azure's does. Nothing relies on what the hub remembers: subscriptions are
             // made anew, and at quality of service 0 no method comes twice.
             .set_clean_session(false)
             .set_max_packet_size(MAX_PACKET, MAX_PACKET);
+        let user = format!(
+            "{}/{}/?api-version={API_VERSION}&DeviceClientType={}",
+            connection.hub(),
+            connection.device_id(),
+            percent_encode(product_info)
+        );
+        match token {
+            Some(token) => options.set_credentials(user, token),
+            None => options.set_username(user),
+        };
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_connection_timeout(self.options.connect_timeout.as_secs());

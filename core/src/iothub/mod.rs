@@ -19,7 +19,7 @@ mod retry;
 mod sas;
 mod topic;
 
-pub use crate::tls::{Clock, Roots};
+pub use crate::tls::{ClientIdentity, Clock, Roots};
 pub use client::{AnswerTooLarge, Client, ConnectError, MAX_MESSAGE, MAX_METHOD_ANSWER, Options};
 pub use connection_string::{ConnectionString, ConnectionStringError, ServiceConnectionString};
 pub use event::{Cause, Disconnected, Event, MethodCall, MethodRequest, RequestError, Session};

@@ -1,8 +1,9 @@
 //! Why a connection failed, in words that say what to do.
 
 use super::Cause;
+use crate::tls::ClientIdentity;
 use rumqttc::{ConnectReturnCode, ConnectionError, StateError, TlsError, mqttbytes};
-use rustls::{CertificateError, Error as Tls};
+use rustls::{AlertDescription as Alert, CertificateError, Error as Tls};
 use std::{io, time::SystemTime};
 
 /// What the words are about.
@@ -11,7 +12,9 @@ pub(super) struct Attempt<'a> {
     pub(super) server: &'a str,
     /// The device that connects.
     pub(super) device_id: &'a str,
-    /// The wall time the token was made at.
+    /// By which certificate.
+    pub(super) identity: Option<&'a ClientIdentity>,
+    /// The wall time at its begin.
     pub(super) time: SystemTime,
     /// Whether the hub had accepted the connection.
     pub(super) accepted: bool,
@@ -60,16 +63,23 @@ impl Attempt<'_> {
         }
     }
 
-    /// A hub gives one code for a wrong key, an unknown and a disabled device, and a token that
-    /// has ended.
+    /// A hub gives one code for a wrong key or certificate, an unknown and a disabled device, and a token
+    /// that has ended.
     fn refused(&self, code: ConnectReturnCode) -> String {
         let Self {
             server, device_id, ..
         } = self;
         match code {
             ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNamePassword => {
+                let proof = match self.identity {
+                    Some(identity) => format!(
+                        "that it is registered with X.509 and the thumbprint of its certificate, or that an authority of the hub's signed that, for the common name \"{device_id}\" ({})",
+                        shown(identity)
+                    ),
+                    None => "that SharedAccessKey is its key".into(),
+                };
                 format!(
-                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, that SharedAccessKey is its key, and this machine's clock, which says {}",
+                    "{server} refuses device \"{device_id}\" (not authorized): check that the hub has this device, that it is enabled, {proof}, and this machine's clock, which says {}",
                     utc(self.time)
                 )
             }
@@ -89,6 +99,25 @@ impl Attempt<'_> {
         let server = self.server;
         let Tls::InvalidCertificate(certificate) = error else {
             return match error {
+                Tls::AlertReceived(
+                    alert @ (Alert::AccessDenied
+                    | Alert::BadCertificate
+                    | Alert::CertificateExpired
+                    | Alert::CertificateRequired
+                    | Alert::CertificateRevoked
+                    | Alert::CertificateUnknown
+                    | Alert::UnknownCA
+                    | Alert::UnsupportedCertificate),
+                ) => match self.identity {
+                    Some(identity) => format!(
+                        "{server} does not accept the device's certificate ({alert:?}; {}; this machine's clock says {})",
+                        shown(identity),
+                        utc(self.time)
+                    ),
+                    None => format!(
+                        "{server} lets nobody in without a certificate it accepts ({alert:?}), and this device has none"
+                    ),
+                },
                 Tls::InvalidMessage(_) => format!(
                     "what {server} answers is no TLS: is it the port for MQTT over TLS, usually 8883?"
                 ),
@@ -147,6 +176,19 @@ impl Attempt<'_> {
     }
 }
 
+/// What people compare with the hub's registry.
+fn shown(identity: &ClientIdentity) -> String {
+    let thumbprint = identity.thumbprint();
+    match identity.validity() {
+        Some((from, to)) => format!(
+            "SHA-256 thumbprint {thumbprint}, good from {} to {}",
+            utc(from),
+            utc(to)
+        ),
+        None => format!("SHA-256 thumbprint {thumbprint}"),
+    }
+}
+
 /// Date and time of day, as people read them.
 fn utc(time: SystemTime) -> String {
     let time = time
@@ -179,6 +221,7 @@ mod tests {
         let attempt = Attempt {
             server: "hub.example:8883",
             device_id: "d1",
+            identity: None,
             time: SystemTime::UNIX_EPOCH,
             accepted: false,
         };

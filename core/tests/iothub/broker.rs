@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tempfile::TempDir;
-use twinflash::tls::{Roots, client_config};
+use twinflash::tls::{ClientIdentity, Roots, client_config};
 
 /// A certificate authority.
 pub(crate) struct Authority {
@@ -54,10 +54,21 @@ impl Authority {
 
     /// Certificate and key of a server, good in the years 2020 to 2039.
     fn server(&self, name: &str) -> (String, String) {
+        self.issue(name, 2020)
+    }
+
+    /// Certificate and key for a device, good until the begin of this year.
+    pub(crate) fn device(&self, until: i32) -> ClientIdentity {
+        let (certificate, key) = self.issue("d1", until - 20);
+        ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    /// Good for twenty years from the begin of this one.
+    fn issue(&self, name: &str, from: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.use_authority_key_identifier_extension = true;
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2040, 1, 1);
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(from + 20, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
@@ -104,6 +115,7 @@ impl Broker {
         fs::write(path("certificate.pem"), certificate).unwrap();
         fs::write(path("key.pem"), key).unwrap();
         fs::write(path("passwords"), "").unwrap();
+        fs::write(path("authority.pem"), &authority.pem).unwrap();
         let port = free_port();
         fs::write(
             path("mosquitto.conf"),
@@ -220,7 +232,7 @@ pub(crate) struct Hub {
 impl Hub {
     pub(crate) fn join(broker: &Broker) -> Self {
         let clock: twinflash::tls::Clock = Arc::new(|| Some(SystemTime::now()));
-        let tls = client_config(&broker.authority.roots(), clock).unwrap();
+        let tls = client_config(&broker.authority.roots(), None, clock).unwrap();
         let mut options = MqttOptions::new("the-hub", ("localhost", broker.port));
         options
             .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)))

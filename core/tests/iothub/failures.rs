@@ -103,6 +103,41 @@ fn a_device_the_hub_does_not_accept() {
     device.fails(Cause::Refused, "clock, which says 20");
 }
 
+/// A server that looks at the device's certificate in the TLS handshake.
+#[test]
+fn a_device_whose_certificate_is_not_accepted() {
+    let broker = Broker::with(
+        "localhost",
+        "allow_anonymous true\nrequire_certificate true\ncafile DIRECTORY/authority.pem",
+    );
+    Device::connect(options_for(&broker)).fails(Cause::Tls, "lets nobody in without a certificate");
+    let connection = format!("HostName=localhost:{};DeviceId=d1;x509=true", broker.port);
+    let with = |identity| {
+        let mut options = options_for(&broker);
+        options.connection = connection.parse().unwrap();
+        options.identity = identity;
+        options
+    };
+    Device::online(with(Some(broker.authority.device(2040))));
+    Device::connect(with(Some(broker.authority.device(2021)))).fails(
+        Cause::Tls,
+        "good from 2001-01-01 00:00 UTC to 2021-01-01 00:00 UTC",
+    );
+    Device::connect(with(Some(Authority::new().device(2040))))
+        .fails(Cause::Tls, "does not accept the device's certificate");
+
+    let refused = |options| Client::connect(options, |_| {}).unwrap_err().to_string();
+    let error = refused(with(None));
+    assert!(
+        error.contains("client_certificate and client_key"),
+        "{error}"
+    );
+    let mut both = options_for(&broker);
+    both.identity = Some(broker.authority.device(2040));
+    let error = refused(both);
+    assert!(error.contains("which exclude each other"), "{error}");
+}
+
 #[test]
 fn a_broker_that_dies_and_comes_back() {
     let mut broker = Broker::start();

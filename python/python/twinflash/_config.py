@@ -313,11 +313,12 @@ def document(
     return _encoded(made), own
 
 
-def connection(connection_string: str, ca: Optional[Path]) -> bytes:
+def connection(connection_string: str, **paths: Optional[Path]) -> bytes:
     """The same document, for a connection only."""
     if not isinstance(connection_string, str):
         raise _wrong("connection_string", connection_string, "a str")
-    made = {"state_dir": os.curdir, "connection_string": connection_string, "ca": None if ca is None else path("ca", ca)}
+    made: Dict[str, Any] = {"state_dir": os.curdir, "connection_string": connection_string}
+    made.update((name, None if given is None else path(name, given)) for name, given in paths.items())
     return _encoded(made)
 
 

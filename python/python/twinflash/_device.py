@@ -24,19 +24,30 @@ class Device:
     events.
 
     ``connection_string`` may be ``@FILE``: what that file holds. ``ca`` is what the hub's certificate must come from:
-    ``"system"``, a PEM text or a PEM file; by default the web's authorities. ``on_method`` answers the methods that are not the
-    updater's, on the connection's thread: it must not wait.
+    ``"system"``, a PEM text or a PEM file; by default the web's authorities. A device with a certificate (``x509=true`` in its
+    connection string) shows ``client_certificate``, with those up to its authority after it, and has its ``client_key``: PEM
+    texts or files; one may hold both. ``on_method`` answers the methods that are not the updater's, on the connection's thread: it
+    must not wait.
     """
 
     def __init__(
-        self, connection_string: str, updater: Updater, *, ca: Optional[Path] = None, on_method: Optional[OnMethod] = None
+        self,
+        connection_string: str,
+        updater: Updater,
+        *,
+        ca: Optional[Path] = None,
+        client_certificate: Optional[Path] = None,
+        client_key: Optional[Path] = None,
+        on_method: Optional[OnMethod] = None,
     ) -> None:
         if not isinstance(updater, Updater):
             raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
         if on_method is not None and not callable(on_method):
             raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
         self.updater = updater
-        document = _config.connection(connection_string, ca)
+        document = _config.connection(
+            connection_string, ca=ca, client_certificate=client_certificate, client_key=client_key
+        )
         answer = None if on_method is None else _answerer(on_method)
         self._native = _native.Device.connect(updater._native, document, answer)
 

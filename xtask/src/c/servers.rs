@@ -38,7 +38,8 @@ impl Servers {
             .map_err(|error| format!("cannot make a directory for the servers: {error}"))?;
         let image = directory.path().join("www/image.bin");
         let (nginx, port) = nginx(directory.path(), &image)?;
-        let (hub, ready) = hub(twinflash)?;
+        let certificate = directory.path().join("device.pem");
+        let (hub, ready) = hub(twinflash, &own_certificate(&certificate)?)?;
         let of = |pointer: &str| {
             let text = ready.pointer(pointer).and_then(Value::as_str);
             text.map(str::to_owned)
@@ -48,6 +49,8 @@ impl Servers {
             ("TEST_SERVER", format!("http://127.0.0.1:{port}")),
             ("TEST_IMAGE", image.display().to_string()),
             ("TEST_DEVICE", of("/devices/device1")?),
+            ("TEST_X509_DEVICE", of("/devices/certified")?),
+            ("TEST_CERTIFICATE", certificate.display().to_string()),
             ("TEST_CA", of("/ca")?),
             ("TEST_TWINFLASH", twinflash.display().to_string()),
             ("TWINFLASH_SERVICE", of("/serviceConnectionString")?),
@@ -76,9 +79,30 @@ impl Servers {
     }
 }
 
-fn hub(twinflash: &Path) -> Result<(Running, Value), String> {
+/// Makes a certificate that a device has signed itself, in one file with its key; gives its thumbprint.
+fn own_certificate(file: &Path) -> Result<String, String> {
+    let openssl = |arguments: String| {
+        let output = Command::new("openssl").args(arguments.split(' ')).output();
+        let output = output.map_err(|error| format!("cannot run openssl: {error}"))?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(format!("openssl {arguments}: {}", output.status)),
+        }
+    };
+    let file = file.display();
+    openssl(format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=certified -keyout {file} -out {file}"
+    ))?;
+    let thumbprint = openssl(format!("x509 -noout -fingerprint -sha256 -in {file}"))?;
+    let (_, thumbprint) = thumbprint.trim().split_once('=').unwrap_or_default();
+    Ok(thumbprint.replace(':', ""))
+}
+
+fn hub(twinflash: &Path, thumbprint: &str) -> Result<(Running, Value), String> {
     let mut hub = Command::new(twinflash);
     hub.args(["hub", "--json", "--mqtt-port", "0", "--https-port", "0"]);
+    hub.args(["--device", "device1", "--x509-device"]);
+    hub.arg(format!("certified={thumbprint}"));
     hub.stdout(Stdio::piped());
     let mut hub = Running(
         hub.spawn()

@@ -12,7 +12,8 @@ const MQTT_PORT: u16 = 8883;
 const HTTPS_PORT: u16 = 443;
 
 /// A device's connection string:
-/// `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`.
+/// `HostName=…;DeviceId=…;SharedAccessKey=…[;GatewayHostName=…]`, or with `x509=true` in place of the
+/// key for a device that has a certificate.
 ///
 /// Both host names may carry a port (`localhost:18883`); IPv6 addresses stand in brackets. Names of
 /// parts are read in any case, in any order; white space around the whole is ignored. `Debug` and
@@ -33,7 +34,8 @@ pub struct ConnectionString {
     hub: Endpoint,
     gateway: Option<Endpoint>,
     device_id: String,
-    key: Key,
+    /// None of a device that has a certificate.
+    key: Option<Key>,
 }
 
 impl ConnectionString {
@@ -61,11 +63,19 @@ impl ConnectionString {
         self.gateway.as_ref().unwrap_or(&self.hub).to_string()
     }
 
-    /// A token that proves this device to the hub until `expires`, in seconds since 1970 UTC.
+    /// Whether the device proves itself by a certificate (`x509=true`), and not by a key.
     #[must_use]
-    pub fn token(&self, expires: u64) -> String {
+    pub fn is_x509(&self) -> bool {
+        self.key.is_none()
+    }
+
+    /// A token that proves this device to the hub until `expires`, in seconds since 1970 UTC. `None` of a
+    /// device with a certificate.
+    #[must_use]
+    pub fn token(&self, expires: u64) -> Option<String> {
         let resource = format!("{}/devices/{}", self.hub.host, self.device_id);
-        sas_token(&resource, &self.key, None, expires)
+        let key = self.key.as_ref()?;
+        Some(sas_token(&resource, key, None, expires))
     }
 }
 
@@ -77,14 +87,6 @@ impl FromStr for ConnectionString {
         if parts.module_id.is_some() {
             return Err(error(
                 "ModuleId is not supported: use a device's connection string, not a module's",
-            ));
-        }
-        if parts
-            .x509
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        {
-            return Err(error(
-                "x509=true: certificates of a device are not supported yet; use a device with a SharedAccessKey",
             ));
         }
         if parts.policy.is_some() && parts.device_id.is_none() {
@@ -101,7 +103,7 @@ impl FromStr for ConnectionString {
             hub: parts.host(MQTT_PORT)?,
             gateway: parts.gateway(MQTT_PORT)?,
             device_id: device_id(required("DeviceId", parts.device_id)?)?,
-            key: parts.key()?,
+            key: parts.device_key()?,
         })
     }
 }
@@ -109,7 +111,11 @@ impl FromStr for ConnectionString {
 impl fmt::Display for ConnectionString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { hub, device_id, .. } = self;
-        write!(f, "HostName={hub};DeviceId={device_id};SharedAccessKey=***")?;
+        let proof = match self.is_x509() {
+            true => "x509=true",
+            false => "SharedAccessKey=***",
+        };
+        write!(f, "HostName={hub};DeviceId={device_id};{proof}")?;
         match &self.gateway {
             Some(gateway) => write!(f, ";GatewayHostName={gateway}"),
             None => Ok(()),
@@ -247,9 +253,20 @@ mod tests {
     fn a_token_names_hub_and_device_without_port() {
         let text =
             format!("HostName=hub:7;DeviceId=d#1;SharedAccessKey={KEY};GatewayHostName=gw:8");
-        let token = parse(&text).token(5);
+        let token = parse(&text).token(5).unwrap();
         assert!(token.contains("sr=hub%2Fdevices%2Fd%231&"), "{token}");
         assert!(token.ends_with("&se=5"), "{token}");
+    }
+
+    #[test]
+    fn a_device_with_a_certificate() {
+        let plain = parse("HostName=h.example;DeviceId=d;X509=True;GatewayHostName=g");
+        assert!(plain.is_x509());
+        assert_eq!(plain.token(5), None);
+        assert_eq!(
+            plain.to_string(),
+            "HostName=h.example:8883;DeviceId=d;x509=true;GatewayHostName=g:8883"
+        );
     }
 
     #[test]
@@ -306,7 +323,14 @@ mod tests {
                 "HostName=h;DeviceId=;SharedAccessKey=KEY",
                 "DeviceId is empty",
             ),
-            ("HostName=h;DeviceId=d", "SharedAccessKey is missing"),
+            (
+                "HostName=h;DeviceId=d",
+                "SharedAccessKey is missing; a device with a certificate has x509=true in its place",
+            ),
+            (
+                "HostName=h;DeviceId=d;x509=yes;SharedAccessKey=KEY",
+                "x509 is neither true nor false",
+            ),
             (
                 "HostName=h;DeviceId=d;SharedAccessKey=KEY!",
                 "SharedAccessKey is not base64",
@@ -328,7 +352,10 @@ mod tests {
                 "HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=KEY",
                 "ModuleId is not supported",
             ),
-            ("HostName=h;DeviceId=d;x509=true", "not supported yet"),
+            (
+                "HostName=h;DeviceId=d;x509=true;SharedAccessKey=KEY",
+                "SharedAccessKey and x509=true exclude each other",
+            ),
             (
                 "HostName=h;DeviceId=d;SharedAccessSignature=KEY",
                 "cannot be renewed",

@@ -29,7 +29,7 @@ pub(super) struct Parts<'a> {
     pub(super) module_id: Option<&'a str>,
     pub(super) policy: Option<&'a str>,
     key: Option<&'a str>,
-    pub(super) x509: Option<&'a str>,
+    x509: Option<&'a str>,
 }
 
 impl<'a> Parts<'a> {
@@ -57,7 +57,7 @@ impl<'a> Parts<'a> {
                 }
                 _ => {
                     return Err(error(format!(
-                        "part {number} has an unknown name; known are HostName, DeviceId, SharedAccessKey, GatewayHostName and SharedAccessKeyName"
+                        "part {number} has an unknown name; known are HostName, DeviceId, SharedAccessKey, x509, GatewayHostName and SharedAccessKeyName"
                     )));
                 }
             };
@@ -80,6 +80,22 @@ impl<'a> Parts<'a> {
         gateway
             .map(|text| endpoint("GatewayHostName", text, default_port))
             .transpose()
+    }
+
+    /// The key of a device that has no certificate.
+    pub(super) fn device_key(&self) -> Result<Option<Key>, ConnectionStringError> {
+        let x509 = self.x509.unwrap_or("false").to_ascii_lowercase();
+        match (x509.as_str(), self.key) {
+            ("true", None) => Ok(None),
+            ("true", Some(_)) => Err(error(
+                "SharedAccessKey and x509=true exclude each other: a device has a key or a certificate",
+            )),
+            ("false", None) => Err(error(
+                "SharedAccessKey is missing; a device with a certificate has x509=true in its place",
+            )),
+            ("false", Some(_)) => self.key().map(Some),
+            _ => Err(error("x509 is neither true nor false")),
+        }
     }
 
     pub(super) fn key(&self) -> Result<Key, ConnectionStringError> {
