@@ -207,7 +207,7 @@ impl Config {
     /// [`Code::InvalidConfig`]: the file cannot be read, or holds none.
     #[cfg(any(feature = "http", feature = "mqtt"))]
     pub fn roots(&self) -> Result<Roots, Failure> {
-        tables::roots(self.ca.as_deref(), &self.directory)
+        tables::roots(self.ca.as_deref(), "ca", &self.directory)
     }
 
     /// The certificate by which the device proves itself to its hub, and its key, where it has one.
