@@ -214,7 +214,6 @@ impl Installer for CommandInstall {
         let (said, ask) = match memory.stage {
             Stage::Begun => (ImageState::Old, false),
             // It did not come to its end, and who knows what was done by then.
-            Stage::Installing if system && same_boot => (ImageState::Old, false),
             Stage::Installing => (ImageState::Unknown, !same_boot),
             // Until the device restarts the other one runs, whatever comes after.
             Stage::Installed => (ImageState::New, !(system && same_boot)),

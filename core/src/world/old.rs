@@ -9,6 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
         course,
         hash,
         signed: false,
+        held: None,
         blows,
         then: Vec::new(),
         order,
@@ -129,6 +130,50 @@ pub(super) fn cases() -> Vec<Case> {
                 ),
                 (At::Disk(114), Blow::Error(5, 8)),
                 (At::Network(13), Blow::Network(NetworkFault::OtherSize)),
+            ],
+        ),
+        // A command had switched when the process was killed, and was run as often as it may be.
+        case(
+            Kind::Handed,
+            "configuration",
+            Course::Dead,
+            true,
+            12819398287797845299,
+            vec![
+                (
+                    At::Disk(86),
+                    Blow::PowerCut(Left::Torn(9549420724872168834)),
+                ),
+                (
+                    At::Disk(209),
+                    Blow::PowerCut(Left::Torn(1529908325232481443)),
+                ),
+                (
+                    At::Disk(108),
+                    Blow::PowerCut(Left::Torn(12116465238136471121)),
+                ),
+                (At::Disk(150), Blow::Kill),
+                (
+                    At::Disk(23),
+                    Blow::PowerCut(Left::Torn(5404077415425728912)),
+                ),
+            ],
+        ),
+        // U-Boot's environment was written and not synced, and read from the kernel's memory.
+        case(
+            Kind::UBoot,
+            "configuration",
+            Course::Superseded,
+            true,
+            250939515050878965,
+            vec![
+                (At::Disk(143), Blow::Error(5, 8)),
+                (At::Hub(24), Blow::Hub(HubFault::Replayed)),
+                (
+                    At::Disk(184),
+                    Blow::PowerCut(Left::Torn(1444453956185026625)),
+                ),
+                (At::Hub(5), Blow::PowerCut(Left::Torn(6102346711832933489))),
             ],
         ),
     ]
