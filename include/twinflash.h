@@ -129,6 +129,8 @@ enum twinflash_status
     TWINFLASH_STATUS_CRC_MISMATCH = 301,
     /** The image's SHA-256 is not the one announced. */
     TWINFLASH_STATUS_HASH_MISMATCH = 302,
+    /** The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key. */
+    TWINFLASH_STATUS_DECRYPTION_FAILED = 303,
     /** There is not enough free space for the image. */
     TWINFLASH_STATUS_NO_SPACE = 400,
     /** A file or directory may not be read or written. */

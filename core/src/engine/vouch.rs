@@ -197,6 +197,7 @@ impl Engine {
             hash_judges: true,
             content: String::new(),
             compression: None,
+            encryption: None,
             file_size: None,
             local: request.origin == Origin::Local,
             https_only: !policy.allow_http,
@@ -292,6 +293,7 @@ fn bind(request: &mut Request, manifest: Manifest) -> Result<(), Failure> {
         issued: manifest.issued,
         floor: manifest.floor,
         compression: manifest.compression,
+        encryption: manifest.encryption,
         file_size: manifest.download.map(|download| download.size),
     });
     Ok(())
@@ -300,8 +302,8 @@ fn bind(request: &mut Request, manifest: Manifest) -> Result<(), Failure> {
 /// What a failed attempt at fetching a manifest comes to.
 pub(super) fn not_fetched(failure: Failure, retry: Retry) -> (Failure, Retry) {
     let code = match (failure.code, retry) {
-        // There is none, or nobody may have it.
-        (Code::HttpStatus, Retry::Never) => Code::ManifestRequired,
+        // There is none, or nobody may have it: on a server, or beside a file.
+        (Code::HttpStatus | Code::Storage, Retry::Never) => Code::ManifestRequired,
         (code, _) => code,
     };
     let text = format!("the manifest beside the image: {}", failure.message);
