@@ -99,8 +99,8 @@ const KEYS = new Set(
   `connection_string state_dir current_version version_from install_time command_time connect_timeout user_agent
    allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
    stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
-   consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
-   client_certificate client_key confirm_time hardware_revision require_manifest`.split(/\s+/),
+   consent_by consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
+   client_certificate client_key confirm_time hardware_revision decryption_key require_manifest`.split(/\s+/),
 );
 
 /** The options of a call, of which each is a text. */

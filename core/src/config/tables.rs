@@ -5,7 +5,7 @@ use super::wrong;
 use crate::download::{HttpOptions, Proxy};
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::{ClientIdentity, Roots};
-use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
+use crate::update::{Confirm, ConsentBy, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
 #[cfg(feature = "http")]
@@ -44,6 +44,7 @@ pub(super) struct PolicyTable {
     floor: Option<String>,
     version: Option<VersionRule>,
     consent: Option<Vec<Stage>>,
+    consent_by: Option<ConsentBy>,
     consent_command: Option<Vec<String>>,
     consent_interval: Option<Seconds>,
     ready: Option<Vec<String>>,
@@ -138,6 +139,7 @@ impl PolicyTable {
             require_check => require_check;
             require_manifest => require_manifest;
             version => version;
+            consent_by => consent_by;
             consent_interval => consent_interval, 0;
             ready_interval => ready_interval, 0;
             start_delay => start_delay, 0;

@@ -76,6 +76,8 @@ impl Driver {
             current_version,
             mut policy,
             trust,
+            #[cfg(feature = "encryption")]
+            identities,
             #[cfg(feature = "http")]
             http,
             windows,
@@ -131,6 +133,11 @@ impl Driver {
         };
         #[cfg(not(feature = "http"))]
         let downloader = Downloader::of_offers(offers.clone());
+        #[cfg(feature = "encryption")]
+        let downloader = match identities {
+            Some(identities) => downloader.decrypting(identities),
+            None => downloader,
+        };
         let mut engine = Engine::new(Config {
             contract,
             policy,
