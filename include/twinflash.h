@@ -79,7 +79,10 @@ enum twinflash_status
     TWINFLASH_STATUS_USED = 14,
     /** It would wait for the very callback it is called in. */
     TWINFLASH_STATUS_IN_CALLBACK = 15,
-    /** A fault of the library, which it caught: please report it. */
+    /**
+     * A fault of the library, which it caught: please report it. (A library built with the profile `small`
+     * ends the process instead.)
+     */
     TWINFLASH_STATUS_PANIC = 16,
     /** The system refused what is needed: a thread, memory, a descriptor. */
     TWINFLASH_STATUS_SYSTEM = 17,
@@ -129,6 +132,8 @@ enum twinflash_status
     TWINFLASH_STATUS_CRC_MISMATCH = 301,
     /** The image's SHA-256 is not the one announced. */
     TWINFLASH_STATUS_HASH_MISMATCH = 302,
+    /** The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key. */
+    TWINFLASH_STATUS_DECRYPTION_FAILED = 303,
     /** There is not enough free space for the image. */
     TWINFLASH_STATUS_NO_SPACE = 400,
     /** A file or directory may not be read or written. */

@@ -63,6 +63,8 @@ export type Code =
   | 'crc-mismatch'
   /** The image's SHA-256 is not the one announced. */
   | 'hash-mismatch'
+  /** The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key. */
+  | 'decryption-failed'
   /** There is not enough free space for the image. */
   | 'no-space'
   /** A file or directory may not be read or written. */
@@ -191,7 +193,7 @@ export interface UpdaterEvents {
   accepted: [{ readonly uri: string; readonly version: string | null }];
   /** The update has come to a phase. */
   phase: [Phase];
-  /** So many bytes of the image are there. At most ten a second. */
+  /** So many bytes of the image are there. At most ten a second, and at each checkpoint. */
   progress: [{ readonly bytes: number; readonly total: number | null }];
   /** The update waits for something else than before. */
   waiting: [Waiting];
@@ -332,6 +334,8 @@ export interface Policy {
   version?: 'other' | 'higher' | 'none';
   /** Before which stages the user must agree (`approve()`). Default: none. */
   consent?: Array<'download' | 'apply'>;
+  /** Who may agree: also whoever may call the device's methods, or only somebody at the device. Default: `anybody`. */
+  consentBy?: 'anybody' | 'local';
   /** Asks the user: status 0 is yes, 75 not yet, any other no. `{stage}`, `{version}` and `{size}` are filled in. */
   consentCommand?: Command;
   /** It is asked again after this, where it does not print itself in how many seconds. Default: 3600. */
@@ -420,6 +424,8 @@ export interface Trust {
   manufacturer?: string;
   model?: string;
   hardwareRevision?: string;
+  /** An age identity file, which only its owner may read: decrypts images that a manifest calls encrypted. */
+  decryptionKey?: string;
 }
 
 /** How an updater is set up. Relative paths are relative to the process's working directory. */

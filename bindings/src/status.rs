@@ -31,7 +31,8 @@ pub enum twinflash_status {
     Used = 14,
     /// It would wait for the very callback it is called in.
     InCallback = 15,
-    /// A fault of the library, which it caught: please report it.
+    /// A fault of the library, which it caught: please report it. (A library built with the profile `small`
+    /// ends the process instead.)
     Panic = 16,
     /// The system refused what is needed: a thread, memory, a descriptor.
     System = 17,
@@ -85,6 +86,8 @@ pub enum twinflash_status {
     CrcMismatch = 301,
     /// The image's SHA-256 is not the one announced.
     HashMismatch = 302,
+    /// The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key.
+    DecryptionFailed = 303,
 
     /// There is not enough free space for the image.
     NoSpace = 400,
@@ -194,6 +197,7 @@ const FAILURES: &[Status] = &[
     Status::SizeMismatch,
     Status::CrcMismatch,
     Status::HashMismatch,
+    Status::DecryptionFailed,
     Status::NoSpace,
     Status::NoPermission,
     Status::Storage,
@@ -250,6 +254,7 @@ pub extern "C" fn twinflash_status_name(status: i32) -> *const c_char {
         300 => c"size-mismatch",
         301 => c"crc-mismatch",
         302 => c"hash-mismatch",
+        303 => c"decryption-failed",
         400 => c"no-space",
         401 => c"no-permission",
         402 => c"storage",

@@ -415,3 +415,118 @@ fn compressed_files_that_others_unpack() {
         assert!(done.out.contains(&packed.to_string()), "{}", done.out);
     }
 }
+
+/// Runs a program of the age format's own authors.
+fn age(desk: &Desk, program: &str, line: &str) -> Vec<u8> {
+    let output = Command::new(program)
+        .args(line.split(' '))
+        .current_dir(desk.0.path())
+        .output()
+        .expect("Debian's package age is needed");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {line}: {errors}");
+    output.stdout
+}
+
+#[test]
+fn encrypted_files_that_age_decrypts_and_files_of_age_that_are_decrypted() {
+    let desk = Desk::new();
+    let image: Vec<u8> = (0..300_000_u32).map(|n| (n / 100 % 251) as u8).collect();
+    fs::write(desk.at("image"), &image).unwrap();
+    desk.done("key new @a.pem");
+    // An identity of ours is one of age's, and the other way round.
+    let made = desk.done("key new --encryption @ours.txt --json");
+    let ours = made.json()[0]["recipient"].as_str().unwrap().to_owned();
+    let mode = fs::metadata(desk.at("ours.txt"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(
+        age(&desk, "age-keygen", "-y ours.txt"),
+        format!("{ours}\n").as_bytes()
+    );
+    let text = fs::read_to_string(desk.at("ours.txt")).unwrap();
+    let secret = text.lines().last().unwrap();
+    assert!(!made.out.contains(secret) && made.err.is_empty());
+    desk.refused("key new --encryption @ours.txt", "is never overwritten");
+    age(&desk, "age-keygen", "-o theirs.txt");
+    let theirs = String::from_utf8(age(&desk, "age-keygen", "-y theirs.txt")).unwrap();
+    fs::write(desk.at("fleet"), format!("# two\n{theirs}{ours}\n")).unwrap();
+
+    // For two devices; age decrypts it with the identity of either.
+    let sign = "image sign @image --key @a.pem --version 1.0.0 --encrypt-to @fleet";
+    let done = desk.done(&format!("{sign} --json"));
+    assert_eq!(done.json()[0]["file"], text_of(&desk, "image.age"));
+    assert_eq!(done.json()[0]["method"]["fwSize"], image.len());
+    for identity in ["ours.txt", "theirs.txt"] {
+        let decrypted = age(&desk, "age", &format!("-d -i {identity} image.age"));
+        assert!(decrypted == image, "{identity}");
+    }
+    desk.done(&format!("{sign} --compress zstd"));
+    age(&desk, "age", "-d -i ours.txt -o out.zst image.zst.age");
+    let unpacked = Command::new("zstd")
+        .arg("-dc")
+        .arg(desk.at("out.zst"))
+        .output();
+    assert!(unpacked.unwrap().stdout == image);
+
+    // What is verified is the image, or the file that is served, as a device does it.
+    let verify = |file: &str, rest: &str| {
+        format!("image verify @{file} --manifest @image.zst.age.jws --trust @a.pub.pem {rest}")
+            .trim_end()
+            .to_owned()
+    };
+    let done = desk.done(&verify("image", ""));
+    assert!(
+        done.out.contains("encryption") && done.out.contains("age"),
+        "{}",
+        done.out
+    );
+    desk.done(&verify("image.zst.age", "--identity @theirs.txt"));
+    desk.refused(&verify("image.zst.age", ""), "it is encrypted: --identity");
+    desk.done("key new --encryption @other.txt");
+    desk.refused(
+        &verify("image.zst.age", "--identity @other.txt"),
+        "it is encrypted for 2 recipients, of which none is this device",
+    );
+    let served = fs::read(desk.at("image.zst.age")).unwrap();
+    let mut altered = served.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    fs::write(desk.at("altered"), altered).unwrap();
+    desk.refused(&verify("altered", "--identity @ours.txt"), "was altered");
+
+    // A file that age itself made, for ours among others.
+    let recipients = format!("-r {} -r {ours}", theirs.trim());
+    age(
+        &desk,
+        "age",
+        &format!("-e {recipients} -o theirs.age image"),
+    );
+    let sign = "image sign @image --key @a.pem --version 1.0.0 --encrypted @theirs.age --json";
+    let done = desk.done(sign);
+    assert_eq!(done.json()[0]["manifest"], text_of(&desk, "theirs.age.jws"));
+    let url = "https://example.com/theirs.age";
+    assert_eq!(done.json()[0]["method"]["fwPackageUri"], url);
+    for file in ["theirs.age", "image.age"] {
+        desk.done(&format!(
+            "image verify @{file} --manifest @theirs.age.jws --trust @a.pub.pem --identity @ours.txt"
+        ));
+    }
+
+    for (to, why) in [
+        ("age1xyz", "is no age recipient"),
+        ("@ours.txt", "a line in it is no age recipient"),
+        ("@nowhere", "cannot read"),
+        ("@image", "no age recipient"),
+    ] {
+        let line = format!("image sign @image --key @a.pem --version 1 --encrypt-to {to}");
+        let done = desk.run(&line);
+        assert!(done.status == Some(1) && done.err.contains(why), "{done:?}");
+        assert!(!done.err.contains(secret));
+    }
+}
+
+fn text_of(desk: &Desk, name: &str) -> String {
+    text(&desk.at(name)).to_owned()
+}

@@ -60,6 +60,7 @@ fn run(mut arguments: impl Iterator<Item = String>) -> Result<String, Box<dyn Er
         hash_judges: matches!(check, Some(Check::Sha256(_))),
         content: "example".into(),
         compression: None,
+        encryption: None,
         file_size: None,
         local: false,
         https_only: false,

@@ -10,6 +10,7 @@
 //! | [`engine`] | decides. Input in, output out: no I/O, no clock, no threads |
 //! | [`windows`] | maintenance windows |
 //! | [`command`] | runs the commands a device's owner has configured |
+//! | `age` | decrypts images (feature `encryption`) |
 //! | [`journal`] | remembers: the record on disk |
 //! | [`download`] | fetches one attempt of an image: over HTTP, from a file, or from the application |
 //! | [`install`] | writes an image and switches to it |
@@ -32,6 +33,8 @@
 
 extern crate alloc;
 
+#[cfg(feature = "encryption")]
+pub mod age;
 #[cfg(feature = "std")]
 mod clock;
 #[cfg(feature = "std")]

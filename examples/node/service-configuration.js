@@ -10,8 +10,9 @@
 // Contract: configuration.
 
 const { Registry } = require('azure-iothub');
-const { arguments: given, service } = require('./command-line.js')(3, 'VERSION URL CHECK [--device DEVICE]');
+const { commandLine, why } = require('./command-line.js');
 
+const { arguments: given, service } = commandLine(3, 'VERSION URL CHECK [--device DEVICE]');
 const [fwVersion, fwPackageURI, fwPackageCheckValue, option, device] = given;
 const registry = Registry.fromConnectionString(service);
 const ID = 'firmware285';
@@ -72,6 +73,6 @@ async function main() {
 }
 
 main().catch((error) => {
-  console.error(error.message);
+  console.error(why(error));
   process.exitCode = 1;
 });

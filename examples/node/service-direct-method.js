@@ -9,8 +9,9 @@
 // Contract: node-direct-method.
 
 const { Client, Registry } = require('azure-iothub');
-const { arguments: given, service } = require('./command-line.js')(2, 'DEVICE URL [CHECK]');
+const { commandLine, why } = require('./command-line.js');
 
+const { arguments: given, service } = commandLine(2, 'DEVICE URL [CHECK]');
 const [device, fwPackageUri, fwPackageCheckValue] = given;
 const DONE = 'apply firmware image complete';
 const FAILED = ['download image failed', 'apply image failed'];
@@ -40,6 +41,6 @@ async function main() {
 }
 
 main().catch((error) => {
-  console.error(`The update could not be started or followed: ${error.message}`);
+  console.error(`The update could not be started or followed: ${why(error)}`);
   process.exitCode = 1;
 });

@@ -13,8 +13,9 @@
 
 const { Client, Registry } = require('azure-iothub');
 const { setTimeout: sleep } = require('node:timers/promises');
-const { arguments: given, service } = require('./command-line.js')(2, 'DEVICE URL [CHECK] [--loop]');
+const { commandLine, why } = require('./command-line.js');
 
+const { arguments: given, service } = commandLine(2, 'DEVICE URL [CHECK] [--loop]');
 const loop = given.at(-1) === '--loop';
 const [device, fwPackageUri, fwPackageCheckValue] = loop ? given.slice(0, -1) : given;
 const registry = Registry.fromConnectionString(service);
@@ -32,7 +33,7 @@ async function show() {
     const found = await registry.createQuery(`SELECT * FROM devices WHERE deviceId = '${device}'`).nextAsTwin();
     console.log(`FWUpdate reported: ${JSON.stringify(found.result[0].properties.reported.iothubDM.firmwareUpdate)}`);
   } catch (error) {
-    console.error(`Could not query twins: ${error.message}`);
+    console.error(`Could not query twins: ${why(error)}`);
   }
 }
 
@@ -56,12 +57,12 @@ async function main() {
   if (loop) {
     process.exitCode = (await call('firmwareUpdate')) && (await follow(last)) ? 0 : 1;
   } else {
-    call('ihdmFirmwareUpdate').catch((error) => console.error(`Could not start the firmware update on the device: ${error.message}`));
+    call('ihdmFirmwareUpdate').catch((error) => console.error(`Could not start the firmware update on the device: ${why(error)}`));
     setInterval(show, 1000);
   }
 }
 
 main().catch((error) => {
-  console.error(error.message);
+  console.error(why(error));
   process.exitCode = 1;
 });

@@ -364,6 +364,7 @@ impl Device {
         say(Progress::Received(bytes));
         say(Progress::Durable(Checkpoint {
             packed: None,
+            sealed: None,
             content,
             validator: None,
             total,

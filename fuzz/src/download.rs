@@ -128,6 +128,7 @@ pub(crate) fn download(data: &[u8]) {
     checks.update(&IMAGE[..HAVE]);
     let resume = resumes.then(|| Checkpoint {
         packed: None,
+        sealed: None,
         content: "content".into(),
         validator: (choices.below(2) == 1).then(|| "\"1\"".into()),
         total: (choices.below(2) == 1).then_some(IMAGE.len() as u64),
@@ -151,6 +152,7 @@ pub(crate) fn download(data: &[u8]) {
         hash_judges: choices.below(2) == 1,
         content: "content".into(),
         compression: None,
+        encryption: None,
         file_size: None,
         local: false,
         https_only: false,

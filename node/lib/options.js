@@ -32,13 +32,16 @@ function convert(value, path) {
   return converted;
 }
 
+/** What a value is, where it is not what it should be. */
+const kind = (value) => (value === null || value === undefined ? `${value}` : `a ${typeof value}`);
+
 /** Whether `install` is an installer of the application's own. */
 const isOwn = (install) => STEPS.some((step) => typeof install?.[step] === 'function');
 
 /** Takes the options apart: the configuration as JSON, the application's installer, its restart function. */
 function take(options) {
   if (options === null || typeof options !== 'object') {
-    throw wrongOption(`the options are ${options === null ? 'null' : `a ${typeof options}`}; they must be an object`);
+    throw wrongOption(`the options are ${kind(options)}; they must be an object`);
   }
   const { install, onRestart, ...rest } = options;
   if (onRestart !== undefined && typeof onRestart !== 'function') throw wrongOption('onRestart must be a function');
@@ -96,13 +99,13 @@ const KEYS = new Set(
   `connection_string state_dir current_version version_from install_time command_time connect_timeout user_agent
    allow_http max_size require_check retry_first retry_longest retry_time retry_sizes checkpoint_interval checkpoint_bytes
    stall_time stall_bytes max_redirects progress_step progress_interval answer_wait apply_attempts confirm_attempts
-   consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
-   client_certificate client_key confirm_time hardware_revision require_manifest`.split(/\s+/),
+   consent_by consent_command consent_interval ready_interval download_windows apply_windows start_delay dry_run
+   client_certificate client_key confirm_time hardware_revision decryption_key require_manifest`.split(/\s+/),
 );
 
 /** The options of a call, of which each is a text. */
 function texts(options, names) {
-  if (options === null || typeof options !== 'object') throw wrongOption(`the options are a ${typeof options}; they must be an object`);
+  if (options === null || typeof options !== 'object') throw wrongOption(`the options are ${kind(options)}; they must be an object`);
   for (const [name, value] of Object.entries(options)) {
     if (!names.includes(name)) throw wrongOption(`${name} is no option; there are ${names.join(', ')}`);
     if (value !== undefined && typeof value !== 'string') throw wrongOption(`${name} is a ${typeof value}; it must be a string`);

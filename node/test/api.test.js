@@ -64,7 +64,8 @@ test('wrong options are TypeErrors that name the option', (t) => {
   itself.itself = itself;
   const own = Object.fromEntries(['inspect', 'begin', 'write', 'sync', 'finish', 'activate', 'confirm', 'rollback'].map((name) => [name, () => {}]));
   for (const [wrong, named] of [
-    [undefined, /options/],
+    [undefined, /the options are undefined/],
+    [7, /the options are a number/],
     [{ install }, /stateDir is missing/],
     [{ stateDir }, /install is missing/],
     [{ stateDir, install: {} }, /install must have one of file, slots and command/],
@@ -81,7 +82,10 @@ test('wrong options are TypeErrors that name the option', (t) => {
     [{ stateDir, install, policy: { retryFirst: 9, retryLongest: 1 } }, /policy\.retryFirst is longer than policy\.retryLongest/],
     [{ stateDir, install, contract: 'no-such' }, /no-such/],
     [{ stateDir, install, contract: { contract: 'x', surprise: 1 } }, /surprise/],
-    [{ stateDir, install, http: { ca: join(base, 'none.pem') } }, /none\.pem/],
+    [{ stateDir, install, http: { ca: join(base, 'none.pem') } }, /^http\.ca: .*none\.pem/],
+    [{ stateDir, install, ca: join(base, 'none.pem') }, /^ca: .*none\.pem/],
+    [{ stateDir, install, http: { proxy: 'x y' } }, /http\.proxy: "x y"/],
+    [{ stateDir, install, http: { userAgent: 'a\nb' } }, /http\.userAgent: /],
     [{ stateDir, install, onRestart: 'exit' }, /onRestart must be a function/],
     [{ stateDir, install, source: 'offered' }, /source is no option/],
     [{ stateDir, install, policy: 7 }, /policy/],

@@ -12,7 +12,7 @@ import transports from 'azure-iot-device-mqtt';
 import mqtt from 'mqtt';
 import { attach, Device } from 'twinflash';
 import { ca, call, fields, ready, registry, reported, withSdk } from './hub.js';
-import { directory, eventually, serve, updaterIn } from './support.js';
+import { directory, ended, eventually, serve, updaterIn } from './support.js';
 
 async function clientFor(t, name, transport) {
   // Over WebSockets the SDK knows port 443 only, and takes no other from the connection string.
@@ -55,7 +55,7 @@ for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', trans
     assert.equal((await call(name, 'firmwareUpdate', { fwPackageUri: 'test.com' })).status, 400);
     const answer = await call(name, 'firmwareUpdate', { ...ask, fwVersion: '2.0.0' });
     assert.deepEqual(answer, { status: 200, payload: 'FirmwareUpdate started.' });
-    assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+    assert.equal((await ended(updater)).outcome, 'completed');
     assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
     // The hub has been told when done() is settled.
     assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'applyComplete');
@@ -64,7 +64,7 @@ for (const [name, transport] of [['mqtt', transports.Mqtt], ['websockets', trans
     const gone = await serve(t);
     gone.state.status = 404;
     await call(name, 'firmwareUpdate', { ...gone.ask, fwVersion: '3.0.0' });
-    assert.equal((await updater.done({ timeout: 20 })).error.code, 'http-status');
+    assert.equal((await ended(updater)).error.code, 'http-status');
     assert.equal((await reported(name)).iothubDM.firmwareUpdate.status, 'downloadFailed');
 
     // The hub drops the line: methods are there again, and the twin is read.
@@ -102,7 +102,7 @@ test('desired properties over azure-iot-device, and a fresh twin after a reconne
   };
   await desire('2', first);
   await eventually(() => updater.status().version === '2', 'the request');
-  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.equal((await ended(updater)).outcome, 'completed');
   assert.deepEqual(readFileSync(join(base, 'app.bin')), first.image);
   assert.ok(patches.some((patch) => patch.firmware?.fwVersion === '2'), "the application's own listener");
 
@@ -115,7 +115,7 @@ test('desired properties over azure-iot-device, and a fresh twin after a reconne
   await eventually(() => reads > 0, 'a fresh twin');
   await desire('3', second);
   await eventually(() => updater.status().version === '3', 'the request after the reconnect');
-  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.equal((await ended(updater)).outcome, 'completed');
   assert.deepEqual(readFileSync(join(base, 'app.bin')), second.image);
   assert.equal((await reported('desired')).firmware.fwUpdateStatus, 'current');
 });
@@ -144,7 +144,7 @@ test('an update over our own connection', withSdk, async (t) => {
   assert.equal(connection.updater, updater);
   assert.throws(() => new Device(updater), /has a Device already/);
   assert.equal((await call('own', 'firmwareUpdate', ask)).status, 200);
-  assert.equal((await updater.done({ timeout: 20 })).outcome, 'completed');
+  assert.equal((await ended(updater)).outcome, 'completed');
   assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
   assert.equal((await reported('own')).iothubDM.firmwareUpdate.status, 'applyComplete');
   assert.deepEqual(events, []);

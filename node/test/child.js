@@ -21,8 +21,13 @@ updater.connected();
 /** One whose `write` never comes to an end. */
 function own() {
   const nothing = () => {};
+  const write = () => {
+    say('written');
+    if (isMainThread) setImmediate(() => process.exit(7));
+    return new Promise(nothing);
+  };
   const steps = Object.fromEntries(['finish', 'activate', 'confirm', 'rollback', 'abort'].map((name) => [name, nothing]));
-  return { ...steps, inspect: () => 'old', begin: () => 0, sync: () => 0, write: () => (say('written'), new Promise(nothing)) };
+  return { ...steps, inspect: () => 'old', begin: () => 0, sync: () => 0, write };
 }
 
 if (what !== 'idle') {
@@ -32,6 +37,5 @@ if (what !== 'idle') {
   // Not awaited: a running update keeps the process alive.
   updater.handleMethod('firmwareUpdate', { fwPackageUri: url, fwPackageCheckValue: check });
   if (what === 'exit') updater.once('progress', () => process.exit(7));
-  if (what === 'own') setTimeout(() => isMainThread && process.exit(7), 500);
   if (what === 'throw') updater.once('progress', () => { throw new Error('thrown by a listener'); });
 }

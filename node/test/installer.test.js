@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { Updater } from 'twinflash';
-import { directory, eventually, hubFor, options, serve, sha256, updaterIn } from './support.js';
+import { directory, ended, eventually, hubFor, options, serve, sha256, updaterIn } from './support.js';
 
 /** A file, by Node's own means. `calls` are the names of what was called; `wrong` what a method does in place of its work. */
 class Own {
@@ -161,16 +161,16 @@ test('closed while an installer does not answer, the update is not lost', async 
     first.wrong[step] = () => new Promise(() => {});
     const updater = updaterIn(t, base, { install: first });
     hubFor(updater);
-    const ended = [];
-    updater.on('ended', (outcome) => ended.push(outcome));
+    const heard = [];
+    updater.on('ended', (outcome) => heard.push(outcome));
     await updater.handleMethod('firmwareUpdate', ask);
     await eventually(() => first.calls.includes(step), step);
     await updater.close();
-    assert.deepEqual(ended, []);
+    assert.deepEqual(heard, []);
     const install = new Own(join(base, 'own.bin'));
     const again = updaterIn(t, base, { install });
     hubFor(again);
-    const outcome = await again.done({ timeout: 20 });
+    const outcome = await ended(again);
     assert.equal(outcome.outcome, 'completed', `${step}: ${outcome.error}`);
     assert.deepEqual(readFileSync(install.target), image);
     await again.close();

@@ -31,7 +31,8 @@ const ready = await Promise.race([new Promise((resolve) => lines.once('line', re
 
 const given = process.argv.slice(2);
 const files = given.length ? given : readdirSync(here).filter((name) => name.endsWith('.test.js'));
-const tests = spawn(process.execPath, ['--expose-gc', '--test', ...files], {
+// Three files at a time: they mostly wait.
+const tests = spawn(process.execPath, ['--expose-gc', '--test', '--test-concurrency=3', ...files], {
   cwd: here,
   stdio: ['ignore', 'inherit', 'inherit'],
   // Node reads NODE_EXTRA_CA_CERTS when it starts, so the hub is there first.

@@ -8,12 +8,13 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import { Updater } from 'twinflash';
 
 export const full = process.env.TWINFLASH_FULL === '1';
 
-export function directory(t) {
-  const made = mkdtempSync(join(tmpdir(), 'twinflash-node-'));
+export function directory(t, where = tmpdir()) {
+  const made = mkdtempSync(join(where, 'twinflash-node-'));
   t.after(() => rmSync(made, { recursive: true, force: true }));
   return made;
 }
@@ -76,8 +77,17 @@ export function hubFor(updater, desired = { $version: 1 }) {
   return reports;
 }
 
+/** The outcome of the update that runs; a failure says where it stood. */
+export async function ended(updater, seconds = 60) {
+  try {
+    return await updater.done({ timeout: seconds });
+  } catch (cause) {
+    throw new Error(`${cause.message}: ${inspect(updater.status(), { depth: 4 })}`, { cause });
+  }
+}
+
 /** Waits until condition() gives something, and returns it. */
-export async function eventually(condition, what, seconds = 15) {
+export async function eventually(condition, what, seconds = 60) {
   const end = Date.now() + seconds * 1000;
   for (;;) {
     const value = await condition();

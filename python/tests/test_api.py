@@ -152,7 +152,7 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
         allow_http=True, max_size=1 << 30, require_check=False, retry_first=0.1, retry_longest=datetime.timedelta(minutes=1),
         retry_time=3600, retry_sizes=3, checkpoint_interval=1, checkpoint_bytes=1 << 20, stall_time=30, stall_bytes=1024,
         max_redirects=3, progress_step=10, progress_interval=30, answer_wait=0.5, apply_attempts=2, confirm=["true"],
-        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0", version="higher", consent=["download", "apply"],
+        confirm_attempts=3, confirm_time=60, require_manifest=False, floor="0.9.0", version="higher", consent=["download", "apply"], consent_by="local",
         consent_command=["true", "{stage}"], consent_interval=datetime.timedelta(hours=1), ready=["true"], ready_interval=60,
         start_delay=5, bandwidth=1 << 20, dry_run=False, download_windows=[{"from": "22:00", "to": "04:30", "days": ["sat"]}],
         apply_windows=[{"from": "00:00", "to": "24:00", "zone": "UTC"}],
@@ -166,7 +166,10 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
     assert None not in dataclasses.astuple(http)
     pem = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n"
     (tmp_path / "key.pem").write_text(pem)
-    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a")
+    identity = tmp_path / "identity.txt"
+    identity.write_text("AGE-SECRET-KEY-1EGTZVFFV20835NWYV6270LXYVK2VKNX2MMDKWYKLMGR48UAWX40Q2P2LM0\n")
+    identity.chmod(0o600)
+    trust = twinflash.Trust([tmp_path / "key.pem"], 1, 1, ["ab" * 32], "maker", "model", "a", identity)
     assert None not in dataclasses.astuple(trust)
     make(policy=policy, http=http, trust=trust).close()
     seconds = datetime.timedelta(seconds=9)

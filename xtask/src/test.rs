@@ -205,6 +205,7 @@ fn features(run: &Run) -> Outcome {
         &["--features=http"],
         &["--features=mqtt"],
         &["--features=compression"],
+        &["--features=encryption"],
         &["--features=rustcrypto"],
     ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);

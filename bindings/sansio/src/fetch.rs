@@ -72,8 +72,8 @@ impl Fetch {
         now: Duration,
         said: &mut Said,
     ) -> Result<(Self, Option<Ended>), Abort> {
-        if job.compression.is_some() {
-            let why = "this library unpacks nothing: serve the image as it is installed";
+        if !job.is_installed_as_it_comes() {
+            let why = "this library unpacks and decrypts nothing: serve the image as it is installed";
             return Err(never(failure(&job, Code::ManifestInvalid, why)));
         }
         image.size = image.size.or(job.size);
@@ -369,6 +369,7 @@ impl Body {
             self.durable = checks.bytes();
             said.push_back(Progress::Durable(Checkpoint {
                 packed: None,
+                sealed: None,
                 content: job.content.clone(),
                 validator: self.validator.clone(),
                 total: self.total,

@@ -1,4 +1,4 @@
-//! Packs an image into a file that devices unpack while it comes.
+//! Makes an image into the file that is served: packed, encrypted, or both. Devices undo it while it comes.
 
 use crate::error::Error;
 use std::{
@@ -6,7 +6,10 @@ use std::{
     io::{ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
-use twinflash::update::Compression;
+use twinflash::{
+    age::{Encryptor, Recipient},
+    update::Compression,
+};
 use zstd_safe::{CCtx, CParameter, compress_bound, get_error_name};
 
 /// So much of an image is packed by itself: a download that breaks goes on at the last such frame.
@@ -28,43 +31,78 @@ impl How {
         }
     }
 
-    /// The image's name with what tells its kind.
-    pub(super) fn beside(self, file: &Path) -> PathBuf {
-        let mut name = file.to_owned().into_os_string();
-        name.push(match self {
+    fn ending(self) -> &'static str {
+        match self {
             Self::Zstd => ".zst",
             Self::Gzip => ".gz",
-        });
+        }
+    }
+}
+
+/// What is done to an image before it is served.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made<'a> {
+    pub(super) packed: Option<How>,
+    /// For whom it is encrypted, if it is.
+    pub(super) encrypted: &'a [Recipient],
+}
+
+impl Made<'_> {
+    /// Whether the image itself is served.
+    pub(super) fn is_nothing(self) -> bool {
+        self.packed.is_none() && self.encrypted.is_empty()
+    }
+
+    /// The image's name with what tells what was done to it.
+    pub(super) fn beside(self, image: &Path) -> PathBuf {
+        let mut name = image.to_owned().into_os_string();
+        name.push(self.packed.map_or("", How::ending));
+        if !self.encrypted.is_empty() {
+            name.push(".age");
+        }
         name.into()
     }
 
-    /// Packs the image into the file; the file's size. What was in it is overwritten.
-    pub(super) fn pack(self, image: &Path, file: &Path) -> Result<u64, Error> {
-        let failed = |file: &Path, error: std::io::Error| {
-            Error::new(format_args!("cannot pack {}: {error}", file.display()))
+    /// Makes the file of the image; the file's size. What was in it is overwritten.
+    pub(super) fn make(self, image: &Path, file: &Path) -> Result<u64, Error> {
+        let failed = |error: std::io::Error| {
+            let (image, file) = (image.display(), file.display());
+            Error::new(format_args!("cannot make {file} of {image}: {error}"))
         };
-        let mut source = File::open(image).map_err(|error| failed(image, error))?;
-        let mut packed = File::create(file).map_err(|error| failed(file, error))?;
-        let mut size = 0;
-        let mut bytes = vec![0; FRAME];
-        loop {
-            let filled = fill(&mut source, &mut bytes).map_err(|error| failed(image, error))?;
-            let bytes = bytes.get(..filled).unwrap_or_default();
-            if bytes.is_empty() {
-                break;
+        let make = || {
+            let mut source = File::open(image)?;
+            let mut made = File::create(file)?;
+            if self.encrypted.is_empty() {
+                copy(self.packed, &mut source, &mut made)?;
+            } else {
+                let mut encryptor = Encryptor::new(self.encrypted, &mut made)?;
+                copy(self.packed, &mut source, &mut encryptor)?;
+                encryptor.finish()?;
             }
-            let frame = match self {
-                Self::Zstd => zstd(bytes).map_err(std::io::Error::other),
-                Self::Gzip => gzip(bytes),
-            };
-            let frame = frame.map_err(|error| failed(image, error))?;
-            size += frame.len() as u64;
-            packed
-                .write_all(&frame)
-                .map_err(|error| failed(file, error))?;
+            made.sync_all()?;
+            Ok(made.metadata()?.len())
+        };
+        make().map_err(failed)
+    }
+}
+
+/// Copies the image, packed or as it is.
+fn copy(how: Option<How>, source: &mut File, to: &mut dyn Write) -> std::io::Result<()> {
+    let Some(how) = how else {
+        return std::io::copy(source, to).map(drop);
+    };
+    let mut bytes = vec![0; FRAME];
+    loop {
+        let filled = fill(source, &mut bytes)?;
+        let bytes = bytes.get(..filled).unwrap_or_default();
+        if bytes.is_empty() {
+            return Ok(());
         }
-        packed.sync_all().map_err(|error| failed(file, error))?;
-        Ok(size)
+        let frame = match how {
+            How::Zstd => zstd(bytes).map_err(std::io::Error::other)?,
+            How::Gzip => gzip(bytes)?,
+        };
+        to.write_all(&frame)?;
     }
 }
 

@@ -1,9 +1,13 @@
 //! `twinflash image sign`
 
-use super::{add_signatures, digest, note_length, opened, pack::How, verify, write};
+use super::{
+    add_signatures, digest, note_length, opened,
+    pack::{How, Made},
+    verify, write,
+};
 use crate::{
     error::Error,
-    key::Keys,
+    key::{Keys, recipients},
     screen::{Screen, Tone, parse_time},
 };
 use data_encoding::HEXLOWER;
@@ -13,7 +17,10 @@ use std::path::PathBuf;
 use time::{Duration, OffsetDateTime};
 use twinflash::{
     contract::Contract,
-    update::trust::{Compatibility, Download, Jws, KeySet, Kind, Manifest, Trust},
+    update::{
+        Encryption,
+        trust::{Compatibility, Download, Jws, KeySet, Kind, Manifest, Trust},
+    },
 };
 
 /// Sign an image: write the manifest that vouches for it
@@ -42,6 +49,14 @@ pub(crate) struct Sign {
     /// it while it comes. A download that breaks goes on at the last 4 MiB of the image
     #[arg(long, value_enum, value_name = "HOW", conflicts_with = "add")]
     compress: Option<How>,
+    /// Encrypt the file for these devices (.age), after it is packed: an age recipient (age1…), or a file of them, one a
+    /// line; may be given several times. "twinflash key new --encryption" and age-keygen make them
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "add")]
+    encrypt_to: Vec<String>,
+    /// The image as somebody else has encrypted it, with age itself, which is served in its place. It may be another file
+    /// for each device: the manifest says nothing of its size
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["add", "compress", "encrypt_to"])]
+    encrypted: Option<PathBuf>,
     /// Add signatures to a manifest that others have signed, and change nothing else
     #[arg(long, value_name = "MANIFEST", conflicts_with_all = ["version", "compatible", "expires", "floor"])]
     add: Option<PathBuf>,
@@ -72,10 +87,15 @@ struct Signed {
 impl Sign {
     pub(super) fn run(self, screen: &Screen) -> Result<bool, Error> {
         let (size, digests) = digest(&self.file)?;
+        let encrypted = recipients(&self.encrypt_to)?;
+        let made = Made {
+            packed: self.compress,
+            encrypted: &encrypted,
+        };
         // What is served.
-        let served = match self.compress {
-            Some(how) => how.beside(&self.file),
-            None => self.file.clone(),
+        let served = match &self.encrypted {
+            Some(file) => file.clone(),
+            None => made.beside(&self.file),
         };
         let signers = self.keys.open(screen)?;
         let (mut jws, manifest) = match &self.add {
@@ -86,9 +106,13 @@ impl Sign {
             }
             None => {
                 let mut manifest = self.manifest(size, digests.sha256)?;
-                if let Some(how) = self.compress {
-                    manifest.compression = Some(how.compression());
-                    let size = how.pack(&self.file, &served)?;
+                manifest.encryption = self.encrypted.as_ref().map(|_| Encryption::Age);
+                if !made.is_nothing() {
+                    manifest.compression = self.compress.map(How::compression);
+                    if !encrypted.is_empty() {
+                        manifest.encryption = Some(Encryption::Age);
+                    }
+                    let size = made.make(&self.file, &served)?;
                     manifest.download = Some(Download::new(size));
                 }
                 (Jws::new(&manifest.to_json()?), manifest)
@@ -133,7 +157,7 @@ impl Sign {
         let path = contract.desired_path().unwrap_or_default();
         let (_, method) = asked("iothub-dm")?;
         let signed = Signed {
-            file: self.compress.map(|_| served.display().to_string()),
+            file: (!made.is_nothing()).then(|| served.display().to_string()),
             manifest: output.display().to_string(),
             signed_by: signers
                 .iter()

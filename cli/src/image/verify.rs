@@ -3,21 +3,28 @@
 use super::{digest, read_text};
 use crate::{
     error::Error,
-    key::public_keys,
+    key::{identities, public_keys},
     screen::{Screen, Tone, iso},
 };
 use data_encoding::HEXLOWER;
 use serde_json::json;
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 use time::OffsetDateTime;
-use twinflash::update::trust::{KeyId, KeySet, Manifest, Trust};
+use twinflash::{
+    download::{Downloader, HttpOptions, Stop, local_uri},
+    install::{DryInstall, ImageInfo},
+    update::{
+        Ended, Job,
+        trust::{KeyId, KeySet, Manifest, Trust},
+    },
+};
 
 /// Check a manifest's signatures, and that it is of this image
 ///
 /// Everything a device looks at but what it alone knows: its model and its floor.
 #[derive(clap::Args)]
 pub(crate) struct Verify {
-    /// The image
+    /// The image; or the file that is served in its place, packed or encrypted, which is undone as a device does it
     file: PathBuf,
     /// The manifest
     #[arg(long, value_name = "FILE")]
@@ -31,6 +38,9 @@ pub(crate) struct Verify {
     /// A key that does not count, by its id (may be given several times)
     #[arg(long, value_name = "ID")]
     revoked: Vec<String>,
+    /// For an encrypted file: the age identity that decrypts it
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
 }
 
 impl Verify {
@@ -44,7 +54,14 @@ impl Verify {
         let keys = KeySet::new(1, self.threshold, keys, revoked)?;
         let manifest = Trust::new(keys, Default::default()).open(&read_text(&self.manifest)?)?;
         let (size, digests) = digest(&self.file)?;
-        check_image(&manifest, size, &digests.sha256)?;
+        let is_image = size == manifest.size && digests.sha256 == manifest.sha256;
+        let made = manifest.compression.is_some() || manifest.encryption.is_some();
+        // What is served can be told by its size.
+        let served = manifest.download.is_none_or(|file| file.size == size);
+        match made && served && !is_image {
+            true => self.undo(&manifest)?,
+            false => check_image(&manifest, size, &digests.sha256)?,
+        }
         let now = OffsetDateTime::now_utc().unix_timestamp();
         manifest.check_time(u64::try_from(now).unwrap_or_default().saturating_mul(1000))?;
         if screen.is_json() {
@@ -57,6 +74,53 @@ impl Verify {
             show(screen, &manifest);
         }
         Ok(true)
+    }
+}
+
+impl Verify {
+    /// Decrypts and unpacks the file as a device does it, and checks what comes of it.
+    fn undo(&self, manifest: &Manifest) -> Result<(), Error> {
+        let failed = |why: &dyn std::fmt::Display| {
+            Error::new(format_args!("{}: {why}", self.file.display()))
+        };
+        let file = std::path::absolute(&self.file).map_err(|error| failed(&error))?;
+        let mut downloader = Downloader::new(HttpOptions::default())?;
+        match &self.identity {
+            Some(identity) => downloader = downloader.decrypting(identities(identity)?),
+            None if manifest.encryption.is_some() => {
+                return Err(failed(
+                    &"it is encrypted: --identity FILE decrypts it; or verify the image itself",
+                ));
+            }
+            None => {}
+        }
+        let job = Job {
+            uri: local_uri(&file),
+            resume: None,
+            size: Some(manifest.size),
+            max_size: u64::MAX,
+            compression: manifest.compression,
+            encryption: manifest.encryption,
+            file_size: manifest.download.map(|download| download.size),
+            hash_judges: true,
+            content: String::new(),
+            local: true,
+            https_only: true,
+            max_redirects: 0,
+            checkpoint_interval: Duration::MAX,
+            checkpoint_bytes: u64::MAX,
+            stall_time: Duration::MAX,
+            stall_bytes: 1,
+            bandwidth: None,
+            dry_run: true,
+        };
+        let (mut nowhere, image) = (DryInstall::default(), ImageInfo::default());
+        let ended = downloader.fetch(&job, &mut nowhere, image, &Stop::new(), &mut |_| {});
+        match ended {
+            Ended::Complete { bytes, digests } => check_image(manifest, bytes, &digests.sha256),
+            Ended::Failed(failure, _) => Err(failure.into()),
+            Ended::Stopped | Ended::Manifest(_) => Err(failed(&"it cannot be read")),
+        }
     }
 }
 
@@ -101,6 +165,10 @@ pub(super) fn show(screen: &Screen, manifest: &Manifest) {
         (
             "compression",
             manifest.compression.map(|how| how.as_str().into()),
+        ),
+        (
+            "encryption",
+            manifest.encryption.map(|how| how.as_str().into()),
         ),
         (
             "file's size",

@@ -1,8 +1,10 @@
 //! `twinflash key`
 
+mod encryption;
 mod rotate;
 mod signer;
 
+pub(crate) use encryption::{identities, recipients};
 pub(crate) use signer::{Keys, Signer, read};
 
 use crate::{
@@ -30,6 +32,10 @@ pub(crate) enum Key {
         /// Its kind
         #[arg(long = "type", value_enum, default_value_t = Type::Ed25519)]
         kind: Type,
+        /// Not one that signs, but an age identity: it decrypts images on a device, and what it prints is whom to encrypt
+        /// them for
+        #[arg(long, conflicts_with = "kind")]
+        encryption: bool,
         /// The private key's new file, such as signing.pem; the public one is signing.pub.pem
         file: PathBuf,
     },
@@ -64,7 +70,12 @@ struct Shown {
 impl Key {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
         match self {
-            Self::New { kind, file } => {
+            Self::New {
+                encryption: true,
+                file,
+                ..
+            } => encryption::new(&file, screen)?,
+            Self::New { kind, file, .. } => {
                 let public = new(kind, &file)?;
                 show(screen, &public, Some(&file), &file.with_extension(PUBLIC));
             }

@@ -179,6 +179,10 @@ impl Config {
         if let Some(trust) = self.trust()? {
             builder = builder.trust(trust);
         }
+        #[cfg(feature = "encryption")]
+        if let Some(identities) = self.identities()? {
+            builder = builder.decryption(identities);
+        }
         if let Some(version) = self.current_version()? {
             builder = builder.current_version(version);
         }
@@ -207,7 +211,7 @@ impl Config {
     /// [`Code::InvalidConfig`]: the file cannot be read, or holds none.
     #[cfg(any(feature = "http", feature = "mqtt"))]
     pub fn roots(&self) -> Result<Roots, Failure> {
-        tables::roots(self.ca.as_deref(), &self.directory)
+        tables::roots(self.ca.as_deref(), "ca", &self.directory)
     }
 
     /// The certificate by which the device proves itself to its hub, and its key, where it has one.
@@ -274,6 +278,15 @@ impl Config {
     /// [`Code::InvalidConfig`]: a key cannot be read or used, or there are fewer than must sign.
     pub fn trust(&self) -> Result<Option<Trust>, Failure> {
         self.trust.trust(&self.directory)
+    }
+
+    /// What decrypts images that are encrypted for this device, where the configuration has it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfig`]: the file cannot be read, holds no age identity, or others may read it.
+    #[cfg(feature = "encryption")]
+    pub fn identities(&self) -> Result<Option<crate::age::Identities>, Failure> {
+        self.trust.identities(&self.directory)
     }
 
     /// How images are fetched.

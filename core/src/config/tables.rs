@@ -5,7 +5,7 @@ use super::wrong;
 use crate::download::{HttpOptions, Proxy};
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::{ClientIdentity, Roots};
-use crate::update::{Confirm, Failure, Policy, Ready, Stage, VersionRule};
+use crate::update::{Confirm, ConsentBy, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
 #[cfg(feature = "http")]
@@ -44,6 +44,7 @@ pub(super) struct PolicyTable {
     floor: Option<String>,
     version: Option<VersionRule>,
     consent: Option<Vec<Stage>>,
+    consent_by: Option<ConsentBy>,
     consent_command: Option<Vec<String>>,
     consent_interval: Option<Seconds>,
     ready: Option<Vec<String>>,
@@ -138,6 +139,7 @@ impl PolicyTable {
             require_check => require_check;
             require_manifest => require_manifest;
             version => version;
+            consent_by => consent_by;
             consent_interval => consent_interval, 0;
             ready_interval => ready_interval, 0;
             start_delay => start_delay, 0;
@@ -242,7 +244,7 @@ fn command(command: Option<&Vec<String>>, key: &str) -> Result<Vec<String>, Fail
 impl HttpTable {
     pub(super) fn options(&self, directory: &Path) -> Result<HttpOptions, Failure> {
         let mut http = HttpOptions {
-            roots: roots(self.ca.as_deref(), directory)?,
+            roots: roots(self.ca.as_deref(), "http.ca", directory)?,
             proxy: match self.proxy.as_deref() {
                 None | Some("environment") => Proxy::Environment,
                 Some("none") => Proxy::None,
@@ -319,13 +321,14 @@ fn text_of(given: &str, key: &str, directory: &Path) -> Result<String, Failure> 
 
 #[cfg(any(feature = "http", feature = "mqtt"))]
 /// Built-in authorities, the system's, those of a PEM text, or a file's.
-pub(super) fn roots(ca: Option<&str>, directory: &Path) -> Result<Roots, Failure> {
+pub(super) fn roots(ca: Option<&str>, key: &str, directory: &Path) -> Result<Roots, Failure> {
+    let named = |error| wrong(format_args!("{key}: {error}"));
     match ca {
         None => Ok(Roots::BuiltIn),
         Some("system") => Ok(Roots::System),
         Some(pem) if pem.trim_start().starts_with("-----BEGIN ") => {
-            Roots::from_pem(pem.as_bytes()).map_err(|error| wrong(format_args!("ca: {error}")))
+            Roots::from_pem(pem.as_bytes()).map_err(named)
         }
-        Some(file) => Roots::from_pem_file(directory.join(file)).map_err(wrong),
+        Some(file) => Roots::from_pem_file(directory.join(file)).map_err(named),
     }
 }

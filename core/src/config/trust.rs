@@ -1,12 +1,23 @@
 //! The configuration's table `trust`: the keys that must vouch for an image, and what the device is.
 
 use super::wrong;
+#[cfg(feature = "encryption")]
+use crate::age::Identities;
 use crate::update::{
     Failure,
     trust::{Identity, KeyId, KeySet, PublicKey, Trust},
 };
 use serde::Deserialize;
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
+#[cfg(feature = "encryption")]
+use std::{
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+};
+
+/// The longest identity file, in bytes.
+#[cfg(feature = "encryption")]
+const LONGEST: u64 = 64 * 1024;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +30,18 @@ pub(super) struct TrustTable {
     manufacturer: Option<String>,
     model: Option<String>,
     hardware_revision: Option<String>,
+    decryption_key: Option<KeyFile>,
+}
+
+/// A file's name. Should somebody have put the key itself in its place, it is not shown.
+#[derive(PartialEq, Deserialize)]
+#[serde(transparent)]
+struct KeyFile(String);
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyFile")
+    }
 }
 
 impl TrustTable {
@@ -30,6 +53,12 @@ impl TrustTable {
                 false => Err(wrong("trust.keys is missing: the public keys to trust")),
             };
         };
+        #[cfg(not(feature = "encryption"))]
+        if self.decryption_key.is_some() {
+            return Err(wrong(
+                "trust.decryption_key: this program was built without support for encrypted images",
+            ));
+        }
         let refused = |place: &str, failure: Failure| {
             wrong(format_args!("trust.{place}: {}", failure.message))
         };
@@ -63,6 +92,43 @@ impl TrustTable {
             hardware_revision: self.hardware_revision.clone(),
         };
         Ok(Some(Trust::new(keys, identity)))
+    }
+
+    /// What decrypts images.
+    #[cfg(feature = "encryption")]
+    pub(super) fn identities(&self, directory: &Path) -> Result<Option<Identities>, Failure> {
+        let Some(KeyFile(file)) = &self.decryption_key else {
+            return Ok(None);
+        };
+        let wrong = |why: &dyn fmt::Display| wrong(format_args!("trust.decryption_key: {why}"));
+        if file
+            .trim_start()
+            .to_ascii_uppercase()
+            .starts_with("AGE-SECRET-KEY-")
+        {
+            return Err(wrong(
+                &"it is the name of a file; the key itself does not belong here",
+            ));
+        }
+        let file = directory.join(file);
+        let shown = file.display();
+        let read = || -> io::Result<(fs::Metadata, String)> {
+            let mut open = fs::File::open(&file)?;
+            let mut text = String::new();
+            let metadata = open.metadata()?;
+            open.by_ref().take(LONGEST).read_to_string(&mut text)?;
+            Ok((metadata, text))
+        };
+        let (metadata, text) =
+            read().map_err(|error| wrong(&format_args!("cannot read {shown}: {error}")))?;
+        if metadata.mode() & 0o007 != 0 {
+            let why =
+                format_args!("everybody on this device may read or write {shown}: chmod 600 it");
+            return Err(wrong(&why));
+        }
+        let identities = Identities::from_text(&text);
+        let named = |failure: Failure| wrong(&format_args!("{shown}: {}", failure.message));
+        identities.map(Some).map_err(named)
     }
 }
 
@@ -116,5 +182,53 @@ mod tests {
             let error = get(table.clone()).unwrap_err();
             assert!(error.contains(why), "{table}: {error}");
         }
+    }
+
+    #[cfg(feature = "encryption")]
+    #[test]
+    fn a_decryption_key_is_a_file_of_the_owner_s() {
+        use crate::age::Identity;
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let key = PublicKey::from_bytes(Algorithm::EdDsa, &[1; 32]).unwrap();
+        let get = |file: &str| {
+            let trust = json!({"keys": [key.to_pem()], "decryption_key": file});
+            let config = json!({"state_dir": "s", "trust": trust}).to_string();
+            let config = Config::from_json(config.as_bytes()).unwrap();
+            assert!(!format!("{config:?}").contains("AGE-SECRET"));
+            let config = config.in_directory(directory.path());
+            let identities = config.identities().map_err(|failure| failure.message);
+            Ok::<_, String>(identities?.unwrap().recipients())
+        };
+        let write = |name: &str, text: &str, mode: u32| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        };
+        let identity = Identity::generate().unwrap();
+        let text = identity.to_text();
+        for (mode, good) in [(0o600, true), (0o640, true), (0o644, false), (0o602, false)] {
+            write("key", &format!("# mine\n{text}\n"), mode);
+            let found = get("key");
+            assert_eq!(found.is_ok(), good, "{mode:o}: {found:?}");
+        }
+        write("key", &text, 0o600);
+        assert_eq!(get("key"), Ok(vec![identity.recipient()]));
+        write("other", &text[1..], 0o600);
+        for (file, why) in [
+            ("none", "cannot read"),
+            ("other", "line 1 is no age identity"),
+            (&text, "the key itself does not belong here"),
+        ] {
+            let error = get(file).unwrap_err();
+            assert!(
+                error.contains(why) && !error.contains(&text[20..40]),
+                "{error}"
+            );
+        }
+        let alone = json!({"state_dir": "s", "trust": {"decryption_key": "key"}}).to_string();
+        let config = Config::from_json(alone.as_bytes()).unwrap();
+        let error = config.trust().unwrap_err();
+        assert!(error.message.contains("trust.keys is missing"), "{error}");
     }
 }

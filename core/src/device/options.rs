@@ -18,6 +18,8 @@ pub struct Builder {
     pub(super) current_version: Option<String>,
     pub(super) policy: Policy,
     pub(super) trust: Option<Trust>,
+    #[cfg(feature = "encryption")]
+    pub(super) identities: Option<crate::age::Identities>,
     #[cfg(feature = "http")]
     pub(super) http: Option<HttpOptions>,
     pub(super) windows: Windows,
@@ -34,6 +36,8 @@ impl Builder {
             current_version: None,
             policy: Policy::default(),
             trust: None,
+            #[cfg(feature = "encryption")]
+            identities: None,
             #[cfg(feature = "http")]
             http: Some(HttpOptions::default()),
             windows: Windows::default(),
@@ -59,6 +63,13 @@ impl Builder {
     /// the request (`fwManifest`), or beside the image (its URL's path followed by `.jws`).
     pub fn trust(mut self, trust: Trust) -> Self {
         self.trust = Some(trust);
+        self
+    }
+
+    /// Decrypts images that are encrypted for these: where a signed manifest says that one is encrypted, and only there.
+    #[cfg(feature = "encryption")]
+    pub fn decryption(mut self, identities: crate::age::Identities) -> Self {
+        self.identities = Some(identities);
         self
     }
 

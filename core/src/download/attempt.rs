@@ -4,31 +4,26 @@
 use super::http::judge;
 use super::{
     Source, Stop,
-    answer::{Answer, RESUME, Resume, failure, fits, too_short},
+    answer::{Answer, RESUME, Resume, failure, fits},
+    decrypt::{Decryptor, Keys},
     file::local_path,
     pace::Pace,
+    sink::Sink,
     unpack::Unpacker,
     wire::{self, Event, Request, Wire},
 };
 use crate::{
     clock,
     install::{ImageInfo, Installer},
-    update::{
-        Checkpoint, Checks, Code, Ended, Failure, Job, Progress, Retry, Scheme, redact, scheme_of,
-    },
+    update::{Checks, Code, Ended, Failure, Job, Progress, Retry, Scheme, redact, scheme_of},
 };
 use std::{
-    collections::VecDeque,
     thread,
     time::{Duration, Instant},
 };
 
 /// How often a stop is looked for while the network is silent.
 const TICK: Duration = Duration::from_millis(100);
-/// `Progress::Received` at most so often.
-const PROGRESS: Duration = Duration::from_millis(100);
-/// States kept for an installer whose `sync` answers less than was written.
-const UNSYNCED: usize = 16;
 
 /// Why an attempt ended before its last byte.
 pub(super) enum Abort {
@@ -50,7 +45,7 @@ impl From<Failure> for Abort {
 }
 
 pub(super) fn run(
-    source: &Source,
+    (source, keys): (&Source, &Keys),
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -58,7 +53,7 @@ pub(super) fn run(
     on: &mut dyn FnMut(Progress),
 ) -> Ended {
     image.size = image.size.or(job.size);
-    match attempt(source, job, installer, image, stop, on) {
+    match attempt((source, keys), job, installer, image, stop, on) {
         Ok(checks) => Ended::Complete {
             bytes: checks.bytes(),
             digests: checks.finish(),
@@ -69,7 +64,7 @@ pub(super) fn run(
 }
 
 fn attempt(
-    source: &Source,
+    (source, keys): (&Source, &Keys),
     job: &Job,
     installer: &mut dyn Installer,
     mut image: ImageInfo,
@@ -83,27 +78,28 @@ fn attempt(
         return Err(failure(Code::TooLarge, &shown, &why).into());
     }
     let unpacker = job.compression.map(Unpacker::new).transpose()?;
-    let mut resume = usable(job);
-    if let Some((from, checks)) = &resume {
+    let decryptor = keys.decryptor(job, &shown)?;
+    let mut kept = usable(job, keys);
+    if let Some(Kept { from, checks, .. }) = &kept {
         image.size = size_of(job, from.total);
         let begun = installer.begin(&image, checks.bytes())?;
-        resume = resume.filter(|(_, checks)| checks.bytes() == begun);
+        kept = kept.filter(|kept| kept.checks.bytes() == begun);
     }
-    if let Some((from, checks)) = resume.as_ref().filter(|(r, _)| r.total == Some(r.offset)) {
+    if let Some(kept) = (kept.as_ref()).filter(|kept| kept.from.total == Some(kept.from.offset)) {
         // Stopped between the last byte and its verification: nothing is left to be asked for.
         on(Progress::Started {
-            offset: checks.bytes(),
-            total: size_of(job, from.total),
+            offset: kept.checks.bytes(),
+            total: size_of(job, kept.from.total),
         });
-        return Ok(checks.clone());
+        return Ok(kept.checks.clone());
     }
 
-    let from = resume.as_ref().map(|(resume, _)| resume);
+    let from = kept.as_ref().map(|kept| &kept.from);
     let mut line = Line::open(source, job, stop, from, false)?;
     let answer = line.answer(from)?;
 
-    let checks = match resume {
-        Some((_, checks)) if answer.offset > 0 => checks,
+    let (checks, at, decryptor) = match kept {
+        Some(kept) if answer.offset > 0 => (kept.checks, kept.at, kept.decryptor),
         _ => {
             image.size = size_of(job, answer.total);
             if job.resume.is_some() {
@@ -118,28 +114,21 @@ fn attempt(
                 let why = format!("the installer begins at byte {begun}, not at the first");
                 return Err(Failure::new(Code::Storage, why).into());
             }
-            Checks::new()
+            (Checks::new(), 0, decryptor)
         }
     };
     on(Progress::Started {
         offset: checks.bytes(),
         total: size_of(job, answer.total),
     });
-    let mut sink = Sink {
-        unpacker,
-        file: answer.offset,
-        boundary: (checks.clone(), answer.offset),
+    let mut sink = Sink::new(
         job,
         installer,
         on,
-        durable: checks.bytes(),
-        unsynced: VecDeque::new(),
-        synced: clock::monotonic(),
-        told: checks.bytes(),
-        told_at: clock::monotonic(),
+        (answer, at),
         checks,
-        answer,
-    };
+        (decryptor, unpacker),
+    );
     let pumped = pump(&mut line, &mut sink);
     sink.tell();
     match pumped {
@@ -151,15 +140,31 @@ fn attempt(
         }
         Err(abort) => return Err(abort),
     }
-    sink.finish()?;
-    Ok(sink.checks)
+    Ok(sink.finish()?)
+}
+
+/// What is there already, and what goes on from it.
+struct Kept {
+    from: Resume,
+    checks: Checks,
+    /// The next byte of the file, decrypted.
+    at: u64,
+    decryptor: Option<Decryptor>,
 }
 
 /// The checkpoint, if it can be gone on from.
-fn usable(job: &Job) -> Option<(Resume, Checks)> {
+fn usable(job: &Job, keys: &Keys) -> Option<Kept> {
     let from = job.resume.as_ref().filter(|from| from.offset > 0)?;
     let checks = Checks::restore(&from.checks)?;
-    let offset = from.packed.unwrap_or(from.offset);
+    let at = from.packed.unwrap_or(from.offset);
+    let (offset, decryptor) = match (&from.sealed, job.encryption) {
+        (None, None) => (at, None),
+        (Some(sealed), Some(_)) => {
+            let place = Decryptor::place(sealed, at, from.total);
+            (place, Some(keys.resumed(sealed, at)?))
+        }
+        _ => return None,
+    };
     let fits = from.content == job.content
         && from.packed.is_some() == job.compression.is_some()
         && checks.bytes() == from.offset
@@ -171,19 +176,24 @@ fn usable(job: &Job) -> Option<(Resume, Checks)> {
             .announced()
             .is_none_or(|size| from.total.is_none_or(|total| total == size))
         && (from.validator.is_some() || job.hash_judges);
-    let resume = Resume {
+    let from = Resume {
         offset,
         validator: from.validator.clone(),
         total: from.total,
     };
-    fits.then_some((resume, checks))
+    fits.then_some(Kept {
+        from,
+        checks,
+        at,
+        decryptor,
+    })
 }
 
 /// The image's size, where the file's is known.
 fn size_of(job: &Job, file: Option<u64>) -> Option<u64> {
-    match job.compression {
-        Some(_) => job.size,
-        None => file.or(job.size),
+    match job.is_installed_as_it_comes() {
+        true => file.or(job.size),
+        false => job.size,
     }
 }
 
@@ -216,7 +226,7 @@ pub(super) fn allowed(job: &Job) -> Result<(), Abort> {
     Ok(())
 }
 
-fn passed_since(moment: Instant) -> Duration {
+pub(super) fn passed_since(moment: Instant) -> Duration {
     clock::monotonic().saturating_duration_since(moment)
 }
 
@@ -329,217 +339,5 @@ impl<'a> Line<'a> {
             return Err((failure(Code::Stalled, &self.shown, &why), RESUME).into());
         }
         Ok(event)
-    }
-}
-
-/// Where the bytes go.
-struct Sink<'a> {
-    job: &'a Job,
-    installer: &'a mut dyn Installer,
-    on: &'a mut dyn FnMut(Progress),
-    answer: Answer,
-    unpacker: Option<Unpacker>,
-    /// The file's bytes that came, and those before them.
-    file: u64,
-    /// What is known where the last frame of a packed file ended, and where in the file that is.
-    boundary: (Checks, u64),
-    checks: Checks,
-    /// Up to here it is durable and said so.
-    durable: u64,
-    /// States whose bytes were written, but are not known to be durable.
-    unsynced: VecDeque<(Checks, u64)>,
-    synced: Instant,
-    /// How much was last said to have come, and when.
-    told: u64,
-    told_at: Instant,
-}
-
-impl Sink<'_> {
-    fn take(&mut self, mut bytes: &[u8], shown: &str) -> Result<(), Abort> {
-        let announced = self.answer.total.or(self.job.announced());
-        let limit = announced
-            .unwrap_or(self.job.max_size)
-            .min(self.job.max_size);
-        if bytes.len() as u64 > limit - self.file.min(limit) {
-            let why = format!("it has more than {limit} bytes");
-            return Err(failure(Code::TooLarge, shown, &why).into());
-        }
-        let Some(mut unpacker) = self.unpacker.take() else {
-            self.file += bytes.len() as u64;
-            return self.install(bytes);
-        };
-        loop {
-            let step = unpacker
-                .step(bytes, shown)
-                .map_err(|failure| self.broken(failure))?;
-            bytes = bytes.get(step.taken..).unwrap_or_default();
-            self.file += step.taken as u64;
-            let limit = self.job.size.unwrap_or(self.job.max_size);
-            let limit = limit.min(self.job.max_size);
-            if step.given as u64 > limit - self.checks.bytes().min(limit) {
-                let why = format!("it unpacks to more than {limit} bytes");
-                return Err(self.broken(failure(Code::TooLarge, shown, &why)));
-            }
-            self.install(unpacker.output(&step))?;
-            if step.boundary {
-                self.boundary = (self.checks.clone(), self.file);
-            }
-            if bytes.is_empty() && step.given == 0 {
-                self.unpacker = Some(unpacker);
-                return Ok(());
-            }
-        }
-    }
-
-    /// A packed file that is not what it should be; where it goes on with an earlier one, that may be why.
-    fn broken(&self, failure: Failure) -> Abort {
-        let retry = match self.answer.offset {
-            0 => Retry::Never,
-            _ => Retry::FromZero,
-        };
-        Abort::Failed(failure, retry)
-    }
-
-    fn install(&mut self, bytes: &[u8]) -> Result<(), Abort> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let offset = self.checks.bytes();
-        self.checks.update(bytes);
-        self.installer.write(offset, bytes)?;
-        if passed_since(self.told_at) >= PROGRESS {
-            self.tell();
-        }
-        Ok(())
-    }
-
-    fn tell(&mut self) {
-        let received = self.checks.bytes();
-        self.told_at = clock::monotonic();
-        if std::mem::replace(&mut self.told, received) != received {
-            (self.on)(Progress::Received(received));
-        }
-    }
-
-    /// The body is at its end: is it the image's?
-    fn ended(&self, shown: &str) -> Result<(), Abort> {
-        let received = self.file;
-        match self.answer.total.or(self.job.announced()) {
-            Some(size)
-                if received < size && self.answer.total.is_none() && !self.answer.until_close =>
-            {
-                let why = format!("it has {received} bytes, {size} were announced");
-                Err(failure(Code::SizeMismatch, shown, &why).into())
-            }
-            Some(size) if received < size => Err(too_short(shown, received, size).into()),
-            _ if received == 0 => Err(failure(Code::SizeMismatch, shown, "it is empty").into()),
-            _ => self.unpacked(shown),
-        }
-    }
-
-    /// All of the file is there: is it a whole packed file, of the image's size?
-    fn unpacked(&self, shown: &str) -> Result<(), Abort> {
-        let Some(unpacker) = &self.unpacker else {
-            return Ok(());
-        };
-        if unpacker.within {
-            if self.answer.until_close {
-                let why = "the connection broke off within the packed file";
-                return Err((failure(Code::Network, shown, why), RESUME).into());
-            }
-            let why = "it ends before all of it is unpacked";
-            return Err(self.broken(failure(Code::SizeMismatch, shown, why)));
-        }
-        let bytes = self.checks.bytes();
-        match self.job.size.filter(|size| *size != bytes) {
-            Some(size) if bytes < size && self.answer.until_close => {
-                Err(too_short(shown, bytes, size).into())
-            }
-            Some(size) => {
-                let why = format!("it unpacks to {bytes} bytes, {size} were announced");
-                Err(self.broken(failure(Code::SizeMismatch, shown, &why)))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Where a download can go on from what is here: what is known there, and the file's byte.
-    fn resumable(&self) -> (Checks, u64) {
-        match self.job.compression {
-            Some(_) => self.boundary.clone(),
-            None => (self.checks.clone(), self.file),
-        }
-    }
-
-    fn checkpoint_if_due(&mut self) -> Result<(), Failure> {
-        let written = match self.job.compression {
-            Some(_) => self.boundary.0.bytes(),
-            None => self.checks.bytes(),
-        };
-        let last = self.unsynced.back();
-        let since = last.map_or(self.durable, |(checks, _)| checks.bytes());
-        let due = written - since >= self.job.checkpoint_bytes
-            || (written > self.durable
-                && passed_since(self.synced) >= self.job.checkpoint_interval);
-        if due {
-            self.checkpoint()?;
-        }
-        Ok(())
-    }
-
-    /// Makes durable what was written, and says so; the installer's answer.
-    fn checkpoint(&mut self) -> Result<u64, Failure> {
-        let here = self.resumable();
-        let written = here.0.bytes();
-        if written == self.durable {
-            return Ok(written);
-        }
-        let last = self.unsynced.back();
-        let noted = last.is_some_and(|(checks, _)| checks.bytes() == written);
-        if !noted && self.unsynced.len() < UNSYNCED {
-            self.unsynced.push_back(here);
-        }
-        let durable = self.installer.sync()?;
-        self.synced = clock::monotonic();
-        let mut reached = None;
-        while self
-            .unsynced
-            .front()
-            .is_some_and(|(checks, _)| checks.bytes() <= durable)
-        {
-            reached = self.unsynced.pop_front();
-        }
-        let further = |(checks, _): &(Checks, u64)| checks.bytes() > self.durable;
-        if let Some((checks, file)) = reached.filter(further) {
-            self.durable = checks.bytes();
-            (self.on)(Progress::Durable(Checkpoint {
-                content: self.job.content.clone(),
-                validator: self.answer.validator.clone(),
-                total: self.answer.total,
-                offset: checks.bytes(),
-                packed: self.job.compression.map(|_| file),
-                checks: checks.save(),
-            }));
-        }
-        Ok(durable)
-    }
-
-    /// The last sync: nothing may be left over.
-    fn finish(&mut self) -> Result<(), Failure> {
-        let written = self.checks.bytes();
-        self.unsynced.clear();
-        let mut before = None;
-        loop {
-            let durable = self.checkpoint()?;
-            if self.durable == written {
-                return Ok(());
-            }
-            // An installer may sync behind its writes; one that gets no further has failed.
-            if before.is_some_and(|before| durable <= before) {
-                let why = format!("only {durable} of {written} bytes could be made durable");
-                return Err(Failure::new(Code::Storage, why));
-            }
-            before = Some(durable);
-        }
     }
 }

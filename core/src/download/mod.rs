@@ -29,12 +29,14 @@
 
 mod answer;
 mod attempt;
+mod decrypt;
 mod file;
 #[cfg(feature = "http")]
 mod http;
 mod manifest;
 mod offer;
 mod pace;
+mod sink;
 mod unpack;
 mod wire;
 
@@ -99,6 +101,7 @@ pub(crate) enum Source {
 #[derive(Clone)]
 pub struct Downloader {
     source: Source,
+    keys: decrypt::Keys,
 }
 
 impl Downloader {
@@ -113,6 +116,7 @@ impl Downloader {
     pub fn new(options: HttpOptions) -> Result<Self, Failure> {
         Ok(Self {
             source: Source::Http(Box::new(http::prepare(options)?)),
+            keys: Default::default(),
         })
     }
 
@@ -120,7 +124,15 @@ impl Downloader {
     pub(crate) fn of_offers(offers: Offers) -> Self {
         Self {
             source: Source::Offers(offers),
+            keys: Default::default(),
         }
+    }
+
+    /// Decrypts encrypted images with these.
+    #[cfg(feature = "encryption")]
+    pub fn decrypting(mut self, identities: crate::age::Identities) -> Self {
+        self.keys = decrypt::Keys(Some(identities));
+        self
     }
 
     /// Makes one attempt at fetching an image, and returns when it ended. Blocks; `on` and the
@@ -137,7 +149,7 @@ impl Downloader {
         stop: &Stop,
         on: &mut dyn FnMut(Progress),
     ) -> Ended {
-        attempt::run(&self.source, job, installer, image, stop, on)
+        attempt::run((&self.source, &self.keys), job, installer, image, stop, on)
     }
 
     /// Makes one attempt at fetching a manifest: a text of at most [`Job::max_size`] bytes, with no

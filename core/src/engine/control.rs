@@ -3,7 +3,7 @@
 
 use super::{After, Engine, Output, Status, Work};
 use crate::contract::iso;
-use crate::update::{Code, Failure, Outcome, Phase};
+use crate::update::{Code, ConsentBy, Failure, Outcome, Phase};
 use alloc::{format, string::ToString};
 use core::time::Duration;
 use serde_json::{Value, json};
@@ -24,7 +24,8 @@ pub const STATUS_METHOD: &str = "getFirmwareUpdateStatus";
 
 /// The direct method by which the user agrees to the update that waits for that, in every contract that
 /// has no other use for its name. Its payload is not looked at. It is answered 200
-/// `{"approved":true}`, durably, or `{"approved":false}` where nobody is asked.
+/// `{"approved":true}`, durably, or `{"approved":false}` where nobody is asked; 403 where
+/// [`ConsentBy::Local`](crate::update::ConsentBy::Local) keeps that to the device.
 pub const APPROVE_METHOD: &str = "approveFirmwareUpdate";
 
 /// The direct method by which the user puts an update off for `{"seconds":…}`, in every contract that has
@@ -58,6 +59,11 @@ impl Engine {
                 }
                 Err(failure) => (409, json!({"cancelled": false, "message": failure.message})),
             },
+            APPROVE_METHOD if self.config.policy.consent_by == ConsentBy::Local => {
+                let message =
+                    "this device's owner lets only somebody at the device agree to updates";
+                (403, json!({"approved": false, "message": message}))
+            }
             APPROVE_METHOD => {
                 let approved = self.asks_consent().is_some();
                 self.approve();

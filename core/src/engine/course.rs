@@ -109,6 +109,7 @@ impl Engine {
             hash_judges: request.has_hash(),
             content,
             compression: request.signed.as_ref().and_then(|s| s.compression),
+            encryption: request.signed.as_ref().and_then(|s| s.encryption),
             file_size: request.signed.as_ref().and_then(|s| s.file_size),
             local: request.origin == Origin::Local,
             https_only: !policy.allow_http,

@@ -6,7 +6,7 @@ use crate::update::Failure;
 /// Takes every byte, and says that it is safe: what has been checked of a download is not fetched twice.
 /// It is only ever written to.
 #[derive(Debug, Default)]
-pub(crate) struct DryInstall {
+pub struct DryInstall {
     taken: u64,
 }
 

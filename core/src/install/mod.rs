@@ -28,7 +28,7 @@ pub use file::FileInstall;
 #[cfg(unix)]
 pub use slots::{Running, Slot, SlotCommands, SlotsInstall, SlotsOptions, Switch, TryBoot, UBoot};
 
-pub(crate) use dry::DryInstall;
+pub use dry::DryInstall;
 
 use crate::update::Failure;
 use serde_json::Value;

@@ -80,6 +80,8 @@ codes! {
     CrcMismatch = 301, "crc-mismatch";
     /// The image's SHA-256 is not the one announced.
     HashMismatch = 302, "hash-mismatch";
+    /// The image cannot be decrypted: it is encrypted for others, was altered, or this device has no key.
+    DecryptionFailed = 303, "decryption-failed";
 
     /// There is not enough free space for the image.
     NoSpace = 400, "no-space";

@@ -26,6 +26,8 @@ pub struct Policy {
     pub version: VersionRule,
     /// Before which stages the user must agree. Default: none.
     pub consent: Vec<Stage>,
+    /// Who may agree for the user. Default: anybody who may reach the device.
+    pub consent_by: ConsentBy,
     /// A command that is asked whether the user agrees: its program and arguments, where `{stage}`,
     /// `{version}` and `{size}` are filled in. Status 0 is yes, 75 (`EX_TEMPFAIL`) not yet, any other
     /// no. Default: none; the answer is [given](crate::engine::Input::Approve).
@@ -85,6 +87,7 @@ impl Default for Policy {
             floor: None,
             version: VersionRule::None,
             consent: Vec::new(),
+            consent_by: ConsentBy::default(),
             consent_command: Vec::new(),
             consent_interval: Duration::from_secs(3600),
             ready: Ready::Always,
@@ -161,6 +164,18 @@ pub enum VersionRule {
     /// Versions are not looked at.
     #[default]
     None,
+}
+
+/// Who may agree to an update for the user of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ConsentBy {
+    /// Somebody at the device, and whoever may call its methods.
+    #[default]
+    Anybody,
+    /// Somebody at the device: by the program itself, its local control, or the command. The method that agrees is refused.
+    Local,
 }
 
 /// Who is asked whether the device is ready: whether its battery, its connection and its work allow it.

@@ -1,6 +1,6 @@
 //! A request for an update, and the key that tells one from another.
 
-use super::{Check, Compression};
+use super::{Check, Compression, Encryption};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 use data_encoding::HEXLOWER;
@@ -121,7 +121,10 @@ pub struct Signed {
     /// How the image's file is packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// The packed file's size in bytes.
+    /// How it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<Encryption>,
+    /// The size of the packed or encrypted file in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_size: Option<u64>,
 }

@@ -20,7 +20,9 @@ pub struct Job {
     pub max_size: u64,
     /// How the file is packed: size and checks are those of the image, which is unpacked while it comes.
     pub compression: Option<Compression>,
-    /// The size of the packed file, if it is announced, in bytes.
+    /// How the file is encrypted; what comes of it is packed as [`Job::compression`] says.
+    pub encryption: Option<Encryption>,
+    /// The size of the packed or encrypted file, if it is announced, in bytes.
     pub file_size: Option<u64>,
     /// A SHA-256 will judge the whole image. Only then is a download resumed without a strong validator.
     pub hash_judges: bool,
@@ -49,10 +51,15 @@ pub struct Job {
 impl Job {
     /// The size that the file must have, if that is known.
     pub fn announced(&self) -> Option<u64> {
-        match self.compression {
-            Some(_) => self.file_size,
-            None => self.size,
+        match self.is_installed_as_it_comes() {
+            true => self.size,
+            false => self.file_size,
         }
+    }
+
+    /// Whether the file is what is installed.
+    pub fn is_installed_as_it_comes(&self) -> bool {
+        self.compression.is_none() && self.encryption.is_none()
     }
 }
 
@@ -78,6 +85,34 @@ impl Compression {
     }
 }
 
+/// How an image's file is encrypted for its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Encryption {
+    /// age, version 1, for recipients of the kind X25519; in its binary form.
+    Age,
+}
+
+impl Encryption {
+    /// In a word, as in a manifest.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+        }
+    }
+}
+
+/// What is needed to go on with a file that is encrypted, without its header. It is no secret: the file's key is in it as in
+/// the header, encrypted for this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Bytes before the first chunk.
+    pub header: u64,
+    /// The file's key for this device, and the payload's nonce, in Base64.
+    pub key: String,
+}
+
 /// What is needed to go on with a download: saved in the journal, never covering more than the
 /// installer's [`sync`](crate::install::Installer::sync) answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +125,12 @@ pub struct Checkpoint {
     pub total: Option<u64>,
     /// Bytes of the image that are durable; the next byte to fetch.
     pub offset: u64,
-    /// The next byte to fetch, where the file is packed.
+    /// The next byte of the packed file, where it is packed: as it comes, or as it is once decrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packed: Option<u64>,
+    /// Where the file is encrypted: what is needed to decrypt the rest of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<Sealed>,
     /// [`Checks::save`](super::Checks::save): the state of every check after `offset` bytes.
     pub checks: String,
 }

@@ -47,6 +47,7 @@ pub(crate) fn job(uri: String) -> Job {
         hash_judges: false,
         content: "content".into(),
         compression: None,
+        encryption: None,
         file_size: None,
         local: false,
         https_only: false,

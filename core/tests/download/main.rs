@@ -12,6 +12,7 @@
 
 mod body;
 mod device;
+mod encrypted;
 mod faults;
 mod hostile;
 mod installer;

@@ -141,12 +141,12 @@ fn options_that_cannot_work_are_refused() {
     let refused = |options: HttpOptions| Downloader::new(options).unwrap_err();
     let mut options = HttpOptions::default();
     options.user_agent = "two\nlines".into();
-    assert_eq!(refused(options).code, Code::InvalidRequest);
+    assert_eq!(refused(options).code, Code::InvalidConfig);
     let mut options = HttpOptions::default();
     options.proxy = Proxy::Url("http://me:secret@".into());
     assert!(!format!("{options:?}").contains("secret"));
     let failure = refused(options);
-    assert_eq!(failure.code, Code::InvalidUri);
+    assert_eq!(failure.code, Code::InvalidConfig);
     assert!(!failure.message.contains("secret"), "{failure}");
 }
 

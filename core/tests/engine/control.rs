@@ -207,6 +207,7 @@ fn a_pause_survives_a_restart_and_uses_up_no_budget() {
     assert!(downloads(&outputs).is_empty());
     let checkpoint = Checkpoint {
         packed: None,
+        sealed: None,
         content: "https://host/new".into(),
         validator: None,
         total: Some(1000),

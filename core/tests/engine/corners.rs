@@ -201,6 +201,7 @@ fn a_checkpoint_goes_when_the_download_starts_from_zero() {
     let outputs = give(&mut engine, Input::Tick, 5);
     let checkpoint = Checkpoint {
         packed: None,
+        sealed: None,
         content: downloads(&outputs)[0].content.clone(),
         validator: None,
         total: Some(1000),

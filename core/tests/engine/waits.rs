@@ -9,8 +9,8 @@ use twinflash::{
         Question, Reply, STATUS_METHOD, Step, Wait, Waiting,
     },
     update::{
-        Checkpoint, Checks, Code, Ended, Failure, ImageState, LocalImage, Outcome, Phase, Policy,
-        Progress, Ready, Record, Restart, Stage, VersionRule,
+        Checkpoint, Checks, Code, ConsentBy, Ended, Failure, ImageState, LocalImage, Outcome,
+        Phase, Policy, Progress, Ready, Record, Restart, Stage, VersionRule,
     },
 };
 
@@ -48,6 +48,7 @@ fn arrives(engine: &mut Engine, seconds: u64) -> Vec<Output> {
     checks.update(IMAGE);
     let checkpoint = Checkpoint {
         packed: None,
+        sealed: None,
         content: "https://host/new".into(),
         validator: Some("\"1\"".into()),
         total: Some(IMAGE.len() as u64),
@@ -274,6 +275,29 @@ fn by_methods() {
     arrives(&mut engine, 3615);
     let (status, payload, _) = call(&mut engine, DEFER_METHOD, br#"{"seconds":1}"#, 3616);
     assert_eq!((status, &payload["deferred"]), (409, &json!(false)));
+}
+
+/// Where the owner wants the user at the device to agree, no method does it for him.
+#[test]
+fn by_nobody_but_the_user() {
+    for stage in [Stage::Download, Stage::Apply] {
+        let mut engine = new(|policy| {
+            consent(&[stage])(policy);
+            policy.consent_by = ConsentBy::Local;
+        });
+        boot(&mut engine, None, ImageState::Old);
+        ask(&mut engine, 1);
+        give(&mut engine, Input::Tick, 5);
+        if stage == Stage::Apply {
+            arrives(&mut engine, 5);
+        }
+        let (status, payload, saved) = call(&mut engine, APPROVE_METHOD, b"", 6);
+        assert_eq!((status, saved), (403, None), "{payload}");
+        assert_eq!(payload["approved"], false);
+        assert_eq!(waits_for(&engine), Some((Wait::Consent, stage)));
+        give(&mut engine, Input::Approve, 7);
+        assert_eq!(waits_for(&engine), None);
+    }
 }
 
 #[test]

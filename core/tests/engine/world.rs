@@ -494,6 +494,7 @@ impl World {
             self.inputs.push_back(Owned::Transfer(received));
             let checkpoint = Checkpoint {
                 packed: None,
+                sealed: None,
                 content: job.content.clone(),
                 validator: Some("\"1\"".into()),
                 total,

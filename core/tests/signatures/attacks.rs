@@ -299,8 +299,8 @@ fn a_manifest_s_own_form() {
         ),
         (
             "encryption",
-            json!("age"),
-            "\"encryption\" is not supported",
+            json!("pgp"),
+            "unknown variant `pgp`, expected `age`",
         ),
         (
             "download",

@@ -54,6 +54,8 @@ fn an_altered_manifest() {
         ("iat", json!(0)),
         ("exp", json!(now() * 2)),
         ("floor", json!("2.0.0")),
+        ("encryption", json!("age")),
+        ("compression", json!("gzip")),
     ] {
         let mut claims = claims("2.0.0", &image(SIZE, 7));
         claims[member] = value;

@@ -12,6 +12,8 @@ pub(crate) struct Desk {
     pub(crate) files: Arc<Mutex<HashMap<String, Served>>>,
     pub(crate) owner: Signer,
     pub(crate) trust: Option<Trust>,
+    #[cfg(feature = "encryption")]
+    pub(crate) identities: Option<twinflash::age::Identities>,
     /// Makes the installer of a target.
     pub(crate) installer: fn(PathBuf) -> Box<dyn Installer>,
     pub(crate) contract: &'static str,
@@ -19,6 +21,8 @@ pub(crate) struct Desk {
     pub(crate) updater: Option<Updater>,
     pub(crate) events: Option<twinflash::device::Events>,
     pub(crate) reported: Value,
+    /// What the twin said of the update's status, one after the other.
+    pub(crate) statuses: Vec<String>,
 }
 
 /// How an update ended.
@@ -61,12 +65,15 @@ impl Desk {
             files,
             owner,
             trust: Some(trust(keys)),
+            #[cfg(feature = "encryption")]
+            identities: None,
             installer: |target| Box::new(FileInstall::new(target)),
             contract: "iothub-dm",
             policy,
             updater: None,
             events: None,
             reported: json!({}),
+            statuses: Vec::new(),
         };
         desk.serve("/image.bin", image(SIZE, 7));
         desk
@@ -94,6 +101,10 @@ impl Desk {
             .policy(self.policy.clone());
         if let Some(trust) = &self.trust {
             builder = builder.trust(trust.clone());
+        }
+        #[cfg(feature = "encryption")]
+        if let Some(identities) = &self.identities {
+            builder = builder.decryption(identities.clone());
         }
         let updater = builder.start().unwrap();
         self.events = Some(updater.events());
@@ -146,6 +157,9 @@ impl Desk {
                 Outbound::Report(report) => {
                     let patch: Value = serde_json::from_str(&report.patch).unwrap();
                     assert!(!report.patch.contains("secret"), "{}", report.patch);
+                    let status = at_path(&patch, "iothubDM.firmwareUpdate.status");
+                    self.statuses
+                        .extend(status.and_then(Value::as_str).map(String::from));
                     twin::merge(&mut self.reported, &patch);
                     updater.report_done(report.id, 204);
                 }

@@ -10,7 +10,10 @@
 mod attacks;
 mod course;
 mod desk;
+#[cfg(feature = "encryption")]
+mod encrypted;
 mod engine;
+mod local;
 mod places;
 #[path = "../support/mod.rs"]
 mod support;

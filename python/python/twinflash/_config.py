@@ -169,6 +169,8 @@ class Policy(Value):
     """Which versions are taken, besides what the contract says: ``"other"`` than the one that runs, ``"higher"``, or ``"none"``."""
     consent: Optional[Sequence[str]] = None
     """Before which of ``"download"`` and ``"apply"`` the user must agree: :meth:`Updater.approve`."""
+    consent_by: Optional[str] = None
+    """Who may agree: ``"anybody"`` (default), also by the method ``approveFirmwareUpdate``, or ``"local"``: at the device only."""
     consent_command: Optional[Command] = None
     """Asks the user: status 0 is yes, 75 not yet, any other no. ``{stage}``, ``{version}`` and ``{size}`` are filled in."""
     consent_interval: Optional[Seconds] = None
@@ -231,6 +233,8 @@ class Trust(Value):
     manufacturer: Optional[str] = None
     model: Optional[str] = None
     hardware_revision: Optional[str] = None
+    decryption_key: Optional[Path] = None
+    """An age identity file, which only its owner may read: decrypts images that a manifest calls encrypted."""
 
     def _document(self) -> Dict[str, Any]:
         return {
@@ -241,6 +245,7 @@ class Trust(Value):
             "manufacturer": text("trust.manufacturer", self.manufacturer),
             "model": text("trust.model", self.model),
             "hardware_revision": text("trust.hardware_revision", self.hardware_revision),
+            "decryption_key": None if self.decryption_key is None else path("trust.decryption_key", self.decryption_key),
         }
 
 

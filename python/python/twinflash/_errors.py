@@ -97,6 +97,7 @@ CLASSES: Dict[str, Type[TwinflashError]] = {
     "size-mismatch": VerificationError,
     "crc-mismatch": VerificationError,
     "hash-mismatch": VerificationError,
+    "decryption-failed": VerificationError,
     "no-space": InstallError,
     "no-permission": InstallError,
     "storage": InstallError,

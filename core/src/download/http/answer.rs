@@ -256,7 +256,7 @@ mod tests {
             };
             let job = Job {
                 uri: "http://h/x".into(), resume: None, size, max_size: 80,
-                hash_judges: validator.is_none(), content: String::new(), compression: None, file_size: None, local: false, https_only: false, max_redirects: 0,
+                hash_judges: validator.is_none(), content: String::new(), compression: None, encryption: None, file_size: None, local: false, https_only: false, max_redirects: 0,
                 checkpoint_interval: Duration::ZERO, checkpoint_bytes: 0,
                 stall_time: Duration::ZERO, stall_bytes: 0, bandwidth: None, dry_run: false,
             };

@@ -180,15 +180,20 @@ pub(super) fn prepare(options: HttpOptions) -> Result<Http, Failure> {
         Proxy::Url(url) => Some(ureq::Proxy::new(url).map_err(|_| {
             let shown = crate::update::redact(url);
             Failure::new(
-                Code::InvalidUri,
-                format!("\"{shown}\" is not the URL of a proxy"),
+                Code::InvalidConfig,
+                format!(
+                    "http.proxy: \"{shown}\" is not the URL of a proxy, such as http://host:3128"
+                ),
             )
         })?),
     };
     if HeaderValue::from_str(&options.user_agent).is_err() {
         return Err(Failure::new(
-            Code::InvalidRequest,
-            format!("{:?} cannot be a User-Agent header", options.user_agent),
+            Code::InvalidConfig,
+            format!(
+                "http.user_agent: {:?} cannot be a header's value",
+                options.user_agent
+            ),
         ));
     }
     let config = Config::builder()

@@ -37,6 +37,10 @@ pub(crate) struct Head {
     pub(crate) headers: HeaderMap,
 }
 
+/// So many bytes at most are put into a buffer that is on its way already: copying more would cost more
+/// than an event of their own.
+const FEW: usize = 32 * 1024;
+
 /// Filled buffers on their way, and how many bytes of each are filled. One that was not yet taken may
 /// get more: TLS gives 16 KiB at a time, and an event for each would cost a sixth of all work.
 pub(super) type Queue = Mutex<VecDeque<(Vec<u8>, usize)>>;
@@ -86,7 +90,7 @@ fn read(body: Body, shown: &str, ends: &Ends) -> Option<Event> {
                 return Some(Event::Failed(failure, RESUME));
             }
         };
-        if !append(&ends.queue, buffer.get(..filled).unwrap_or_default()) {
+        if filled > FEW || !append(&ends.queue, buffer.get(..filled).unwrap_or_default()) {
             lock(&ends.queue).push_back((buffer, filled));
             ends.events.send(None).ok()?;
             buffer = ends.empty.recv().ok()?;

@@ -1,7 +1,7 @@
 //! A manifest: what its signers say of an image.
 
 use super::{Identity, MAX_CLOCK_ERROR, expired, invalid, object};
-use crate::update::{Code, Compression, Failure, version};
+use crate::update::{Code, Compression, Encryption, Failure, version};
 use alloc::{format, string::String, vec::Vec};
 use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -44,9 +44,9 @@ pub struct Manifest {
     /// How the file is compressed, where it is: it is unpacked while it comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// Reserved: how the file is encrypted.
+    /// How the file is encrypted, where it is: it is decrypted while it comes, before it is unpacked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    encryption: Option<Reserved>,
+    pub encryption: Option<Encryption>,
     /// What is known of the file where it is not what is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<Download>,
@@ -67,11 +67,6 @@ impl Download {
         Self { size }
     }
 }
-
-/// A member whose meaning this version does not know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Reserved(serde_json::Value);
 
 /// Which devices an image is for. A device must be among those that every list names; a list that is
 /// not there, or empty, names all.
@@ -135,12 +130,8 @@ impl Manifest {
 
     /// What its form alone does not say.
     fn check_sense(&self) -> Result<(), Failure> {
-        if self.encryption.is_some() {
-            return Err(invalid(
-                "\"encryption\" is not supported by this version: the image must not be encrypted",
-            ));
-        }
-        if self.download.is_some() && self.compression.is_none() {
+        let made = self.compression.is_some() || self.encryption.is_some();
+        if self.download.is_some() && !made {
             return Err(invalid(
                 "\"download\" is there, but nothing makes the file another one than the image",
             ));
