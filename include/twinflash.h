@@ -79,7 +79,10 @@ enum twinflash_status
     TWINFLASH_STATUS_USED = 14,
     /** It would wait for the very callback it is called in. */
     TWINFLASH_STATUS_IN_CALLBACK = 15,
-    /** A fault of the library, which it caught: please report it. */
+    /**
+     * A fault of the library, which it caught: please report it. (A library built with the profile `small`
+     * ends the process instead.)
+     */
     TWINFLASH_STATUS_PANIC = 16,
     /** The system refused what is needed: a thread, memory, a descriptor. */
     TWINFLASH_STATUS_SYSTEM = 17,

@@ -217,6 +217,19 @@ typedef struct twinflash_sansio_config {
     bool answer_at_once;
     /** The image is used with no restart of the board. */
     bool no_restart;
+    /**
+     * With keys, nothing is installed but what they have signed, by a manifest that is part of the
+     * request: a key set as JSON, {"version":1,"threshold":1,"keys":["MCow…"]}. A key is what stands
+     * between the lines BEGIN and END of a public key's PEM (Ed25519 or P-256); `threshold` is how many of
+     * them must sign. NULL: no keys. The library must be built with the feature `signed`.
+     */
+    const char *trust;
+    /** What the device is, for manifests that are not for all. May be NULL. */
+    const char *manufacturer;
+    /** As `manufacturer`. */
+    const char *model;
+    /** As `manufacturer`. */
+    const char *hardware_revision;
 } twinflash_sansio_config;
 
 /**
@@ -319,20 +332,6 @@ typedef struct twinflash_sansio_output {
     bool https_only;
 } twinflash_sansio_output;
 
-/** What a server answered, before the body. */
-typedef struct twinflash_sansio_answer {
-    /** HTTP's status, such as 200 or 206. Where the image comes in another way: 200. */
-    int32_t status;
-    /** Seconds of "Retry-After"; 0 where there are none. */
-    uint32_t retry_after;
-    /** "Content-Length" in bytes; TWINFLASH_SANSIO_UNKNOWN where the server does not say it. */
-    uint64_t length;
-    /** "Content-Range", or NULL. */
-    const char *range;
-    /** "ETag", with its quotation marks, or NULL. */
-    const char *etag;
-} twinflash_sansio_answer;
-
 /** Where everything stands. */
 typedef struct twinflash_sansio_state {
     /** As in twinflash_sansio_output. */
@@ -359,6 +358,20 @@ typedef struct twinflash_sansio_digests {
     uint8_t sha256[32];
 } twinflash_sansio_digests;
 
+/** What a server answered, before the body. */
+typedef struct twinflash_sansio_answer {
+    /** HTTP's status, such as 200 or 206. Where the image comes in another way: 200. */
+    int32_t status;
+    /** Seconds of "Retry-After"; 0 where there are none. */
+    uint32_t retry_after;
+    /** "Content-Length" in bytes; TWINFLASH_SANSIO_UNKNOWN where the server does not say it. */
+    uint64_t length;
+    /** "Content-Range", or NULL. */
+    const char *range;
+    /** "ETag", with its quotation marks, or NULL. */
+    const char *etag;
+} twinflash_sansio_answer;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -369,7 +382,7 @@ const char *twinflash_sansio_version(void);
 /**
  * Makes an engine: reads the record through the board, asks which image runs, and goes on with what
  * was begun. `*engine` is to be given to twinflash_sansio_free, and is NULL where this fails: with
- * TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract is wrong,
+ * TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract or `trust` is wrong,
  * TWINFLASH_SANSIO_STATUS_INVALID_ARGUMENT where a `size` or another value is, or _NULL_ARGUMENT where a
  * function of the board is missing. Both tables are copied.
  */
@@ -432,34 +445,6 @@ twinflash_sansio_status twinflash_sansio_report_done(struct twinflash_sansio *en
                                                      int32_t status,
                                                      struct twinflash_sansio_now now);
 
-/**
- * The server of the image has answered. TWINFLASH_SANSIO_STATUS_CLOSED where its bytes are of no use:
- * close the connection. So do the next two.
- */
-twinflash_sansio_status twinflash_sansio_answered(struct twinflash_sansio *engine,
-                                                  const struct twinflash_sansio_answer *answer,
-                                                  struct twinflash_sansio_now now);
-
-/** Bytes of the image have come. They are checked and written before this returns; any number at once. */
-twinflash_sansio_status twinflash_sansio_bytes(struct twinflash_sansio *engine,
-                                               const void *bytes,
-                                               size_t length,
-                                               struct twinflash_sansio_now now);
-
-/** The body is at its end, as far as the transport can tell. */
-twinflash_sansio_status twinflash_sansio_ended(struct twinflash_sansio *engine,
-                                               struct twinflash_sansio_now now);
-
-/**
- * The server cannot be reached, or the connection broke: another attempt is made after a pause, and
- * goes on where this one stopped. `why` is for people; it may be NULL, and holds no secret. `tls`: it was
- * its certificate that was refused.
- */
-twinflash_sansio_status twinflash_sansio_broken(struct twinflash_sansio *engine,
-                                                bool tls,
-                                                const char *why,
-                                                struct twinflash_sansio_now now);
-
 /** The application says that the new version is good. */
 twinflash_sansio_status twinflash_sansio_confirm_now(struct twinflash_sansio *engine,
                                                      struct twinflash_sansio_now now);
@@ -510,6 +495,34 @@ void twinflash_sansio_checks_free(struct twinflash_sansio_checks *checks);
 int twinflash_sansio_check_matches(const void *value,
                                    size_t length,
                                    const struct twinflash_sansio_digests *digests);
+
+/**
+ * The server of the image has answered. TWINFLASH_SANSIO_STATUS_CLOSED where its bytes are of no use:
+ * close the connection. So do the next two.
+ */
+twinflash_sansio_status twinflash_sansio_answered(struct twinflash_sansio *engine,
+                                                  const struct twinflash_sansio_answer *answer,
+                                                  struct twinflash_sansio_now now);
+
+/** Bytes of the image have come. They are checked and written before this returns; any number at once. */
+twinflash_sansio_status twinflash_sansio_bytes(struct twinflash_sansio *engine,
+                                               const void *bytes,
+                                               size_t length,
+                                               struct twinflash_sansio_now now);
+
+/** The body is at its end, as far as the transport can tell. */
+twinflash_sansio_status twinflash_sansio_ended(struct twinflash_sansio *engine,
+                                               struct twinflash_sansio_now now);
+
+/**
+ * The server cannot be reached, or the connection broke: another attempt is made after a pause, and
+ * goes on where this one stopped. `why` is for people; it may be NULL, and holds no secret. `tls`: it was
+ * its certificate that was refused.
+ */
+twinflash_sansio_status twinflash_sansio_broken(struct twinflash_sansio *engine,
+                                                bool tls,
+                                                const char *why,
+                                                struct twinflash_sansio_now now);
 
 #ifdef __cplusplus
 }  // extern "C"

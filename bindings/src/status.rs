@@ -31,7 +31,8 @@ pub enum twinflash_status {
     Used = 14,
     /// It would wait for the very callback it is called in.
     InCallback = 15,
-    /// A fault of the library, which it caught: please report it.
+    /// A fault of the library, which it caught: please report it. (A library built with the profile `small`
+    /// ends the process instead.)
     Panic = 16,
     /// The system refused what is needed: a thread, memory, a descriptor.
     System = 17,

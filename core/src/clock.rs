@@ -1,6 +1,9 @@
 //! The two clocks, as the device runtime and the downloader read them.
 
+mod watch;
+
 use std::time::{Instant, SystemTime};
+pub(crate) use watch::Watch;
 
 /// The monotonic clock.
 pub(crate) fn monotonic() -> Instant {

@@ -21,13 +21,14 @@ use std::{
 };
 use twinflash::{
     contract::Contract,
-    device::{Outbound, Updater},
+    device::{Outbound, Updater, Wait},
     install::{
         CommandInstall, CommandOptions, FileInstall, Installer, Restart, Running, Slot,
         SlotsInstall, SlotsOptions, Switch,
     },
     twin,
     update::{Code, Outcome, Policy},
+    windows::{Window, Windows},
 };
 
 /// Serves one image over plain HTTP, for ever.
@@ -349,4 +350,55 @@ fn what_is_installed_already_is_looked_at_before_it_is_believed() {
     std::fs::write(&target, b"something else").unwrap();
     assert_eq!(update(&uri), Outcome::Completed);
     assert_eq!(std::fs::read(&target).unwrap(), image);
+}
+
+/// The thread that would tell the updater that the clock was set.
+#[cfg(target_os = "linux")]
+fn watches() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads.flatten().any(|thread| {
+        let name = std::fs::read_to_string(thread.path().join("comm"));
+        name.is_ok_and(|name| name.trim() == "twinflash-clock")
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_waits_for_a_window_hears_of_a_clock_that_is_set() {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let until = |what: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !what() {
+            assert!(std::time::Instant::now() < deadline);
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    // Opens in twelve hours, for a minute.
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let minute = (now / 60 + 12 * 60) % (24 * 60);
+    let time = |minute: u64| format!("{:02}:{:02}", minute / 60 % 24, minute % 60);
+    let window = Window::new::<&str>(&[], &time(minute), &time(minute + 1), "UTC").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let installer = FileInstall::new(directory.path().join("app.bin"));
+    let contract = Contract::built_in("iothub-dm").unwrap();
+    let updater = Updater::builder(directory.path().join("state"), contract, installer)
+        .windows(Windows {
+            download: vec![window],
+            apply: Vec::new(),
+        })
+        .start()
+        .unwrap();
+    assert!(!watches());
+    let payload = br#"{"fwPackageUri":"https://example.com/app.bin","fwVersion":"2"}"#;
+    assert!(updater.handle_method_then("firmwareUpdate", payload, |_| {}));
+    until(&watches);
+    assert_eq!(
+        updater.status().waiting.map(|waiting| waiting.on),
+        Some(Wait::Window)
+    );
+    updater.close();
+    until(&|| !watches());
 }

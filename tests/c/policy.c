@@ -99,6 +99,7 @@ static void not_agreed_to(void)
     CHECK(state->outcome == TWINFLASH_OUTCOME_CANCELLED && state->ended_in == TWINFLASH_PHASE_WAITING);
     CHECK(state->bytes == 0 && state->waiting_on == TWINFLASH_WAIT_NONE);
     twinflash_state_free(state);
+    CHECK_OK(twinflash_updater_close(updater, &error), error);
     CHECK(f->size[1] == 0);
     gone(updater, f);
 }
@@ -143,6 +144,7 @@ static void tried_out_only(void)
     serve(updater, TWINFLASH_EVENT_KIND_ENDED, 0, &ended);
     CHECK(ended->outcome == TWINFLASH_OUTCOME_FAILED && ended->status == TWINFLASH_STATUS_DRY_RUN);
     twinflash_event_free(ended);
+    CHECK_OK(twinflash_updater_close(updater, &error), error);
     CHECK(f->size[1] == 0 && f->next == 0 && f->running == 0);
     gone(updater, f);
 }

@@ -243,6 +243,8 @@ static void two_in_one_process(void)
         twinflash_state_free(state);
     }
     has_image(f[0]);
+    /* The bank is given up after the end is told. */
+    CHECK_OK(twinflash_updater_close(updater[1], &error), error);
     CHECK(f[1]->next == 0 && f[1]->size[1] == 0);
     gone(updater[0], f[0]);
     gone(updater[1], f[1]);

@@ -4,10 +4,12 @@
 //! ours (verified, installed by the file installer); `curl -o` and a sync (no verification: the
 //! floor); `curl | tee | sha256sum` and a sync (what people do). Then ours and the floor over HTTPS.
 
+mod c;
 mod node;
 mod python;
 mod scale;
 
+pub(crate) use c::run as c;
 pub(crate) use node::node;
 pub(crate) use python::python;
 pub(crate) use scale::scale;

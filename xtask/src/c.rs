@@ -2,6 +2,7 @@
 
 mod examples;
 mod servers;
+pub(crate) mod tsan;
 
 use crate::{header, install, test};
 use servers::Servers;
@@ -32,8 +33,8 @@ struct Way {
     linked_in: bool,
     /// What runs the program.
     under: &'static [&'static str],
-    /// The one program that is run; all are where this is `None`.
-    only: Option<&'static str>,
+    /// The programs that are run; all are where this is `None`.
+    only: Option<&'static [&'static str]>,
 }
 
 const WAYS: &[Way] = &[
@@ -69,7 +70,7 @@ const WAYS: &[Way] = &[
         arguments: &["-std=c++17", "-x", "c++"],
         linked_in: true,
         under: &[],
-        only: Some("arguments"),
+        only: Some(&["arguments", "policy"]),
     },
 ];
 
@@ -118,7 +119,7 @@ pub(crate) fn run(run: &test::Run) -> Outcome {
                 compile.arg(format!("-Wl,-rpath,{}", built.display()));
             }
             execute(compile.arg("-o").arg(&program))?;
-            if way.only.is_some_and(|only| only != name) {
+            if way.only.is_some_and(|only| !only.contains(&&*name)) {
                 continue;
             }
             let report = program.with_extension("report");

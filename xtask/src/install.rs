@@ -57,7 +57,7 @@ impl<'a> Options<'a> {
 pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(), String> {
     let version = env!("CARGO_PKG_VERSION");
     let abi = abi(version);
-    build(root, options.profile, &abi)?;
+    build(root, options.profile, &abi, &[])?;
     let built = target.join(directory(options.profile));
     let place =
         (options.destination).join(options.prefix.strip_prefix("/").unwrap_or(options.prefix));
@@ -122,7 +122,7 @@ fn board(
     version: &str,
 ) -> Result<(), String> {
     let libraries = place.join(options.libraries);
-    let built = sansio::build(root, target)?;
+    let built = sansio::build(root, target, &[])?;
     copy(&built, &libraries.join("libtwinflash_sansio.a"))?;
     let header = "include/twinflash_sansio.h";
     copy(&root.join(header), &place.join(header))?;
@@ -138,7 +138,13 @@ fn board(
     write(&libraries.join("pkgconfig/twinflash-sansio.pc"), &pc)
 }
 
-fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {
+/// Builds the library, with these features.
+pub(crate) fn build(
+    root: &Path,
+    profile: &str,
+    abi: &str,
+    features: &[&str],
+) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
     let mut build = Command::new(cargo);
     build
@@ -151,8 +157,15 @@ fn build(root: &Path, profile: &str, abi: &str) -> Result<(), String> {
             "--profile",
             profile,
         ])
+        .args(features)
         .arg("--")
         .arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
+    // The linker that Rust brings on this platform can leave out what only unwinding needs.
+    if profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        let script = root.join("bindings/small.ld");
+        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr"]);
+        build.arg(format!("-Clink-arg={}", script.display()));
+    }
     match build.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the library does not build: {status}")),

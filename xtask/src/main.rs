@@ -24,7 +24,8 @@ Builds and tests all of twinflash.
 
 cargo xtask test [--quick]    run every check and test; --quick leaves the slow ones out
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
-cargo xtask c                 only the C library's tests and examples
+cargo xtask c [--tsan]        only the C library's tests and examples; with --tsan its tests under
+                              ThreadSanitizer, for which it takes a nightly toolchain with rust-src
 cargo xtask sansio            only those of the library for boards
 cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
@@ -43,6 +44,8 @@ cargo xtask package DIR [--only WORD]
                               (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
+cargo xtask bench c [--sizes] the C library in profile `small` and the one for boards: sizes, idle memory, a
+                              method call; fails above the budgets. --sizes measures only those
 cargo xtask bench node [--mib N] [--runs N]
                               the Node package against fetch and createHash: time, memory, the event
                               loop's delay, a method, require
@@ -73,11 +76,15 @@ fn main() -> ExitCode {
         ["bench", "python", ref options @ ..] => bench::python(options),
         ["package-python", directory] => report(python::package::package(directory)),
         ["bench", "scale", ref options @ ..] => bench::scale(options),
+        ["bench", "c"] => report(bench::c(false)),
+        ["bench", "c", "--sizes"] => report(bench::c(true)),
         ["bench", "node", ref options @ ..] => bench::node(options),
         ["header"] => report(header::run(&test::root(), false)),
         ["header", "--check"] => report(header::run(&test::root(), true)),
         ["install", ref options @ ..] => report(test::install(options)),
         ["c"] => report(test::c()),
+        ["c", "--tsan"] => report(c::tsan::run(&test::Run::new(true))),
+        ["sansio"] => report(sansio::run(&test::Run::new(true))),
         ["package-deb", directory] => report(deb::package(directory, "release")),
         ["package-deb", directory, "--profile", profile] => {
             report(deb::package(directory, profile))

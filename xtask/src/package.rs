@@ -57,6 +57,7 @@ const PARTS: &[(&str, Part)] = &[
     ("python", Release::python),
     ("node", Release::node),
     ("debian", Release::debian),
+    ("sizes", Release::sizes),
 ];
 
 /// `cargo xtask package DIRECTORY [--only WORD]`
@@ -144,6 +145,14 @@ impl Release {
 
     fn node(&self) -> Outcome {
         self.xtask("package-node")
+    }
+
+    /// The C libraries keep to their budgets.
+    fn sizes(&self) -> Outcome {
+        let bench = [
+            "run", "--quiet", "--locked", "-p", "xtask", "--", "bench", "c", "--sizes",
+        ];
+        execute(&mut self.cargo(&bench))
     }
 
     fn debian(&self) -> Outcome {

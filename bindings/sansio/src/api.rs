@@ -1,19 +1,17 @@
 //! The functions of the engine.
 
-use crate::board::{Board, twinflash_sansio_board, twinflash_sansio_config};
+use crate::board::{twinflash_sansio_board, twinflash_sansio_config};
 use crate::engine::Driven;
-use crate::fetch::Head;
 use crate::output::{outcome_number, phase_number, twinflash_sansio_output};
+use crate::setup::make;
 use crate::status::twinflash_sansio_status;
 use alloc::boxed::Box;
-use alloc::string::String;
 use core::cell::{Cell, UnsafeCell};
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr;
 use core::time::Duration;
-use twinflash::contract::Contract;
-use twinflash::engine::{Config, Input, Now};
-use twinflash::update::{Code, Confirm, Failure, Policy, Restart};
+use twinflash::engine::{Input, Now};
+use twinflash::update::{Code, Failure};
 
 use twinflash_sansio_status as Status;
 
@@ -44,21 +42,6 @@ impl From<twinflash_sansio_now> for Now {
     }
 }
 
-/// What a server answered, before the body.
-#[repr(C)]
-pub struct twinflash_sansio_answer {
-    /// HTTP's status, such as 200 or 206. Where the image comes in another way: 200.
-    pub status: i32,
-    /// Seconds of "Retry-After"; 0 where there are none.
-    pub retry_after: u32,
-    /// "Content-Length" in bytes; TWINFLASH_SANSIO_UNKNOWN where the server does not say it.
-    pub length: u64,
-    /// "Content-Range", or NULL.
-    pub range: *const c_char,
-    /// "ETag", with its quotation marks, or NULL.
-    pub etag: *const c_char,
-}
-
 /// A length that is not known, and a time that never comes.
 pub const TWINFLASH_SANSIO_UNKNOWN: u64 = 0xffff_ffff_ffff_ffff;
 
@@ -83,7 +66,7 @@ pub struct twinflash_sansio_state {
 ///
 /// # Safety
 /// `engine` is null or from [`twinflash_sansio_new`] and not freed; no other thread uses it.
-unsafe fn enter<T>(
+pub(crate) unsafe fn enter<T>(
     engine: *const twinflash_sansio,
     call: impl FnOnce(&mut Driven) -> T,
 ) -> Result<T, Status> {
@@ -116,25 +99,9 @@ unsafe fn input(
     }
 }
 
-/// As [`enter`], for a step of a download.
-///
-/// # Safety
-/// As [`enter`].
-unsafe fn fetching(
-    engine: *const twinflash_sansio,
-    step: impl FnOnce(&mut Driven) -> bool,
-) -> Status {
-    // SAFETY: as the caller vouches.
-    match unsafe { enter(engine, step) } {
-        Ok(true) => Status::Ok,
-        Ok(false) => Status::Closed,
-        Err(status) => status,
-    }
-}
-
 /// # Safety
 /// `pointer` is null, or a zero ends what can be read there.
-unsafe fn text<'a>(pointer: *const c_char) -> Result<Option<&'a str>, Status> {
+pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Result<Option<&'a str>, Status> {
     if pointer.is_null() {
         return Ok(None);
     }
@@ -145,7 +112,7 @@ unsafe fn text<'a>(pointer: *const c_char) -> Result<Option<&'a str>, Status> {
 
 /// Makes an engine: reads the record through the board, asks which image runs, and goes on with what
 /// was begun. `*engine` is to be given to twinflash_sansio_free, and is NULL where this fails: with
-/// TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract is wrong,
+/// TWINFLASH_SANSIO_STATUS_INVALID_CONFIG where the contract or `trust` is wrong,
 /// TWINFLASH_SANSIO_STATUS_INVALID_ARGUMENT where a `size` or another value is, or _NULL_ARGUMENT where a
 /// function of the board is missing. Both tables are copied.
 ///
@@ -177,77 +144,6 @@ pub unsafe extern "C" fn twinflash_sansio_new(
             Status::Ok
         }
         Err(status) => status,
-    }
-}
-
-/// # Safety
-/// As [`twinflash_sansio_new`].
-unsafe fn make(
-    config: *const twinflash_sansio_config,
-    board: *const twinflash_sansio_board,
-    now: twinflash_sansio_now,
-) -> Result<Driven, Status> {
-    if config.is_null() || board.is_null() {
-        return Err(Status::NullArgument);
-    }
-    // SAFETY: not null; the sizes are looked at before the rest is read.
-    unsafe {
-        if (*config).size != size_of::<twinflash_sansio_config>()
-            || (*board).size != size_of::<twinflash_sansio_board>()
-        {
-            return Err(Status::InvalidArgument);
-        }
-    }
-    // SAFETY: of the right size, as the caller vouches. The texts live until this returns.
-    let (config, board, contract, version) = unsafe {
-        let config = config.read();
-        let (contract, version) = (text(config.contract)?, text(config.current_version)?);
-        (config, board.read(), contract, version)
-    };
-    let contract = match contract.ok_or(Status::NullArgument)? {
-        json if json.trim_start().starts_with('{') => Contract::from_json(json.as_bytes()),
-        name => Contract::built_in(name),
-    };
-    let mut policy = Policy::default();
-    policy.allow_http = config.allow_http;
-    policy.require_check = config.require_check;
-    policy.checkpoint_bytes = or(config.checkpoint_bytes, 64 << 10);
-    policy.max_size = or(config.max_size, policy.max_size);
-    policy.confirm = match config.confirm {
-        0 => Confirm::Connected,
-        1 => Confirm::Call,
-        2 => Confirm::None,
-        _ => return Err(Status::InvalidArgument),
-    };
-    if config.confirm_seconds > 0 {
-        policy.confirm_time = Duration::from_secs(config.confirm_seconds.into());
-    }
-    if config.confirm_starts > 0 {
-        policy.confirm_attempts = config.confirm_starts;
-    }
-    if config.answer_at_once {
-        policy.answer_wait = Duration::ZERO;
-    }
-    let config = Config {
-        contract: contract.map_err(|_| Status::InvalidConfig)?,
-        policy,
-        current_version: version.map(String::from),
-        restart: match config.no_restart {
-            true => Restart::None,
-            false => Restart::System,
-        },
-        boot_id: alloc::format!("{:x}", config.seed),
-        installer: None,
-        seed: config.seed,
-    };
-    let board = Board::new(board).map_err(|_| Status::NullArgument)?;
-    Ok(Driven::start(config, board, now.into()))
-}
-
-fn or(value: u64, default: u64) -> u64 {
-    match value {
-        0 => default,
-        value => value,
     }
 }
 
@@ -427,92 +323,6 @@ pub unsafe extern "C" fn twinflash_sansio_report_done(
     };
     // SAFETY: as the caller vouches.
     unsafe { input(engine, Input::ReportDone { id, status }, now) }
-}
-
-/// The server of the image has answered. TWINFLASH_SANSIO_STATUS_CLOSED where its bytes are of no use:
-/// close the connection. So do the next two.
-///
-/// # Safety
-/// `engine` is null or an engine that is not freed; `answer` is null or as its type says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn twinflash_sansio_answered(
-    engine: *mut twinflash_sansio,
-    answer: *const twinflash_sansio_answer,
-    now: twinflash_sansio_now,
-) -> twinflash_sansio_status {
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let Some(answer) = answer.as_ref() else {
-            return Status::NullArgument;
-        };
-        // A header that is no text is as good as none.
-        let head = Head {
-            status: answer.status,
-            length: (answer.length != TWINFLASH_SANSIO_UNKNOWN).then_some(answer.length),
-            range: text(answer.range).unwrap_or_default(),
-            etag: text(answer.etag).unwrap_or_default(),
-            retry_after: Duration::from_secs(answer.retry_after.into()),
-        };
-        fetching(engine, |driven| driven.answered(&head, now.into()))
-    }
-}
-
-/// Bytes of the image have come. They are checked and written before this returns; any number at once.
-///
-/// # Safety
-/// `engine` is null or an engine that is not freed; `length` bytes can be read at `bytes`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn twinflash_sansio_bytes(
-    engine: *mut twinflash_sansio,
-    bytes: *const c_void,
-    length: usize,
-    now: twinflash_sansio_now,
-) -> twinflash_sansio_status {
-    if bytes.is_null() {
-        return Status::NullArgument;
-    }
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let bytes = crate::bytes(bytes.cast(), length);
-        fetching(engine, |driven| driven.bytes(bytes, now.into()))
-    }
-}
-
-/// The body is at its end, as far as the transport can tell.
-///
-/// # Safety
-/// `engine` is null or an engine that is not freed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn twinflash_sansio_ended(
-    engine: *mut twinflash_sansio,
-    now: twinflash_sansio_now,
-) -> twinflash_sansio_status {
-    // SAFETY: as the caller vouches.
-    unsafe { fetching(engine, |driven| driven.ended(now.into())) }
-}
-
-/// The server cannot be reached, or the connection broke: another attempt is made after a pause, and
-/// goes on where this one stopped. `why` is for people; it may be NULL, and holds no secret. `tls`: it was
-/// its certificate that was refused.
-///
-/// # Safety
-/// `engine` is null or an engine that is not freed; `why` is null or a zero ends it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn twinflash_sansio_broken(
-    engine: *mut twinflash_sansio,
-    tls: bool,
-    why: *const c_char,
-    now: twinflash_sansio_now,
-) -> twinflash_sansio_status {
-    let code = match tls {
-        true => Code::Tls,
-        false => Code::Network,
-    };
-    // SAFETY: as the caller vouches.
-    unsafe {
-        let why = text(why).ok().flatten().unwrap_or("the connection broke");
-        fetching(engine, |driven| driven.broken(code, why, now.into()))
-    }
 }
 
 /// The application says that the new version is good.

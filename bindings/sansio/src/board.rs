@@ -51,6 +51,17 @@ pub struct twinflash_sansio_config {
     pub answer_at_once: bool,
     /// The image is used with no restart of the board.
     pub no_restart: bool,
+    /// With keys, nothing is installed but what they have signed, by a manifest that is part of the
+    /// request: a key set as JSON, {"version":1,"threshold":1,"keys":["MCow…"]}. A key is what stands
+    /// between the lines BEGIN and END of a public key's PEM (Ed25519 or P-256); `threshold` is how many of
+    /// them must sign. NULL: no keys. The library must be built with the feature `signed`.
+    pub trust: *const c_char,
+    /// What the device is, for manifests that are not for all. May be NULL.
+    pub manufacturer: *const c_char,
+    /// As `manufacturer`.
+    pub model: *const c_char,
+    /// As `manufacturer`.
+    pub hardware_revision: *const c_char,
 }
 
 /// The functions of the board. Each is called inside a function of the engine, on its thread, and may

@@ -9,6 +9,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
 use twinflash::engine::{Config, Engine, Input, Now, Output, Reply, Step};
+use twinflash::update::trust::Trust;
 use twinflash::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
 
 /// A timer that nothing comes of is looked at again after this.
@@ -37,7 +38,7 @@ pub(crate) struct Driven {
 }
 
 impl Driven {
-    pub(crate) fn start(config: Config, mut board: Board, now: Now) -> Self {
+    pub(crate) fn start(config: Config, trust: Option<Trust>, mut board: Board, now: Now) -> Self {
         let (stored, image) = (board.load(), board.inspect());
         let mut driven = Self {
             engine: Engine::new(config),
@@ -48,6 +49,9 @@ impl Driven {
             given: None,
             rest_until: Duration::ZERO,
         };
+        if let Some(trust) = trust {
+            driven.engine.set_trust(trust);
+        }
         driven.input(Input::Boot { stored, image }, now);
         driven
     }
@@ -86,7 +90,7 @@ impl Driven {
                 Output::Download(job, image) => self.items.push_back(Item::Fetch(job, image)),
                 Output::StopDownload => self.stop(now),
                 Output::FetchManifest(_) => {
-                    let why = "signed manifests are not part of this library";
+                    let why = "the manifest has to be in the request: this library fetches none";
                     let failure = Failure::new(Code::ManifestRequired, why);
                     let ended = Ended::Failed(failure, Retry::Never);
                     self.engine.handle(Input::TransferEnded(ended), now);

@@ -9,10 +9,12 @@ extern crate alloc;
 pub mod api;
 pub mod board;
 pub mod checks;
+pub mod download;
 mod engine;
 mod fetch;
 pub mod output;
 mod platform;
+mod setup;
 pub mod status;
 
 use core::ffi::c_char;

@@ -2,7 +2,8 @@
  * middle of, and after every change of its flash. Flash and boot loader are those of
  * examples/c/board_flash.h; hub, server and time are made here.
  *
- * board DIRECTORY [FULL]: with a second argument every power cut is followed by every other one. */
+ * board DIRECTORY [FULL]: with a second argument every power cut is followed by every other one.
+ * With SIGNED: board --image DIRECTORY writes the image, which is to be signed. */
 #define FLASH_BANK_SECTORS 5
 #include "board_flash.h"
 
@@ -10,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define CHECK(condition)                                                                              \
     do {                                                                                              \
@@ -33,19 +35,34 @@ typedef struct course {
     bool worn_out;     /* the bank cannot be written */
     int32_t outcome, status;
     const char *says;  /* in the last report */
+    const char *manifest; /* its file */
 } course_t;
 
+#ifdef SIGNED
+#define COURSE(name, manifest, outcome, status, says) \
+    { name, NULL, SIZE, false, false, false, false, outcome, status, says, manifest }
+
+/* Against a library that verifies signatures, with a key in its configuration. */
 static const course_t courses[] = {
-    { "good", NULL, SIZE, false, false, false, false, 1, 0, "\"fwUpdateStatus\":\"Current\"" },
-    { "breaking off", NULL, SIZE, true, false, false, false, 1, 0, "\"fwUpdateStatus\":\"Current\"" },
-    { "another image each time", NULL, SIZE, true, true, false, false, 1, 0,
-        "\"fwUpdateStatus\":\"Current\"" },
-    { "dead", NULL, SIZE, false, false, true, false, 4, 404, "\"fwUpdateSubstatus\":\"ApplyFirmwareFailed\"" },
-    { "wrong check", "1234", SIZE, false, false, false, false, 3, 301, "\"fwUpdateSubstatus\":\"VerifyFailed\"" },
-    { "wrong size", NULL, SIZE - 1, false, false, false, false, 3, 300, "\"fwUpdateSubstatus\":\"FileSizeNotMatch\"" },
-    { "worn out", NULL, SIZE, false, false, false, true, 3, 402, "\"fwUpdateSubstatus\":\"DeviceError\"" },
-    { "not https", NULL, 0, false, false, false, false, 3, 102, "\"fwUpdateSubstatus\":\"URINotHTTPS\"" },
+    COURSE("signed", "owner.jws", 1, 0, "\"fwUpdateStatus\":\"Current\""),
+    COURSE("signed by another", "other.jws", 3, 152, "\"fwUpdateStatus\":\"Error\""),
+    COURSE("not signed", NULL, 3, 150, "\"fwUpdateStatus\":\"Error\""),
 };
+#else
+#define COURSE(name, check, size, breaks, changes, dead, worn_out, outcome, status, says) \
+    { name, check, size, breaks, changes, dead, worn_out, outcome, status, says, NULL }
+static const course_t courses[] = {
+    COURSE("good", NULL, SIZE, false, false, false, false, 1, 0, "\"fwUpdateStatus\":\"Current\""),
+    COURSE("breaking off", NULL, SIZE, true, false, false, false, 1, 0, "\"fwUpdateStatus\":\"Current\""),
+    COURSE("another image each time", NULL, SIZE, true, true, false, false, 1, 0,
+        "\"fwUpdateStatus\":\"Current\""),
+    COURSE("dead", NULL, SIZE, false, false, true, false, 4, 404, "\"fwUpdateSubstatus\":\"ApplyFirmwareFailed\""),
+    COURSE("wrong check", "1234", SIZE, false, false, false, false, 3, 301, "\"fwUpdateSubstatus\":\"VerifyFailed\""),
+    COURSE("wrong size", NULL, SIZE - 1, false, false, false, false, 3, 300, "\"fwUpdateSubstatus\":\"FileSizeNotMatch\""),
+    COURSE("worn out", NULL, SIZE, false, false, false, true, 3, 402, "\"fwUpdateSubstatus\":\"DeviceError\""),
+    COURSE("not https", NULL, 0, false, false, false, false, 3, 102, "\"fwUpdateSubstatus\":\"URINotHTTPS\""),
+};
+#endif
 
 /* What outlives a power cut, and is no part of the board. */
 static struct shared {
@@ -57,21 +74,40 @@ static struct shared {
 
 static const course_t *course;
 static uint8_t image[SIZE], old[FLASH_SECTOR];
-static char desired[512];
+static char desired[4096], trust[512];
+static const char *directory = "";
+
+/* The text in a file of the directory. */
+static void read_text(const char *name, char *text, size_t size)
+{
+    char path[512];
+    size_t length;
+    FILE *file;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    file = fopen(path, "r");
+    CHECK(file != NULL);
+    length = fread(text, 1, size - 1, file);
+    CHECK(length > 0 && length < size - 1 && fclose(file) == 0);
+    text[strcspn(text, "\n")] = 0;
+}
 
 static void make_desired(void)
 {
-    char check[8];
+    char check[8], manifest[2048] = "", member[2100] = "";
     twinflash_sansio_digests digests;
     twinflash_sansio_checks *checks = twinflash_sansio_checks_new();
     twinflash_sansio_checks_update(checks, image, sizeof image);
     twinflash_sansio_checks_finish(checks, &digests);
     twinflash_sansio_checks_free(checks);
     snprintf(check, sizeof check, "%x", digests.crc16);
+    if (course->manifest) {
+        read_text(course->manifest, manifest, sizeof manifest);
+        snprintf(member, sizeof member, "\"fwManifest\":\"%s\",", manifest);
+    }
     snprintf(desired, sizeof desired,
-        "{\"desired\":{\"firmware\":{\"fwVersion\":\"2.0.0\",\"fwPackageURI\":\"%s://example.com/fw.bin?sig=secret\","
+        "{\"desired\":{\"firmware\":{%s\"fwVersion\":\"2.0.0\",\"fwPackageURI\":\"%s://example.com/fw.bin?sig=secret\","
         "\"fwPackageCheckValue\":\"%s\",\"fwSize\":%ld},\"$version\":3},\"reported\":{\"$version\":1}}",
-        course->size ? "https" : "http", course->check ? course->check : check,
+        member, course->size ? "https" : "http", course->check ? course->check : check,
         course->size ? course->size : SIZE);
 }
 
@@ -123,6 +159,9 @@ static void run(const char *path)
     config.current_version = selected ? "2.0.0" : "1.0.0";
     config.seed = (uint64_t)++shared->starts;
     config.checkpoint_bytes = 4 * CHUNK;
+    config.trust = "{\"version\":1}"; /* no key set, or a library that looks at none */
+    CHECK(twinflash_sansio_new(&config, &board, now, &engine) == TWINFLASH_SANSIO_STATUS_INVALID_CONFIG);
+    config.trust = trust[0] ? trust : NULL;
     CHECK(twinflash_sansio_new(&config, &board, now, &engine) == TWINFLASH_SANSIO_STATUS_OK);
     if (!(course->dead && selected))
         CHECK(twinflash_sansio_connected(engine, true, now) == 0);
@@ -263,7 +302,7 @@ int main(int argc, char **argv)
 {
     char path[512];
     unsigned random = 1;
-    if (argc < 2)
+    if (argc < 2 || (strcmp(argv[1], "--image") == 0 && argc < 3))
         return 2;
     snprintf(path, sizeof path, "%s/flash", argv[1]);
     shared = (struct shared *)mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -272,6 +311,18 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof image; i++)
         image[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
     memset(old, 0x55, sizeof old);
+    directory = argv[1];
+#ifdef SIGNED
+    now.wall = 1000 * (uint64_t)time(NULL); /* the manifests are of today */
+    if (strcmp(argv[1], "--image") == 0) {
+        FILE *file;
+        directory = argv[2];
+        snprintf(path, sizeof path, "%s/image", directory);
+        file = fopen(path, "wb");
+        return file == NULL || fwrite(image, 1, sizeof image, file) != sizeof image || fclose(file) != 0;
+    }
+    read_text("trust", trust, sizeof trust);
+#endif
     for (size_t i = 0; i < sizeof courses / sizeof *courses; i++) {
         long cut = 0, runs = 1;
         course = &courses[i];

@@ -153,14 +153,22 @@ pub struct Rollback {
 impl File {
     pub(super) fn read(json: &[u8]) -> Result<Self, ContractError> {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let file: Self =
-            serde_path_to_error::deserialize(&mut deserializer).map_err(|error| ContractError {
-                path: match error.path().to_string() {
-                    path if path == "." => String::new(),
-                    path => path,
-                },
-                reason: error.inner().to_string(),
-            })?;
+        #[cfg(feature = "std")]
+        let file = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+            let path = match error.path().to_string() {
+                path if path == "." => String::new(),
+                path => path,
+            };
+            let reason = error.inner().to_string();
+            ContractError { path, reason }
+        });
+        // Line and column have to do: keeping the path is 40 KiB of code.
+        #[cfg(not(feature = "std"))]
+        let file = Self::deserialize(&mut deserializer).map_err(|error| ContractError {
+            path: String::new(),
+            reason: error.to_string(),
+        });
+        let file: Self = file?;
         deserializer.end().map_err(|error| ContractError {
             path: String::new(),
             reason: error.to_string(),

@@ -233,12 +233,11 @@ impl Contract {
 
     fn fill(&self, template: &Value, view: View<'_>) -> Option<Value> {
         match template {
-            Value::Object(members) => Some(Value::Object(
-                members
-                    .iter()
-                    .filter_map(|(name, value)| Some((name.clone(), self.fill(value, view)?)))
-                    .collect(),
-            )),
+            Value::Object(members) => {
+                Some(object(members.iter().filter_map(|(name, value)| {
+                    Some((name.clone(), self.fill(value, view)?))
+                })))
+            }
             Value::String(text) => self.fill_text(text, view).or_else(|| self.unset()),
             Value::Null => self.unset(),
             other => Some(other.clone()),
@@ -344,14 +343,23 @@ fn overlay(under: &mut Value, over: &Value) {
     }
 }
 
+/// Put in one by one: collecting would bring a sort along, which a board has better uses for its flash than.
+fn object(members: impl Iterator<Item = (String, Value)>) -> Value {
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert(name, value);
+    }
+    Value::Object(object)
+}
+
 /// A template's shape with `null` at every leaf.
 fn nulls(template: &Value) -> Value {
     match template {
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| (name.clone(), nulls(value)))
-            .collect::<Map<_, _>>()
-            .into(),
+        Value::Object(members) => object(
+            members
+                .iter()
+                .map(|(name, value)| (name.clone(), nulls(value))),
+        ),
         _ => Value::Null,
     }
 }
@@ -361,11 +369,11 @@ fn select(document: &Value, template: &Value) -> Value {
     let (Value::Object(document), Value::Object(template)) = (document, template) else {
         return document.clone();
     };
-    template
-        .iter()
-        .filter_map(|(name, shape)| Some((name.clone(), select(document.get(name)?, shape))))
-        .collect::<Map<_, _>>()
-        .into()
+    object(
+        template
+            .iter()
+            .filter_map(|(name, shape)| Some((name.clone(), select(document.get(name)?, shape)))),
+    )
 }
 
 enum Piece<'a> {
@@ -437,11 +445,11 @@ pub(super) fn check_template(path: &str, template: &Value) -> Result<(), Contrac
 pub(super) fn fill_message(template: &Value, message: &str) -> Value {
     match template {
         Value::String(text) => Value::String(text.replace("{message}", message)),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| (name.clone(), fill_message(value, message)))
-            .collect::<Map<_, _>>()
-            .into(),
+        Value::Object(members) => object(
+            members
+                .iter()
+                .map(|(name, value)| (name.clone(), fill_message(value, message))),
+        ),
         other => other.clone(),
     }
 }

@@ -3,6 +3,7 @@
 use super::pipeline::{Asked, Pipeline, Task, Worker};
 use super::shared::{End, Shared, Slot};
 use super::{Answer, Builder, Event, Outbound, restart};
+use crate::clock::Watch;
 use crate::download::{Downloader, Offers, Stop};
 use crate::engine::{Config, Engine, Input, Output, Stored};
 use crate::install::{ImageState, Restart};
@@ -12,6 +13,7 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::BuildHasher,
+    io,
     sync::{Arc, PoisonError, mpsc},
     thread,
     time::Duration,
@@ -60,6 +62,8 @@ pub(super) struct Driver {
     restart: Restart,
     /// Stops the running download.
     stop: Option<Stop>,
+    /// Tells the engine that the wall clock was set, from when that first matters on.
+    clock: Option<io::Result<Watch>>,
 }
 
 impl Driver {
@@ -106,7 +110,9 @@ impl Driver {
                 Stored::Lost
             }
         };
-        let image = installer.inspect().unwrap_or_else(|failure| {
+        let image = installer.inspect();
+        let unsure = image.is_err();
+        let image = image.unwrap_or_else(|failure| {
             notes.push(format!(
                 "which image is installed cannot be told: {failure}"
             ));
@@ -158,7 +164,8 @@ impl Driver {
             .map(|note| Output::Event(Event::Warning(note)));
         shared.lock().outputs.extend(notes);
         shared.input(Input::Boot { stored, image });
-        let (pipeline, worker) = Pipeline::new(Arc::clone(&shared), installer, downloader, asked);
+        let (pipeline, worker) =
+            Pipeline::new(Arc::clone(&shared), installer, downloader, asked, unsure);
         let driver = Self {
             shared,
             journal,
@@ -166,6 +173,7 @@ impl Driver {
             handlers,
             restart,
             stop: None,
+            clock: None,
         };
         Ok((driver, worker))
     }
@@ -238,6 +246,12 @@ impl Driver {
             if state.closing && self.pipeline.is_idle() {
                 return None;
             }
+            if self.clock.is_none() && state.engine.goes_by_the_clock() {
+                drop(state);
+                self.watch_the_clock();
+                state = shared.lock();
+                continue;
+            }
             let wake_at = state.engine.wake_at().filter(|_| !state.closing);
             let Some(at) = wake_at else {
                 state = shared
@@ -265,6 +279,20 @@ impl Driver {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
+    }
+
+    fn watch_the_clock(&mut self) {
+        let shared = Arc::downgrade(&self.shared);
+        let watch = Watch::start(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.input(Input::ClockSet);
+            }
+        });
+        if let Err(error) = &watch {
+            let text = format!("a clock that is set will be noticed late: {error}");
+            self.tell(Event::Warning(text));
+        }
+        self.clock = Some(watch);
     }
 
     pub(super) fn perform(&mut self, output: Output) {

@@ -5,7 +5,7 @@ use crate::command;
 use crate::download::{Downloader, Stop};
 use crate::engine::{Ask, Input, Question, Reply, Step};
 use crate::install::{DryInstall, Installer};
-use crate::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
+use crate::update::{Code, Ended, Failure, ImageInfo, ImageState, Job, Progress, Retry};
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -133,14 +133,17 @@ pub(super) struct Worker {
     installer: Box<dyn Installer>,
     downloader: Downloader,
     asked: Asked,
+    unsure: bool,
 }
 
 impl Pipeline {
+    /// `unsure`: the installer failed to say which image runs.
     pub(super) fn new(
         shared: Arc<Shared>,
         installer: Box<dyn Installer>,
         downloader: Downloader,
         asked: Asked,
+        unsure: bool,
     ) -> (Self, Worker) {
         let (tasks, receiver) = mpsc::channel();
         let pending = Arc::new(AtomicUsize::new(0));
@@ -151,6 +154,7 @@ impl Pipeline {
             installer,
             downloader,
             asked,
+            unsure,
         };
         let pipeline = Self {
             tasks: Some(tasks),
@@ -248,7 +252,9 @@ impl Worker {
                 None => Ok(()),
             }),
             Step::Activate => installer.activate(),
-            Step::Confirm => installer.confirm(),
+            Step::Confirm => {
+                make_sure(installer, &mut self.unsure).and_then(|()| installer.confirm())
+            }
             Step::Rollback => installer.rollback(),
             Step::Abort => installer.abort(),
             Step::Compare => match shared
@@ -266,4 +272,15 @@ impl Worker {
         };
         Input::Done(step, result)
     }
+}
+
+/// Before a new image is confirmed it is asked once more whether it runs, where the start could not tell.
+fn make_sure(installer: &mut dyn Installer, unsure: &mut bool) -> Result<(), Failure> {
+    if *unsure {
+        if let ImageState::Old | ImageState::Partial = installer.inspect()? {
+            return Err(Failure::new(Code::BootFailed, "the old image runs"));
+        }
+        *unsure = false;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
 use crate::update::{
     Check, Code, Failure, Job, Origin, Request, Retry, Signed, beside,
-    trust::{KeySet, MAX_LENGTH, Manifest, Trust},
+    trust::{self, KeySet, MAX_LENGTH, Manifest, Trust},
     version,
 };
 use alloc::{boxed::Box, format, string::String};
@@ -31,7 +31,9 @@ impl Engine {
 
     /// The record is read: a rotation it has seen still counts.
     pub(super) fn take_kept_keys(&mut self) {
-        let (Some(trust), Some(kept)) = (&mut self.trust, &self.record.key_set) else {
+        let (true, Some(trust), Some(kept)) =
+            (trust::CAN_BE, &mut self.trust, &self.record.key_set)
+        else {
             return;
         };
         let kept = serde_json::from_value::<KeySet>(kept.clone()).map_err(|error| {
@@ -80,7 +82,9 @@ impl Engine {
     /// Takes a new key set, unless it is the one that was taken last.
     fn rotate(&mut self, signed: &str) {
         let digest = HEXLOWER.encode(&Sha256::digest(signed.trim().as_bytes()));
-        let Some(trust) = &mut self.trust else { return };
+        let (true, Some(trust)) = (trust::CAN_BE, &mut self.trust) else {
+            return;
+        };
         if self.record.rotated_by.as_ref() == Some(&digest) {
             return;
         }
@@ -126,7 +130,8 @@ impl Engine {
 
     /// A request's manifest: signed as it must be, for this device, and not below its floor.
     fn opened(&self, request: &Request) -> Result<Manifest, Failure> {
-        let trust = self.trust.as_ref().ok_or_else(|| {
+        let trust = self.trust.as_ref().filter(|_| trust::CAN_BE);
+        let trust = trust.ok_or_else(|| {
             Failure::new(
                 Code::Untrusted,
                 "this device has no keys that it could trust",

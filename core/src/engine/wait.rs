@@ -375,6 +375,15 @@ impl Engine {
         })
     }
 
+    /// Whether something is waited for that [`Input::ClockSet`](super::Input::ClockSet) may change.
+    pub fn goes_by_the_clock(&self) -> bool {
+        let waits = &self.waits;
+        waits.closes_at.is_some()
+            || waits.deferred.unsure
+            || waits.delayed.unsure
+            || matches!(waits.waiting, Some((Wait::Window | Wait::Clock, _)))
+    }
+
     /// The wall clock was set: what was reckoned from it is not true any more.
     pub(super) fn clock_set(&mut self) {
         if self.waits.closes_at.is_some() {

@@ -213,8 +213,8 @@ impl Installer for CommandInstall {
         let same_boot = memory.boot.is_some() && memory.boot == boot_id(&self.root);
         let (said, ask) = match memory.stage {
             Stage::Begun => (ImageState::Old, false),
-            // The power was cut meanwhile, and who knows what was done by then.
-            Stage::Installing => (ImageState::Old, !same_boot),
+            // It did not come to its end, and who knows what was done by then.
+            Stage::Installing => (ImageState::Unknown, !same_boot),
             // Until the device restarts the other one runs, whatever comes after.
             Stage::Installed => (ImageState::New, !(system && same_boot)),
             Stage::RolledBack => (ImageState::Old, !(system && same_boot)),

@@ -149,7 +149,7 @@ impl<'a> Course<'a> {
     fn start(&mut self, image: ImageState, boot: &str) {
         let old = matches!(image, ImageState::Old | ImageState::Partial);
         self.phase = match self.phase.clone() {
-            Phase::Applying if !old => Phase::Rebooting(boot.into()),
+            Phase::Applying if image == ImageState::New => Phase::Rebooting(boot.into()),
             Phase::Rebooting(of) if of != boot && old => Phase::Discarding(Outcome::RolledBack),
             Phase::Rebooting(of) if of != boot => Phase::Confirming,
             Phase::Confirming if old => Phase::Discarding(Outcome::RolledBack),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stage::{Memory, Stage};
 use std::{
+    cell::Cell,
     fs,
     path::{Path, PathBuf},
 };
@@ -44,6 +45,8 @@ pub struct SlotsInstall {
     /// Where `proc` and `dev` lie: `/`, but in tests.
     root: PathBuf,
     writing: Option<Writing>,
+    /// Setting U-Boot's environment has failed since it last succeeded.
+    unsettled: Cell<bool>,
 }
 
 /// The new image while it is written.
@@ -95,6 +98,7 @@ impl SlotsInstall {
             options,
             root: "/".into(),
             writing: None,
+            unsettled: Cell::new(false),
         })
     }
 

@@ -59,6 +59,21 @@ pub(super) enum Course {
     Superseded,
 }
 
+/// What holds the update up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Held {
+    /// Its user has to agree to each stage, and may put it off.
+    Consent,
+    /// Its download and its installation have windows.
+    Window,
+    /// Its start is delayed.
+    Delay,
+    /// The device is not ready at first.
+    Unready,
+}
+
+const HELD: [Held; 4] = [Held::Consent, Held::Window, Held::Delay, Held::Unready];
+
 /// What is left of what was not synced, after a power cut.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Left {
@@ -81,7 +96,12 @@ pub(super) enum Blow {
     Hub(HubFault),
     /// The network or the server does.
     Network(NetworkFault),
+    /// The device's wall clock is set, by so many seconds.
+    Clock(i64),
 }
+
+/// An hour back it is not believed for an hour.
+pub(super) const CLOCKS: [i64; 4] = [-3600, -300, 43_200, 86_400];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum HubFault {
@@ -177,6 +197,7 @@ pub(super) struct Case {
     pub(super) hash: bool,
     /// A manifest vouches for the images, and raises the floor.
     pub(super) signed: bool,
+    pub(super) held: Option<Held>,
     pub(super) blows: Vec<(At, Blow)>,
     /// What goes wrong in the update after it, counted from that one's beginning.
     pub(super) then: Vec<(At, Blow)>,
@@ -264,6 +285,7 @@ impl Case {
                     course,
                     hash: (n + m) % 2 == 0,
                     signed: (n + m) % 3 == 0,
+                    held: HELD.get((3 * n + m) % 7).copied(),
                     blows: Vec::new(),
                     then: Vec::new(),
                     order: 0,
@@ -294,6 +316,7 @@ impl Case {
         let mut case = all.swap_remove(random.below(all.len()));
         case.hash = random.one_in(2);
         case.signed = random.one_in(3);
+        case.held = HELD.get(random.below(8)).copied();
         case.order = random.next() | 1;
         for _ in 0..2 + random.below(4) {
             case.blows.push(Self::random_blow(&mut random));
@@ -307,7 +330,14 @@ impl Case {
     }
 
     fn random_blow(random: &mut Random) -> (At, Blow) {
-        match random.below(10) {
+        match random.below(11) {
+            10 => {
+                let at = match random.one_in(2) {
+                    true => At::Hub(random.below(25)),
+                    false => At::Network(random.below(20)),
+                };
+                (at, Blow::Clock(CLOCKS[random.below(CLOCKS.len())]))
+            }
             0 => (
                 At::Hub(random.below(25)),
                 Blow::Hub(HUB_FAULTS[random.below(HUB_FAULTS.len())]),

@@ -1,6 +1,6 @@
 //! A device: its disk, what boots it, and the process that runs the updater.
 
-use super::case::{At, Blow, Case, Course, Kind, Left};
+use super::case::{At, Blow, Case, Course, Held, Kind, Left};
 use super::disk::{Account, Disk, Stopped};
 use super::note;
 use super::outside::{self, Line, NEW, Outside, TURNS, here, named, trust, version_of};
@@ -15,9 +15,9 @@ use crate::device::{
 };
 use crate::disk::{cut, observe};
 use crate::download::simulated;
-use crate::engine::{Input, Status};
+use crate::engine::{APPROVE_METHOD, Input, Status, Wait};
 use crate::journal::Journal;
-use crate::update::{Confirm, Phase, Policy, Record};
+use crate::update::{Confirm, Phase, Policy, Record, Stage};
 use std::{
     cell::{Cell, RefCell},
     fs,
@@ -40,7 +40,7 @@ const STEPS: usize = 20_000;
 
 pub(super) fn set_clocks(now: Duration) {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let wall = UNIX_EPOCH + Duration::from_secs(1_800_000_000) + now;
+    let wall = UNIX_EPOCH + outside::wall(now);
     virtual_clock::set(Some((*START + now, wall)));
 }
 
@@ -137,6 +137,7 @@ impl Drop for World {
         command::simulated::by(None);
         by_hand::watch(None);
         outside::set_here(None);
+        outside::set_off(0);
     }
 }
 
@@ -221,6 +222,11 @@ impl World {
         if self.case.course == Course::Mute {
             policy.confirm = Confirm::Call;
         }
+        match self.case.held {
+            Some(Held::Consent) => policy.consent = vec![Stage::Download, Stage::Apply],
+            Some(Held::Delay) => policy.start_delay = Duration::from_secs(3600),
+            _ => {}
+        }
         let (kind, target) = (self.case.kind, self.path("app/app.bin"));
         let mut builder = Updater::builder(
             self.path("state"),
@@ -241,6 +247,11 @@ impl World {
         });
         if self.case.signed {
             builder = builder.trust(trust());
+        }
+        match self.case.held {
+            Some(Held::Window) => builder = builder.windows(outside::windows()),
+            Some(Held::Unready) => builder = builder.on_ready(|_| here().borrow_mut().is_ready()),
+            _ => {}
         }
         // Where the program is what is updated, it knows its version.
         let version = version_of(&self.running());
@@ -388,6 +399,17 @@ impl World {
                     outside.complain(format!("the method was answered with {}", answer.status));
                 }
             });
+            return true;
+        }
+        if let Some(waiting) = status.waiting.filter(|waiting| waiting.on == Wait::Consent) {
+            let defers = outside.consents(waiting.before, status.version);
+            drop(outside);
+            note(|| format!("  the user answers: {defers:?}"));
+            match defers {
+                Some(time) => hands.input(Input::Defer(time)),
+                None if by_method => hands.method(APPROVE_METHOD, b"null", |_| {}),
+                None => hands.input(Input::Approve),
+            }
             return true;
         }
         let good = outside.turn > 0 && !bad;

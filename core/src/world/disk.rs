@@ -126,6 +126,8 @@ pub(super) struct Disk {
     failing: Option<(i32, u32)>,
     /// Steps that have failed.
     pub(super) failed: usize,
+    /// A file could not be read.
+    pub(super) unread: bool,
     /// What must hold after each step.
     pub(super) check: Option<Check>,
 }
@@ -140,6 +142,7 @@ impl Disk {
             blows: Vec::new(),
             failing: None,
             failed: 0,
+            unread: false,
             check: None,
         };
         for path in directories {

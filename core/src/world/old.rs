@@ -9,6 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
         course,
         hash,
         signed: false,
+        held: None,
         blows,
         then: Vec::new(),
         order,
@@ -88,6 +89,91 @@ pub(super) fn cases() -> Vec<Case> {
                     Blow::PowerCut(Left::Torn(0x1f441763ec94b7b2)),
                 ),
                 (At::Hub(6), Blow::Hub(HubFault::Lost)),
+            ],
+        ),
+        // A command that was cut off had replaced the program, and the new one never came to say so.
+        case(
+            Kind::Script,
+            "iothub-dm",
+            Course::Dead,
+            false,
+            16182919146273189983,
+            vec![
+                (
+                    At::Disk(150),
+                    Blow::PowerCut(Left::Torn(12379710008695345489)),
+                ),
+                (At::Disk(99), Blow::Error(5, 4)),
+                (
+                    At::Disk(67),
+                    Blow::PowerCut(Left::Torn(3479339921213319348)),
+                ),
+                (At::Disk(81), Blow::PowerCut(Left::Torn(152647679375297082))),
+            ],
+        ),
+        // The boot loader had gone back, and the installer could not read what would have told it.
+        case(
+            Kind::Handed,
+            "configuration",
+            Course::Dead,
+            false,
+            17362731011408519435,
+            vec![
+                (
+                    At::Disk(103),
+                    Blow::PowerCut(Left::Torn(6441757284595156569)),
+                ),
+                (At::Disk(154), Blow::Error(30, 16)),
+                (
+                    At::Disk(26),
+                    Blow::PowerCut(Left::Torn(9921209911070600996)),
+                ),
+                (At::Disk(114), Blow::Error(5, 8)),
+                (At::Network(13), Blow::Network(NetworkFault::OtherSize)),
+            ],
+        ),
+        // A command had switched when the process was killed, and was run as often as it may be.
+        case(
+            Kind::Handed,
+            "configuration",
+            Course::Dead,
+            true,
+            12819398287797845299,
+            vec![
+                (
+                    At::Disk(86),
+                    Blow::PowerCut(Left::Torn(9549420724872168834)),
+                ),
+                (
+                    At::Disk(209),
+                    Blow::PowerCut(Left::Torn(1529908325232481443)),
+                ),
+                (
+                    At::Disk(108),
+                    Blow::PowerCut(Left::Torn(12116465238136471121)),
+                ),
+                (At::Disk(150), Blow::Kill),
+                (
+                    At::Disk(23),
+                    Blow::PowerCut(Left::Torn(5404077415425728912)),
+                ),
+            ],
+        ),
+        // U-Boot's environment was written and not synced, and read from the kernel's memory.
+        case(
+            Kind::UBoot,
+            "configuration",
+            Course::Superseded,
+            true,
+            250939515050878965,
+            vec![
+                (At::Disk(143), Blow::Error(5, 8)),
+                (At::Hub(24), Blow::Hub(HubFault::Replayed)),
+                (
+                    At::Disk(184),
+                    Blow::PowerCut(Left::Torn(1444453956185026625)),
+                ),
+                (At::Hub(5), Blow::PowerCut(Left::Torn(6102346711832933489))),
             ],
         ),
     ]

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::LazyLock, time::Duration};
 
+mod holds;
 mod server;
 mod signer;
 
+pub(super) use holds::{Holds, set_off, wall, windows};
 pub(super) use server::Line;
 pub(super) use signer::trust;
 
@@ -64,6 +66,7 @@ pub(super) enum Message {
     Twin { complete: bool, json: String },
     Done { id: u64, status: u16 },
     Cancel,
+    ClockSet,
 }
 
 pub(super) struct Outside {
@@ -104,6 +107,8 @@ pub(super) struct Outside {
     pub(super) service: Vec<u8>,
     /// The application has said that it is good.
     pub(super) confirmed: bool,
+    /// What holds the update up.
+    pub(super) holds: Holds,
 }
 
 pub(super) type Shared = Rc<RefCell<Outside>>;
@@ -147,6 +152,7 @@ impl Outside {
             restart: false,
             service: OLD.clone(),
             confirmed: false,
+            holds: Holds::default(),
         };
         if case.contract == "configuration" {
             outside.desired = json!({ "firmware": outside.members("new") });
@@ -249,6 +255,10 @@ impl Outside {
         match blow? {
             Blow::Hub(fault) => Some(fault),
             Blow::Network(_) | Blow::Error(..) => None,
+            Blow::Clock(by) => {
+                self.set_clock(by);
+                None
+            }
             blow => {
                 note(|| format!("{blow:?} at the hub's message {number}"));
                 stop(blow)
@@ -326,6 +336,10 @@ impl Outside {
         let fault = match blow? {
             Blow::Network(fault) => fault,
             Blow::Hub(_) | Blow::Error(..) => return None,
+            Blow::Clock(by) => {
+                self.set_clock(by);
+                return None;
+            }
             blow => {
                 note(|| format!("{blow:?} at the network's event {number}"));
                 stop(blow)
@@ -395,6 +409,7 @@ pub(super) fn deliver(outside: &Shared, hands: &Hands) -> bool {
         }),
         Some(Message::Done { id, status }) => hands.input(Input::ReportDone { id, status }),
         Some(Message::Cancel) => hands.input(Input::Cancel),
+        Some(Message::ClockSet) => hands.input(Input::ClockSet),
     }
     true
 }

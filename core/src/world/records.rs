@@ -4,7 +4,7 @@ use super::disk::Disk;
 use super::note;
 use super::outside::here;
 use crate::journal::Loaded;
-use crate::update::{Key, Outcome, Record};
+use crate::update::{Key, Outcome, Phase, Record, Stage};
 use std::{cell::RefCell, rc::Rc};
 
 pub(super) struct Records {
@@ -25,6 +25,8 @@ pub(super) struct Records {
     ended: Option<(Key, Outcome)>,
     /// The update that has not ended.
     running: Option<Key>,
+    /// The update whose image was last being applied.
+    applying: Option<Key>,
     floor: Option<String>,
     pub(super) wrong: Option<String>,
 }
@@ -41,6 +43,7 @@ impl Records {
             newer: false,
             ended: None,
             running: None,
+            applying: None,
             floor: None,
             wrong: None,
         }
@@ -57,6 +60,13 @@ impl Records {
     }
 
     pub(super) fn saves(&mut self, record: &Record) {
+        if let Some(update) = record.update.as_ref().filter(|u| u.outcome.is_none())
+            && (update.phase, update.apply_attempts) == (Phase::Applying, 1)
+            && self.applying.replace(update.request.key) != Some(update.request.key)
+        {
+            let version = update.request.version.as_deref().unwrap_or_default();
+            here().borrow_mut().begins(Stage::Apply, version);
+        }
         self.tried.push(record.clone());
     }
 
@@ -142,8 +152,10 @@ impl Records {
         self.running = update
             .filter(|u| u.outcome.is_none())
             .map(|u| u.request.key);
-        // What is the lowest version never becomes a lower one.
-        if self.floor > record.core.floor && !self.lost {
+        // What is the lowest version never becomes a lower one, but where the newest copy of the record
+        // cannot be read back.
+        let unread = self.disk.borrow().unread;
+        if self.floor > record.core.floor && !self.lost && !unread {
             let why = format!(
                 "the floor falls from {:?} to {:?}",
                 self.floor, record.core.floor

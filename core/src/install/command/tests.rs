@@ -227,7 +227,7 @@ fn a_command_that_fails_or_hangs() {
         assert!(failure.message.contains(why), "{failure}");
         assert!(failure.message.contains("/install "), "{failure}");
         assert!(!failure.message.contains("secret"), "{failure}");
-        assert_eq!(it.inspect().unwrap(), ImageState::Old);
+        assert_eq!(it.inspect().unwrap(), ImageState::Unknown);
     }
     // It may have got half-way.
     it.rollback().unwrap();
@@ -327,7 +327,7 @@ fn what_a_killed_process_left_running_is_waited_for() {
     assert_eq!(device.text("log"), "begin");
     options.install_time = Duration::from_secs(20);
     let mut it = device.with(options);
-    assert_eq!(it.inspect().unwrap(), ImageState::Old);
+    assert_eq!(it.inspect().unwrap(), ImageState::Unknown);
     it.finish().unwrap();
     it.activate().unwrap();
     assert_eq!(device.text("log"), "begin\nend\nbegin\nend");

@@ -98,7 +98,9 @@ impl SlotsInstall {
                 .iter()
                 .all(|(name, value)| now.get(name) == Some(value)))
         };
-        if set()? {
+        // After a failure what is read may be the kernel's alone (fsync(2)): it is written again.
+        if !self.unsettled.replace(true) && set()? {
+            self.unsettled.set(false);
             return Ok(());
         }
         let script = self.state_dir.join("uboot-script");
@@ -118,6 +120,7 @@ impl SlotsInstall {
             let result = self.tool(uboot, &uboot.setenv, &["-s", &script.to_string_lossy()]);
             done = set()?;
             if done {
+                result?;
                 break;
             }
             if separator == ' ' {
@@ -129,6 +132,7 @@ impl SlotsInstall {
             let text = format_args!("{} did not set the U-Boot environment", uboot.setenv);
             return Err(Failure::new(Code::InstallFailed, text));
         }
+        self.unsettled.set(false);
         Ok(())
     }
 

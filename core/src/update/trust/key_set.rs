@@ -131,8 +131,7 @@ impl KeySet {
     /// [`Code::ManifestInvalid`](crate::update::Code::ManifestInvalid): it is no signed document.
     pub fn rotate(&self, signed: &str, verifier: &dyn Verifier) -> Result<Self, Failure> {
         let json = Jws::parse(signed)?.verified(Kind::Keys, self, verifier)?;
-        let next: Self = object::from_slice(&json)
-            .map_err(|error| invalid_key(format_args!("it is no key set: {error}")))?;
+        let next = Self::from_json(&json)?;
         if next.version <= self.version {
             return Err(invalid_key(format_args!(
                 "its version is {}; only one higher than {} takes the place of the keys that are trusted now",
@@ -140,6 +139,15 @@ impl KeySet {
             )));
         }
         next.also_revoking(&self.revoked)
+    }
+
+    /// The set that a JSON document describes.
+    ///
+    /// # Errors
+    /// [`Code::InvalidKey`](crate::update::Code::InvalidKey): it describes none, or one that is not right.
+    pub fn from_json(json: &[u8]) -> Result<Self, Failure> {
+        object::from_slice(json)
+            .map_err(|error| invalid_key(format_args!("it is no key set: {error}")))
     }
 
     /// The set as a rotation signs it.

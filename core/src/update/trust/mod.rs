@@ -39,6 +39,10 @@ pub struct Identity {
     pub hardware_revision: Option<String>,
 }
 
+/// Whether a [`Trust`] can be made: there is somebody who computes signatures. Where there is not, a
+/// compiler that knows it leaves all of this module out.
+pub(crate) const CAN_BE: bool = cfg!(any(feature = "std", feature = "rustcrypto"));
+
 /// What an image must be vouched for by.
 #[derive(Debug, Clone)]
 pub struct Trust {
@@ -57,6 +61,7 @@ impl Trust {
     }
 
     /// These keys, and who computes signatures.
+    #[cfg(any(feature = "std", feature = "rustcrypto"))]
     pub fn with_verifier(
         keys: KeySet,
         identity: Identity,

@@ -84,6 +84,7 @@ impl Programs {
         if disk::read(&target)? != image {
             disk::remove(&old)?;
             disk::hard_link(&target, &old)?;
+            disk::sync_dir(&self.file(""))?;
             write_new(&new, &image)?;
             disk::rename(&new, &target)?;
         }

@@ -2,10 +2,10 @@
 
 use super::super::case::{Course, NetworkFault};
 use super::super::{device, note};
-use super::{CHUNK, CHUNK_TIME, Outside, Shared, meanwhile};
+use super::{CHUNK, CHUNK_TIME, Outside, Shared, meanwhile, named};
 use crate::device::by_hand::Hands;
 use crate::download::{Event, Gone, Head, Request, Wire};
-use crate::update::{Code, Failure, Retry};
+use crate::update::{Code, Failure, Retry, Stage};
 use std::{rc::Rc, time::Duration};
 use ureq::http::{HeaderMap, StatusCode, header};
 
@@ -38,6 +38,7 @@ impl Line {
         }
         let name = request.uri.rsplit('/').next().unwrap_or_default();
         let image = out.served(name);
+        out.begins(Stage::Download, named(name).1);
         drop(out);
         Self {
             outside: Rc::clone(outside),
