@@ -220,8 +220,12 @@ int main(int argc, char **argv)
     twinflash_sansio_board board;
     fetch image;
     bool connected = true;
-    if (argc != 2 || !flash_open(&f, argv[1])) {
-        fprintf(stderr, "usage: board FLASH\n");
+    if (argc != 2) {
+        fprintf(stderr, "usage: board FILE\n");
+        return 2;
+    }
+    if (!flash_open(&f, argv[1])) {
+        perror(argv[1]); /* it stands for the flash */
         return 2;
     }
     board = flash_board(&f);

@@ -20,6 +20,8 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--connection", required=True, help="the device's connection string, or @FILE")
     arguments.add_argument("--ca", help="the hub's certificate authorities (not for Azure)")
+    arguments.add_argument("--certificate", help="of a device whose connection string says x509=true; the key may be in it")
+    arguments.add_argument("--key", help="the certificate's key")
     arguments.add_argument("--file", required=True, help="what is updated")
     arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
     arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
@@ -34,7 +36,8 @@ def main():
         http=twinflash.Http(ca=given.image_ca),
     )
     events = updater.events()
-    with twinflash.Device(given.connection, updater, ca=given.ca, on_method=on_method):
+    identity = {"client_certificate": given.certificate, "client_key": given.key}
+    with twinflash.Device(given.connection, updater, ca=given.ca, on_method=on_method, **identity):
         try:
             for event in events:
                 if isinstance(event, twinflash.Connected):

@@ -4,6 +4,7 @@
 //! through `targets/`, and `tests/seeds.rs` calls it with the seeds and simple mutations of them.
 #![forbid(unsafe_code)]
 
+mod age;
 mod agent_config;
 mod boot_files;
 mod connection;
@@ -45,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     target("jws", trust::jws, 256),
     target("manifest", trust::manifest, 256),
     target("key_set", trust::key_set, 256),
+    target("age", age::age, 1024),
 ];
 
 const fn target(name: &'static str, run: fn(&[u8]), kib: usize) -> Target {

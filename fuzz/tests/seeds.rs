@@ -189,5 +189,5 @@ macro_rules! targets {
 
 targets! {
     method twin contract values record journal connection_string token download mqtt rest query
-    configuration agent_config boot_files jws manifest key_set
+    configuration agent_config boot_files jws manifest key_set age
 }

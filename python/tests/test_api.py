@@ -58,6 +58,19 @@ def test_the_readme_is_python_that_the_package_has():
             assert hasattr(twinflash, name), name
 
 
+def test_values_are_dataclasses_that_print_and_compare():
+    for made in (twinflash.Disconnected("why", 1.5), twinflash.Policy(max_size=3), twinflash.Answer(200, {"a": 1}), twinflash.ReadTwin()):
+        of = type(made)
+        same = dataclasses.make_dataclass(of.__name__, [(f.name, f.type) for f in dataclasses.fields(made)], frozen=True)
+        given = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
+        assert repr(made) == repr(same(**given)) and made == of(**given) and not made == same(**given)
+        if of is not twinflash.Answer:
+            assert hash(made) == hash(of(**given)) and len({made, of(**given)}) == 1
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            made.other = 1
+    assert twinflash.Connected("x") != twinflash.HubRefused("x")
+
+
 def test_everything_public_says_what_it_is():
     for name in twinflash.__all__:
         of = getattr(twinflash, name)

@@ -27,7 +27,9 @@ def updater(make, firmware):
 
 
 def call(registry, device, name, payload):
-    result = registry.invoke_device_method(device, CloudToDeviceMethod(method_name=name, payload=payload))
+    # A device that connects anew at this moment is waited for.
+    method = CloudToDeviceMethod(method_name=name, payload=payload, connect_timeout_in_seconds=20)
+    result = registry.invoke_device_method(device, method)
     return result.status, result.payload
 
 

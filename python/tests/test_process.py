@@ -66,8 +66,8 @@ def ended(process, seconds=20):
 )
 def test_ctrl_c_ends_every_wait(program, call):
     process = program(f"""
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     {call}
 except KeyboardInterrupt:
     print("interrupted", updater.closed)
@@ -77,7 +77,7 @@ except KeyboardInterrupt:
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert ended(process) == (0, "interrupted False\n", "")
-    assert time.monotonic() - start < 5, "at once, not at the end of the wait"
+    assert time.monotonic() - start < 15, "at once, not at the end of the wait"
 
 
 def test_ctrl_c_ends_a_method_that_waits_for_its_first_report(program):
@@ -86,8 +86,8 @@ updater.close()
 updater = twinflash.Updater(state_dir=directory + "/state", install=twinflash.FileInstall(directory + "/app.bin"),
                             policy=twinflash.Policy(allow_http=True, answer_wait=60))
 updater.connected()
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     conftest.ask(updater, server.url("image"))
 except KeyboardInterrupt:
     print("interrupted")

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
 
+from ._value import Value
+
 #: A time: seconds, or a timedelta.
 Seconds = Union[int, float, timedelta]
 #: A path.
@@ -21,8 +23,8 @@ Windows = Sequence[Mapping[str, Any]]
 Restart = Union[str, Command]
 
 
-@dataclass(frozen=True)
-class FileInstall:
+@dataclass(frozen=True, repr=False, eq=False)
+class FileInstall(Value):
     """Replaces a file, in one step that no power cut can halve, and keeps the old one until the new one has proved itself."""
 
     path: Path
@@ -38,8 +40,8 @@ class FileInstall:
         }
 
 
-@dataclass(frozen=True)
-class SlotsInstall:
+@dataclass(frozen=True, repr=False, eq=False)
+class SlotsInstall(Value):
     """Writes straight into whichever of two slots does not run, and switches."""
 
     slots: Mapping[str, Path]
@@ -66,8 +68,8 @@ class SlotsInstall:
         }
 
 
-@dataclass(frozen=True)
-class CommandInstall:
+@dataclass(frozen=True, repr=False, eq=False)
+class CommandInstall(Value):
     """Hands the image to a program: ``rauc``, ``swupdate``, a script. ``{image}`` in the command stands for the image's file."""
 
     command: Command
@@ -92,8 +94,8 @@ class CommandInstall:
         }
 
 
-@dataclass(frozen=True)
-class Image:
+@dataclass(frozen=True, repr=False, eq=False)
+class Image(Value):
     """What is to be installed, as far as it is known before its bytes come."""
 
     size: Optional[int]
@@ -149,8 +151,8 @@ class Installer(Protocol):
         """Ends an update that was not activated: what was written goes."""
 
 
-@dataclass(frozen=True)
-class Policy:
+@dataclass(frozen=True, repr=False, eq=False)
+class Policy(Value):
     """What the device's owner allows. What is not given stays as it is by default; times are seconds or timedeltas."""
 
     allow_http: Optional[bool] = None
@@ -216,8 +218,8 @@ class Policy:
         }
 
 
-@dataclass(frozen=True)
-class Trust:
+@dataclass(frozen=True, repr=False, eq=False)
+class Trust(Value):
     """Whose signature an image needs, and what the device is. Nothing is installed but what a signed manifest vouches for."""
 
     keys: Sequence[Path]
@@ -247,8 +249,8 @@ class Trust:
         }
 
 
-@dataclass(frozen=True)
-class Http:
+@dataclass(frozen=True, repr=False, eq=False)
+class Http(Value):
     """How images are fetched."""
 
     ca: Optional[Path] = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple, Type, Union
 
 from ._errors import TwinflashError, error_of
+from ._value import Value
 
 
 class Phase(str, enum.Enum):
@@ -32,8 +33,8 @@ class Phase(str, enum.Enum):
         return str(self.value)
 
 
-@dataclass(frozen=True)
-class Failure:
+@dataclass(frozen=True, repr=False, eq=False)
+class Failure(Value):
     """Why something failed: a code for programs and a line for people."""
 
     code: str
@@ -51,8 +52,8 @@ class Failure:
         return error_of(self.code, self.message)
 
 
-@dataclass(frozen=True)
-class Outcome:
+@dataclass(frozen=True, repr=False, eq=False)
+class Outcome(Value):
     """How an update ended. However it did, the next one can start."""
 
     kind: str
@@ -81,8 +82,8 @@ class Outcome:
         return f"{self.kind}: {self.failure}" if self.phase is None else f"{self.kind} while {self.phase}: {self.failure}"
 
 
-@dataclass(frozen=True)
-class Retrying:
+@dataclass(frozen=True, repr=False, eq=False)
+class Retrying(Value):
     """A download whose last attempt failed."""
 
     failure: Failure
@@ -92,8 +93,8 @@ class Retrying:
     """Seconds until the next one; ``None`` while one is being made, or the download is paused."""
 
 
-@dataclass(frozen=True)
-class Waiting:
+@dataclass(frozen=True, repr=False, eq=False)
+class Waiting(Value):
     """What an update waits for; also the event that it waits for something else than before."""
 
     on: str
@@ -107,8 +108,8 @@ class Waiting:
         return f"waiting for {self.on} before {self.before}"
 
 
-@dataclass(frozen=True)
-class Status:
+@dataclass(frozen=True, repr=False, eq=False)
+class Status(Value):
     """Where everything stands."""
 
     phase: Optional[Phase]
@@ -131,8 +132,8 @@ class Status:
     """What the running update waits for, besides its next attempt."""
 
 
-@dataclass(frozen=True)
-class Accepted:
+@dataclass(frozen=True, repr=False, eq=False)
+class Accepted(Value):
     """A request was accepted."""
 
     uri: str
@@ -143,8 +144,8 @@ class Accepted:
         return f"accepted: {self.uri}" + (f", version {self.version}" if self.version else "")
 
 
-@dataclass(frozen=True)
-class PhaseChanged:
+@dataclass(frozen=True, repr=False, eq=False)
+class PhaseChanged(Value):
     """The update has come to a phase."""
 
     phase: Phase
@@ -153,8 +154,8 @@ class PhaseChanged:
         return str(self.phase)
 
 
-@dataclass(frozen=True)
-class Progress:
+@dataclass(frozen=True, repr=False, eq=False)
+class Progress(Value):
     """So much of the image is there. At most ten a second."""
 
     bytes: int
@@ -165,8 +166,8 @@ class Progress:
         return f"{self.bytes} bytes" if self.total is None else f"{self.bytes} of {self.total} bytes"
 
 
-@dataclass(frozen=True)
-class Retry:
+@dataclass(frozen=True, repr=False, eq=False)
+class Retry(Value):
     """An attempt failed and is repeated after so many seconds."""
 
     failure: Failure
@@ -176,8 +177,8 @@ class Retry:
         return f"trying again in {self.after:.1f} s: {self.failure}"
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False, eq=False)
+class Verified(Value):
     """The image is there and passed what it is checked by: a ``signature``, the request's ``checks``,
     or only its ``transport``."""
 
@@ -190,8 +191,8 @@ class Verified:
         return f"verified by {self.by}: {self.bytes} bytes, sha256 {self.sha256}"
 
 
-@dataclass(frozen=True)
-class Ended:
+@dataclass(frozen=True, repr=False, eq=False)
+class Ended(Value):
     """The update ended."""
 
     outcome: Outcome
@@ -200,8 +201,8 @@ class Ended:
         return str(self.outcome)
 
 
-@dataclass(frozen=True)
-class Refused:
+@dataclass(frozen=True, repr=False, eq=False)
+class Refused(Value):
     """A request was refused."""
 
     failure: Failure
@@ -210,8 +211,8 @@ class Refused:
         return f"refused: {self.failure}"
 
 
-@dataclass(frozen=True)
-class Warned:
+@dataclass(frozen=True, repr=False, eq=False)
+class Warned(Value):
     """Something a person should look at."""
 
     message: str
@@ -220,8 +221,8 @@ class Warned:
         return self.message
 
 
-@dataclass(frozen=True)
-class KeysRotated:
+@dataclass(frozen=True, repr=False, eq=False)
+class KeysRotated(Value):
     """Other keys are trusted from now on: the key set of this version."""
 
     version: int
@@ -230,8 +231,8 @@ class KeysRotated:
         return f"the key set of version {self.version} is trusted from now on"
 
 
-@dataclass(frozen=True)
-class Connected:
+@dataclass(frozen=True, repr=False, eq=False)
+class Connected(Value):
     """A :class:`Device` is connected to its hub."""
 
     server: str
@@ -240,8 +241,8 @@ class Connected:
         return f"connected to {self.server}"
 
 
-@dataclass(frozen=True)
-class Disconnected:
+@dataclass(frozen=True, repr=False, eq=False)
+class Disconnected(Value):
     """A :class:`Device` is not connected; the next attempt is made after so many seconds."""
 
     reason: str
@@ -251,16 +252,16 @@ class Disconnected:
         return f"disconnected: {self.reason}; next attempt in {self.retry_in:.1f} s"
 
 
-@dataclass(frozen=True)
-class WaitingForClock:
+@dataclass(frozen=True, repr=False, eq=False)
+class WaitingForClock(Value):
     """The wall time is not known yet; connecting waits for it."""
 
     def __str__(self) -> str:
         return "the wall time is not known yet; connecting waits for it"
 
 
-@dataclass(frozen=True)
-class HubRefused:
+@dataclass(frozen=True, repr=False, eq=False)
+class HubRefused(Value):
     """The hub did not do what a :class:`Device` asked it for."""
 
     message: str

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from . import _config, _native
 from ._config import Path
+from ._value import Value
 
 
-@dataclass(frozen=True)
-class Guarded:
+@dataclass(frozen=True, repr=False, eq=False)
+class Guarded(Value):
     """What the guard did."""
 
     kind: str

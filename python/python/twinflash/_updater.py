@@ -18,6 +18,7 @@ from . import _config, _native
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
 from ._errors import StateError, TwinflashError
 from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
+from ._value import Value
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,24 +28,24 @@ logger = logging.getLogger("twinflash")
 logger.addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False, eq=False)
+class Answer(Value):
     """The answer to a direct method: the status for the back end, and what goes with it, as ``json.loads`` gives it."""
 
     status: int
     payload: Any
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False, eq=False)
+class Report(Value):
     """To be sent as a patch of the reported properties; then :meth:`Updater.report_done` is to be called with the id."""
 
     id: int
     patch: "dict[str, Any]"
 
 
-@dataclass(frozen=True)
-class ReadTwin:
+@dataclass(frozen=True, repr=False, eq=False)
+class ReadTwin(Value):
     """The whole twin is to be read, and given to :meth:`Updater.handle_twin` with ``complete=True``."""
 
 
@@ -402,10 +403,14 @@ def _timeout(timeout: Optional[Seconds]) -> Optional[float]:
     return None if timeout is None else _config.seconds("timeout", timeout)
 
 
+#: `json.dumps` makes an encoder for each call that wants it strict.
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def _json(name: str, value: Any) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     try:
-        return json.dumps(value, allow_nan=False).encode()
+        return _encode(value).encode()
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name} is not JSON: {error}") from None
