@@ -48,6 +48,7 @@ use twinflash::tls::Roots;
 /// Firmware updates for devices on Azure IoT Hub, with or without the cloud.
 #[derive(Parser)]
 #[command(
+    name = "twinflash",
     version,
     arg_required_else_help = true,
     after_help = "Start with: twinflash demo\n\n\

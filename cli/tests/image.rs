@@ -91,6 +91,8 @@ fn wrong_arguments_are_named() {
     ] {
         assert_eq!(run(arguments).status, Some(0));
     }
+    let version = format!("twinflash {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&["--version"]).out, version);
 }
 
 #[test]

@@ -139,11 +139,10 @@ impl FileInstall {
 impl Installer for FileInstall {
     fn inspect(&mut self) -> Result<ImageState, Failure> {
         let paths = self.paths()?;
-        if metadata(&paths.directory)?.is_some() {
-            // What a killed process did may be seen before it is durable; it will be acted upon.
-            disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))?;
-        }
-        let target = metadata(&paths.target)?;
+        // Where nothing can be installed, that is said at the start, not when an update comes.
+        let target = paths.target()?;
+        // What a killed process did may be seen before it is durable; it will be acted upon.
+        disk::sync_dir(&paths.directory).map_err(storage("sync", &paths.directory))?;
         let old = metadata(&paths.old)?;
         let none = metadata(&paths.none)?.is_some();
         let part = metadata(&paths.part)?.is_some();

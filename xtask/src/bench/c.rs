@@ -40,7 +40,7 @@ const LONGEST_CALL: f64 = 25_000.0;
 /// What an idle updater takes, in KiB: of its own, and with the pages of the library's code, which the system
 /// can take back and which processes share. The first is aimed at, the second was measured, and 5 %.
 const MOST_OWN: f64 = 2048.0;
-const MOST_RESIDENT: f64 = 2330.0;
+const MOST_RESIDENT: f64 = 2460.0;
 
 /// Measures, prints a table, and fails where something is above its budget. With `sizes` only the sizes.
 pub(crate) fn run(sizes: bool) -> Outcome {

@@ -311,7 +311,9 @@ fn a_target_that_cannot_be_is_said_with_its_path() {
         (PathBuf::from("/dev/null"), "is not a regular file"),
         (PathBuf::from("/"), "no file's path"),
     ] {
+        let at_start = FileInstall::new(&target).inspect().unwrap_err();
         let failure = FileInstall::new(&target).begin(&info(), 0).unwrap_err();
+        assert_eq!(failure, at_start);
         assert_eq!(failure.code, Code::Storage, "{failure}");
         assert!(failure.message.contains(why), "{failure}");
         assert!(
