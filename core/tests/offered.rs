@@ -8,6 +8,11 @@
     clippy::panic
 )]
 
+#[cfg(feature = "encryption")]
+#[path = "support/signer.rs"]
+#[allow(dead_code, unreachable_pub, missing_docs)]
+mod signer;
+
 use serde_json::json;
 use std::{
     path::Path,
@@ -30,6 +35,12 @@ const LONG: Duration = Duration::from_secs(10);
 
 fn image() -> Vec<u8> {
     (0..1_000_003_u32).map(|n| (n % 251) as u8).collect()
+}
+
+fn sha256() -> String {
+    let mut checks = twinflash::update::Checks::new();
+    checks.update(&image());
+    twinflash::update::Check::Sha256(checks.finish().sha256).to_string()
 }
 
 fn policy() -> Policy {
@@ -62,12 +73,7 @@ impl Desk {
     }
 
     fn ask(&self) -> Wanted {
-        let check = {
-            let mut checks = twinflash::update::Checks::new();
-            checks.update(&image());
-            twinflash::update::Check::Sha256(checks.finish().sha256).to_string()
-        };
-        self.ask_with(json!({"fwPackageUri": URI, "fwPackageCheckValue": check}))
+        self.ask_with(json!({"fwPackageUri": URI, "fwPackageCheckValue": sha256()}))
     }
 
     fn ask_with(&self, payload: serde_json::Value) -> Wanted {
@@ -429,4 +435,65 @@ fn a_manifest_is_wanted_like_an_image() {
     desk.feed(wanted.id, 0, b"not signed").unwrap();
     desk.updater.offer_end(wanted.id);
     assert_eq!(desk.failure().code, Code::ManifestInvalid);
+}
+
+/// The application brings the file as it is served; after a break from the chunk that was not whole.
+#[cfg(feature = "encryption")]
+#[test]
+fn an_image_that_is_encrypted() {
+    use std::io::Write;
+    use twinflash::age::{self, Encryptor, Identities};
+    let owner = signer::Signer::ed25519(1);
+    let keys = signer::key_set(1, 1, &[&owner]);
+    let sha256 = sha256().replace("sha256:", "");
+    let claims = json!({"version": "2.0.0", "size": image().len(), "sha256": sha256, "encryption": "age", "iat": 0, "exp": u32::MAX});
+    let payload = json!({"fwPackageUri": URI, "fwManifest": owner.manifest(&claims)});
+    let encrypted = |to: &age::Identity| {
+        let mut encryptor = Encryptor::new(&[to.recipient()], Vec::new()).unwrap();
+        encryptor.write_all(&image()).unwrap();
+        encryptor.finish().unwrap()
+    };
+    let ours = age::Identity::generate().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let installer = FileInstall::new(directory.path().join("app.bin"));
+    let updater = builder(directory.path(), installer)
+        .trust(Trust::new(keys, Identity::default()))
+        .decryption(Identities::from(ours.clone()))
+        .start()
+        .unwrap();
+    let desk = Desk { directory, updater };
+    let answer = |file: &[u8]| {
+        let answer = Response::new(200).total(file.len() as u64);
+        answer.validator("\"1\"")
+    };
+
+    let file = encrypted(&age::Identity::generate().unwrap());
+    let wanted = desk.ask_with(payload.clone());
+    desk.updater
+        .offer_response(wanted.id, answer(&file))
+        .unwrap();
+    // It may be refused before all of it was taken.
+    let _ = desk.feed(wanted.id, 0, &file);
+    assert_eq!(desk.failure().code, Code::DecryptionFailed);
+    assert!(!desk.directory.path().join("app.bin").exists());
+
+    let file = encrypted(&ours);
+    let wanted = desk.ask_with(payload);
+    assert_eq!((wanted.offset, wanted.manifest), (0, false));
+    desk.updater
+        .offer_response(wanted.id, answer(&file))
+        .unwrap();
+    desk.feed(wanted.id, 0, &file[..400_000]).unwrap();
+    desk.updater
+        .offer_failed(wanted.id, Code::Network, "gone", Retry::Resume(None));
+    let rest = desk.updater.next_wanted(LONG).unwrap();
+    let (chunk, header) = (64 * 1024 + 16, file.len() - image().len() - 16 * 16);
+    assert_eq!(rest.offset as usize, header + 400_000 / chunk * chunk);
+    let answer = Response::new(206).offset(rest.offset);
+    let answer = answer.total(file.len() as u64).validator("\"1\"");
+    desk.updater.offer_response(rest.id, answer).unwrap();
+    desk.feed(rest.id, rest.offset, &file[rest.offset as usize..])
+        .unwrap();
+    assert_eq!(desk.end(), Outcome::Completed);
+    assert_eq!(desk.installed(), image());
 }

@@ -31,8 +31,10 @@ class Subject:
         policy = twinflash.Policy(**config.pop("policy"))
         file = twinflash.FileInstall(install.pop("file"), restart=install.pop("restart"))
         assert not install
+        http = twinflash.Http(**config.pop("http"))
+        trust = twinflash.Trust(**config.pop("trust")) if "trust" in config else None
         self.updater = twinflash.Updater(
-            **config, install=file, policy=policy,
+            **config, install=file, policy=policy, http=http, trust=trust,
             on_event=lambda event: say(of=id, **told(event)), on_restart=lambda restart: say(of=id, restart=restart),
         )  # fmt: skip
         threading.Thread(target=self._serve, args=(id, self.updater), daemon=True).start()

@@ -160,7 +160,7 @@ fn scenarios(run: &test::Run, programs: &Path) -> Outcome {
         .arg("-o")
         .arg(&subject);
     test::execute(&mut compile)?;
-    test::scenarios(run, &[&subject])
+    test::scenarios(run, &[&subject], "compression")
 }
 
 fn sources(root: &Path) -> Result<Vec<PathBuf>, String> {

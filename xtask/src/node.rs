@@ -60,7 +60,7 @@ pub(crate) fn run(run: &Run) -> Outcome {
     let mut packed = LIBRARY.pack(run, &directory.join("packed"), &built)?;
     packed.extend(COMMAND.pack(run, &directory.join("packed-cli"), &built)?);
     let app = install(run, &directory.join("app"), &packed)?;
-    test::scenarios(run, &["node".as_ref(), &app.join("subject.js")])?;
+    test::scenarios(run, &["node".as_ref(), &app.join("subject.js")], "")?;
     let mut node = test::own_network(run, "node");
     node.arg(app.join("run.js"))
         .env("TWINFLASH_HUB", hub)

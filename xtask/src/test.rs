@@ -346,7 +346,7 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     };
     let python = package.install()?;
     let subject = run.root.join("python/tests/subject.py");
-    scenarios(run, &[&python, &subject])?;
+    scenarios(run, &[&python, &subject], "")?;
     package.types(&python)?;
     let python = python.to_string_lossy();
     let apart = may_have_network(run);
@@ -361,14 +361,15 @@ pub(crate) fn python_package(run: &Run) -> Outcome {
     package.test(&command, apart)
 }
 
-/// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater; no part of the
-/// command may have a space in it.
-pub(crate) fn scenarios(run: &Run, subject: &[&Path]) -> Outcome {
+/// Every scenario of `tests/scenarios`, played with a program in place of the Rust updater, but for those of which it was
+/// built `without` the part; no part of the command may have a space in it.
+pub(crate) fn scenarios(run: &Run, subject: &[&Path], without: &str) -> Outcome {
     let subject: Vec<_> = subject.iter().map(|part| part.to_string_lossy()).collect();
     // As the step that runs all tests builds them.
     let mut command = run.cargo(&["test", "--workspace", "--all-features", "--quiet"]);
     command.args(["--test", "scenarios", "--", "--nocapture"]);
-    execute(command.env("TWINFLASH_SUBJECT", subject.join(" ")))
+    command.env("TWINFLASH_SUBJECT", subject.join(" "));
+    execute(command.env("TWINFLASH_SUBJECT_WITHOUT", without))
 }
 
 /// The same for Node, whose service SDK knows no port but 443.

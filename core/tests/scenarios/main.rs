@@ -3,6 +3,7 @@
 //!
 //! `TWINFLASH_SUBJECT="PROGRAM ARGUMENT…"` judges that program in place of the updater in this process: see "A subject" in
 //! `tests/scenarios/README.md`.
+//! `TWINFLASH_SUBJECT_WITHOUT="compression"` says what that program was built without; the scenarios that need it are left out.
 //! `TWINFLASH_SCENARIO=text` plays only those whose file, contract or name holds the text.
 //! `TWINFLASH_SCENARIOS_INTO=file` plays none, but writes them all, each in its contract's words.
 #![allow(
@@ -18,6 +19,7 @@ mod expectations;
 mod hub;
 mod process;
 mod secrets;
+mod signed;
 mod stage;
 mod subject;
 #[path = "../support/mod.rs"]
@@ -39,6 +41,9 @@ use twinflash::contract::Contract;
 
 /// Scenarios mostly wait.
 const AT_ONCE: usize = 24;
+
+/// What scenarios may need and a program may have been built without.
+const PARTS: [&str; 2] = ["compression", "encryption"];
 
 struct Scenario {
     name: String,
@@ -74,6 +79,9 @@ fn tables() {
             common += 1;
             for need in scenario.table["needs"].as_array().into_iter().flatten() {
                 let need = need.as_str().unwrap();
+                if PARTS.contains(&need) {
+                    continue;
+                }
                 let before = useless.len();
                 useless.retain(|(_, known)| *known != need);
                 let known = before > useless.len()
@@ -114,12 +122,29 @@ fn tables() {
         let tables = Value::from_iter(tables).to_string();
         return std::fs::write(path, tables).unwrap();
     }
+    leave_out_without_parts(&mut scenarios);
     let only = std::env::var("TWINFLASH_SCENARIO").unwrap_or_default();
     scenarios.retain(|scenario| scenario.name.contains(&only));
     secrets::listen_to_the_log();
     play(scenarios, faults);
     let lines = secrets::none_in_the_log().unwrap();
     println!("{lines} lines of log, and no secret");
+}
+
+/// Leaves out what the program that is judged has no part for, and says so.
+fn leave_out_without_parts(scenarios: &mut Vec<Scenario>) {
+    let without = std::env::var("TWINFLASH_SUBJECT_WITHOUT").unwrap_or_default();
+    for part in without.split_whitespace() {
+        assert!(PARTS.contains(&part), "{part} is none of {PARTS:?}");
+        let before = scenarios.len();
+        scenarios.retain(|scenario| {
+            let needs = scenario.table["needs"].as_array().into_iter().flatten();
+            !needs.into_iter().any(|need| need == part)
+        });
+        let count = before - scenarios.len();
+        println!("  {count:2} left out for a program without {part}");
+        assert!(count > 0, "no scenario needs {part}");
+    }
 }
 
 /// The scenarios of a file, each with what the file says for all of them.

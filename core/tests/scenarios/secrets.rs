@@ -1,9 +1,18 @@
 //! Every scenario is played with secrets wherever one can be, and everything that came of it is looked through for them.
 
-use super::{stage::Checked, support::pattern::SECRET};
+use super::{signed, stage::Checked, support::pattern::SECRET};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde_json::Value;
 use std::{fs, path::Path, sync::Mutex};
+
+/// A header of every request; its value is a secret.
+pub(super) const HEADER: &str = "X-Api-Key";
+
+/// Whether there is one: what URLs and [`HEADER`] hold, or a piece of the key that decrypts.
+pub(super) fn is_in(text: &[u8]) -> bool {
+    let has = |secret: &str| text.windows(secret.len()).any(|at| at == secret.as_bytes());
+    has(SECRET) || has(signed::PIECE)
+}
 
 /// A step whose requests name the server by a URL with a user, a password and a query.
 pub(super) fn put_into(step: &mut Value, server: &str) {
@@ -63,10 +72,7 @@ pub(super) fn none_in_files(directory: &Path) -> Checked {
                 Err(_) => Vec::new(),
             };
         }
-        if content
-            .windows(SECRET.len())
-            .any(|at| at == SECRET.as_bytes())
-        {
+        if is_in(&content) {
             return Err(format!("a secret is in {}", path.display()));
         }
     }
@@ -108,7 +114,7 @@ pub(super) fn listen_to_the_log() {
 /// How many lines were logged; it fails if there is a secret in one.
 pub(super) fn none_in_the_log() -> Result<usize, String> {
     let logged = LOGGED.lock().unwrap();
-    match logged.iter().find(|line| line.contains(SECRET)) {
+    match logged.iter().find(|line| is_in(line.as_bytes())) {
         None => Ok(logged.len()),
         Some(line) => Err(format!("a secret was logged: {line}")),
     }
@@ -134,6 +140,7 @@ fn a_secret_would_be_found() {
     ))
     .unwrap_err();
     record(&format!(r#"{{"uri":"{SECRET}"}}"#)).unwrap_err();
+    record(&format!(r#"{{"key":"{}"}}"#, signed::PIECE)).unwrap_err();
     record("{}").unwrap();
     let below = directory.path().join("below");
     fs::create_dir(&below).unwrap();

@@ -2,7 +2,8 @@
 
 use super::{
     hub::{Hub, Line, Treat},
-    secrets,
+    secrets::{self, HEADER},
+    signed,
     subject::{Answered, Subject},
     support::{
         pattern::{Names, SECRET, expect, image},
@@ -36,6 +37,8 @@ pub(super) struct Stage {
     names: Names,
     pub(super) images: BTreeMap<String, Vec<u8>>,
     root: tempfile::TempDir,
+    /// Where the device's key lies that decrypts, so that it lies nowhere else.
+    keys: tempfile::TempDir,
     /// Where state and target lie now: a kill leaves the directory behind and goes on in a copy.
     pub(super) directory: PathBuf,
     copies: u32,
@@ -125,6 +128,13 @@ impl Stage {
             let size = size.as_u64().unwrap();
             let bytes = image(size as usize, size);
             names.add_image(name, &bytes);
+            if scenario["signed"] == json!(true) {
+                for (file, manifest) in signed::manifests(name, &bytes) {
+                    names.set(format!("signed:{file}"), &*manifest);
+                    images.insert(format!("{file}.jws"), manifest.into());
+                }
+                images.extend(signed::forms(name, &bytes));
+            }
             images.insert(name.clone(), bytes);
         }
         images.insert("old".into(), b"the old image".to_vec());
@@ -150,6 +160,7 @@ impl Stage {
             images,
             directory,
             root,
+            keys: tempfile::tempdir().unwrap(),
             copies: 0,
             server,
             plans,
@@ -334,7 +345,11 @@ impl Stage {
             "contract": self.scenario["contract"],
             "install": {"file": self.directory.join(target), "restart": restart},
             "policy": policy(&self.scenario["policy"]),
+            "http": {"headers": {HEADER: SECRET}},
         });
+        if self.scenario["signed"] == json!(true) {
+            config["trust"] = signed::trust(self.keys.path());
+        }
         let version = what.get("currentVersion");
         if let Some(version) = version.or(self.scenario.get("currentVersion")) {
             config["current_version"] = version.clone();
@@ -430,10 +445,15 @@ impl Stage {
         if let Some(fault) = self.heard.faults.lock().unwrap().first() {
             return Err(format!("the subject said {fault}"));
         }
+        // A secret that is not used proves nothing.
+        let first = self.server.asked().into_iter().next();
+        if first.is_some_and(|asked| asked.header(HEADER) != Some(SECRET)) {
+            return Err(format!("the server was asked without {HEADER}"));
+        }
         let twin = self.hub.twin();
         let said = self.heard.said.lock().unwrap();
-        let all = said.iter().chain(&twin.patches).chain(&twin.statuses);
-        match all.into_iter().find(|text| text.contains(SECRET)) {
+        let mut all = said.iter().chain(&twin.patches).chain(&twin.statuses);
+        match all.find(|text| secrets::is_in(text.as_bytes())) {
             None => secrets::none_in_files(self.root.path()),
             Some(text) => Err(format!("a secret was told: {text}")),
         }
