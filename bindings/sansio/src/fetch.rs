@@ -73,7 +73,8 @@ impl Fetch {
         said: &mut Said,
     ) -> Result<(Self, Option<Ended>), Abort> {
         if !job.is_installed_as_it_comes() {
-            let why = "this library unpacks and decrypts nothing: serve the image as it is installed";
+            let why =
+                "this library unpacks and decrypts nothing: serve the image as it is installed";
             return Err(never(failure(&job, Code::ManifestInvalid, why)));
         }
         image.size = image.size.or(job.size);

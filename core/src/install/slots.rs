@@ -45,8 +45,8 @@ pub struct SlotsInstall {
     /// Where `proc` and `dev` lie: `/`, but in tests.
     root: PathBuf,
     writing: Option<Writing>,
-    /// Setting U-Boot's environment has failed since it last succeeded.
-    unsettled: Cell<bool>,
+    /// U-Boot's environment was last written by this process, with success.
+    settled: Cell<bool>,
 }
 
 /// The new image while it is written.
@@ -98,7 +98,7 @@ impl SlotsInstall {
             options,
             root: "/".into(),
             writing: None,
-            unsettled: Cell::new(false),
+            settled: Cell::new(false),
         })
     }
 

@@ -74,6 +74,8 @@ struct World {
     records: Rc<RefCell<Records>>,
     boots: u32,
     starts: u32,
+    /// The version of the program that runs, where it is what is updated.
+    runs: &'static str,
     /// The slot that runs, where the whole system lies in one.
     slot: Rc<Cell<char>>,
     /// The next start of the system is the one that was asked for.
@@ -170,6 +172,7 @@ impl World {
             records,
             boots: 0,
             starts: 0,
+            runs: "",
             slot: Rc::new(Cell::new('a')),
             asked: false,
             last: None,
@@ -264,6 +267,7 @@ impl World {
     /// One life of the process.
     fn life(&mut self) -> End {
         self.starts += 1;
+        self.runs = version_of(&self.running());
         if self.starts > 1 {
             self.load();
         }
@@ -443,6 +447,13 @@ impl World {
     fn run(&mut self) -> Status {
         for _ in 0..LIVES {
             match self.life() {
+                // It is started again one day, and is the program then that is there.
+                End::Still
+                    if self.case.kind == Kind::Script
+                        && self.runs != version_of(&self.running()) =>
+                {
+                    self.process_ends();
+                }
                 End::Still => {
                     self.power_cut(Left::Units(0));
                     return self.last.take().unwrap();

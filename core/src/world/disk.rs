@@ -126,7 +126,7 @@ pub(super) struct Disk {
     failing: Option<(i32, u32)>,
     /// Steps that have failed.
     pub(super) failed: usize,
-    /// A file could not be read.
+    /// A copy of the record could not be read.
     pub(super) unread: bool,
     /// What must hold after each step.
     pub(super) check: Option<Check>,

@@ -176,5 +176,52 @@ pub(super) fn cases() -> Vec<Case> {
                 (At::Hub(5), Blow::PowerCut(Left::Torn(6102346711832933489))),
             ],
         ),
+        // It was killed between the two, and the next process took what it read for durable.
+        case(
+            Kind::UBoot,
+            "configuration",
+            Course::Good,
+            false,
+            12794825270138213751,
+            vec![
+                (At::Disk(156), Blow::Kill),
+                (
+                    At::Disk(62),
+                    Blow::PowerCut(Left::Torn(13539071359494105235)),
+                ),
+                (
+                    At::Disk(125),
+                    Blow::PowerCut(Left::Torn(11797020514663958568)),
+                ),
+                (At::Network(12), Blow::Network(NetworkFault::Status(429))),
+                (
+                    At::Disk(119),
+                    Blow::PowerCut(Left::Torn(2581828317942954133)),
+                ),
+            ],
+        ),
+        // The old file is made sure of while the new program runs: until the next start the twin says what runs.
+        case(
+            Kind::Script,
+            "configuration",
+            Course::Good,
+            true,
+            7834159231476521433,
+            vec![
+                (At::Hub(12), Blow::PowerCut(Left::Torn(2002377339799345839))),
+                (
+                    At::Disk(96),
+                    Blow::PowerCut(Left::Torn(4987536614234875109)),
+                ),
+                (
+                    At::Disk(135),
+                    Blow::PowerCut(Left::Torn(530081224364917233)),
+                ),
+                (
+                    At::Disk(48),
+                    Blow::PowerCut(Left::Torn(10798446737096054582)),
+                ),
+            ],
+        ),
     ]
 }

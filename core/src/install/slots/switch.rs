@@ -79,7 +79,7 @@ impl SlotsInstall {
         command::run(&command, self.options.command_time)
     }
 
-    /// Sets variables of the U-Boot environment, all by one write of it; none where they are set.
+    /// Sets variables of the U-Boot environment, all by one write of it; none where this process has set them.
     fn set(
         &self,
         uboot: &UBoot,
@@ -98,15 +98,15 @@ impl SlotsInstall {
                 .iter()
                 .all(|(name, value)| now.get(name) == Some(value)))
         };
-        // After a failure what is read may be the kernel's alone (fsync(2)): it is written again.
-        if !self.unsettled.replace(true) && set()? {
-            self.unsettled.set(false);
+        // What others have written, and failed to, may be the kernel's alone so far (fsync(2)): it is written again.
+        if self.settled.replace(false) && set()? {
+            self.settled.set(true);
             return Ok(());
         }
         let script = self.state_dir.join("uboot-script");
-        let mut done = false;
-        // libubootenv's tool takes lines with "=", and ignores others with status 0; U-Boot's own
-        // takes them with a space, and refuses a name with "=".
+        let mut result = Ok(());
+        // libubootenv's tool takes lines with "=", and ignores others; U-Boot's own takes them with a space, and
+        // refuses a name with "=". With status 0 each has written all variables, also those that were so before.
         for separator in ['=', ' '] {
             let lines = wanted.iter();
             let lines: String = lines
@@ -117,22 +117,19 @@ impl SlotsInstall {
             disk::create(&script, &options, true)
                 .and_then(|file| disk::write(&file, &script, 0, lines.as_bytes()))
                 .map_err(storage("write", &script))?;
-            let result = self.tool(uboot, &uboot.setenv, &["-s", &script.to_string_lossy()]);
-            done = set()?;
-            if done {
-                result?;
+            let script = script.to_string_lossy();
+            result = (self.tool(uboot, &uboot.setenv, &["-s", &script])).map(drop);
+            if result.is_ok() && set()? {
+                self.settled.set(true);
                 break;
-            }
-            if separator == ' ' {
-                result?;
             }
         }
         let _ = disk::remove(&script);
-        if !done {
+        result?;
+        if !self.settled.get() {
             let text = format_args!("{} did not set the U-Boot environment", uboot.setenv);
             return Err(Failure::new(Code::InstallFailed, text));
         }
-        self.unsettled.set(false);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Observer for Account {
         }
         disk.failing = (left > 1).then_some((error, left - 1));
         disk.failed += 1;
-        disk.unread |= matches!(step, Step::Read { .. });
+        disk.unread |= matches!(step, Step::Read { path } if split(path).1.starts_with("journal."));
         here().borrow_mut().disk_failed = true;
         disk.half(step);
         note(|| format!("        failed with {error}"));
