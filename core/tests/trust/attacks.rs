@@ -141,16 +141,19 @@ fn an_older_version_below_the_floor_and_a_replay() {
     let good = desk.server.url("/image.bin");
     desk.serve("/broken.bin", image(SIZE, 8));
     let uri = desk.server.url("/broken.bin");
-    desk.fails(
-        json!({"fwPackageUri": uri, "fwManifest": broken}),
-        "hash-mismatch",
-        "was announced",
-    );
-    desk.installed(json!({"fwPackageUri": good, "fwManifest": old, "fwRetry": 1}));
+    desk.serve("/broken.bin.jws", broken.clone().into_bytes());
+    // In the request, and beside the image.
+    for (retry, asked) in [
+        (1, json!({"fwPackageUri": uri, "fwManifest": broken})),
+        (2, json!({ "fwPackageUri": uri })),
+    ] {
+        desk.fails(asked, "hash-mismatch", "was announced");
+        desk.installed(json!({"fwPackageUri": good, "fwManifest": old, "fwRetry": retry}));
+    }
     let raises = with_floor(&desk, "2.5.0", "2.0.0");
     desk.installed(json!({ "fwManifest": raises }));
     desk.refused(
-        json!({"fwManifest": old, "fwRetry": 2}),
+        json!({"fwManifest": old, "fwRetry": 3}),
         "version 1.5.0 is lower than 2.0.0",
     );
     // A lower one, above the floor, is a deliberate downgrade; the floor never falls.

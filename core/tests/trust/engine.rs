@@ -18,7 +18,15 @@ impl Bare {
     }
 
     fn started(trust: Option<Trust>, stored: Stored, wall: Option<u64>) -> Self {
-        let mut policy = Policy::default();
+        Self::with_policy(Policy::default(), trust, stored, wall)
+    }
+
+    fn with_policy(
+        mut policy: Policy,
+        trust: Option<Trust>,
+        stored: Stored,
+        wall: Option<u64>,
+    ) -> Self {
         policy.answer_wait = Duration::ZERO;
         let mut engine = Engine::new(Config {
             contract: Contract::built_in("iothub-dm").unwrap(),
@@ -188,4 +196,27 @@ fn what_is_applied_after_a_restart_is_what_is_vouched_for_now() {
     unreadable.key_set = Some(json!({"version": 9, "later": true}));
     refused(keys(), &unreadable, "untrusted");
     assert!(start(None, &unreadable).applies());
+}
+
+#[test]
+fn what_has_waited_for_consent_until_it_expired_is_not_applied() {
+    let (signer, image) = (Signer::ed25519(1), image(SIZE, 7));
+    let manifest = signer.manifest(&claims("2.0.0", &image));
+    for (later, code) in [(600, None), (7200, Some("expired"))] {
+        let mut policy = Policy::default();
+        policy.consent = vec![Stage::Apply];
+        let keys = Some(trust(key_set(1, 1, &[&signer])));
+        let mut bare = Bare::with_policy(policy, keys, Stored::Empty, Some(now()));
+        bare.ask(&manifest, Some(now()));
+        let mut checks = Checks::new();
+        checks.update(&image);
+        let complete = Ended::Complete {
+            bytes: checks.bytes(),
+            digests: checks.finish(),
+        };
+        bare.input(Input::TransferEnded(complete), 10, Some(now()));
+        assert!(!bare.applies());
+        bare.input(Input::Approve, 10 + later, Some(now() + later));
+        assert_eq!((bare.applies(), bare.code()), (code.is_none(), code));
+    }
 }

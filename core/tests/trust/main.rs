@@ -44,7 +44,7 @@ use twinflash::{
     install::{FileInstall, Installer},
     twin,
     update::{
-        Checks, Confirm, Ended, ImageState, Outcome, Policy, Record, Restart,
+        Checks, Confirm, Ended, ImageState, Outcome, Policy, Record, Restart, Stage,
         trust::{Identity, KeySet, Kind, Trust},
     },
 };
