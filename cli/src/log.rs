@@ -1,4 +1,4 @@
-//! What failing commands have printed, in the agent's own output.
+//! What failing commands have printed, and what is wrong with the files of the configuration, in the agent's own output.
 
 use crate::screen::{Screen, Tone};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -8,19 +8,28 @@ use serde::Serialize;
 #[serde(tag = "event", rename_all = "camelCase")]
 enum Event {
     Command { line: String },
+    Warning { message: String },
 }
 
-struct Commands(Screen);
+/// What is shown, at `warn`.
+const TARGETS: [&str; 2] = ["twinflash::command", CONFIG];
+const CONFIG: &str = "twinflash::config::secret";
 
-impl Log for Commands {
+struct Lines(Screen);
+
+impl Log for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= Level::Warn && metadata.target() == "twinflash::command"
+        metadata.level() <= Level::Warn && TARGETS.contains(&metadata.target())
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let line = record.args().to_string();
             let text = line.clone();
+            if record.target() == CONFIG {
+                let event = Event::Warning { message: line };
+                return self.0.event(&event, "warning", Tone::Warning, || text);
+            }
             let event = Event::Command { line };
             self.0.event(&event, "command", Tone::Dim, || text);
         }
@@ -29,9 +38,9 @@ impl Log for Commands {
     fn flush(&self) {}
 }
 
-/// Shows from now on what commands have printed before they failed.
+/// Shows from now on what commands have printed before they failed, and files of secrets that everybody may read.
 pub(crate) fn show(screen: Screen) {
-    if log::set_boxed_logger(Box::new(Commands(screen))).is_ok() {
+    if log::set_boxed_logger(Box::new(Lines(screen))).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }
 }
@@ -43,10 +52,10 @@ mod tests {
     /// Below `warn`, and from the libraries at any level: the HTTP library logs queries at `trace`.
     #[test]
     fn nothing_but_failing_commands_is_shown() {
-        let commands = Commands(Screen::new(false));
+        let lines = Lines(Screen::new(false));
         let enabled = |target, level| {
             let mut metadata = Metadata::builder();
-            commands.enabled(&metadata.target(target).level(level).build())
+            lines.enabled(&metadata.target(target).level(level).build())
         };
         for level in Level::iter() {
             for target in [
@@ -57,7 +66,9 @@ mod tests {
             ] {
                 assert!(!enabled(target, level), "{target} at {level}");
             }
-            assert_eq!(enabled("twinflash::command", level), level <= Level::Warn);
+            for target in TARGETS {
+                assert_eq!(enabled(target, level), level <= Level::Warn);
+            }
         }
     }
 }

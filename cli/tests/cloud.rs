@@ -10,7 +10,7 @@
 mod support;
 
 use serde_json::json;
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 use support::{DEVICE, Done, Running, World, text};
 
 /// It failed, with this in its error, and a program is told the same.
@@ -361,6 +361,38 @@ fn a_device_with_a_certificate_is_updated() {
     let secret = key.lines().nth(1).unwrap();
     for printed in [&stopped.out, &stopped.err] {
         assert!(!printed.contains(secret), "{stopped:?}");
+    }
+
+    // Everybody's secrets are warned of; what a group may read is as its owner wants it.
+    world.write("api.key", "letmein");
+    for (mode, expected) in [
+        (
+            0o644,
+            &["connection_string", "client_key", "http.headers"][..],
+        ),
+        (0o440, &[]),
+    ] {
+        for name in ["device", "d1.key", "api.key"] {
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(world.path(name), mode).unwrap();
+        }
+        let command = world.device_command(lines, "");
+        let file = world.path("twinflash.toml");
+        let config =
+            fs::read_to_string(&file).unwrap() + "headers = { X-Api-Key = \"@api.key\" }\n";
+        fs::write(file, config).unwrap();
+        let mut device = Running::start(command);
+        device.line_with("\"connected\"");
+        let done = device.stop("TERM");
+        let warnings = done.json().into_iter();
+        let warnings = warnings.filter(|line| line["event"] == "warning");
+        let warned: Vec<_> = warnings
+            .filter_map(|line| Some(line["message"].as_str()?.to_owned()))
+            .filter(|line| line.contains("everybody on this device may read"))
+            .collect();
+        let keys = warned.iter().filter_map(|line| line.split(':').next());
+        assert_eq!(keys.collect::<Vec<_>>(), expected, "{done:?}");
+        assert!(!done.out.contains("letmein"), "{done:?}");
     }
 }
 

@@ -300,3 +300,69 @@ fn a_file_is_installed() {
     assert_eq!(status["version"], "2.0.0");
     assert_eq!(fs::read(world.path("app.bin")).unwrap(), vec![7; 100_000]);
 }
+
+/// Where the owner's keys are configured, whoever has a stick needs more than that.
+#[test]
+fn a_file_is_installed_only_if_it_is_signed() {
+    let world = World::new();
+    let at = |name: &str| text(&world.path(name)).to_owned();
+    for key in ["owner.pem", "other.pem"] {
+        assert_eq!(run(&["key", "new", &at(key)]).status, Some(0));
+    }
+    let trust = format!("[trust]\nkeys = [{:?}]", at("owner.pub.pem"));
+    let _device = world.device("current_version = \"1.0.0\"", &trust);
+    let stick = at("stick.bin");
+    fs::write(&stick, vec![7; 100_000]).unwrap();
+    let sign = |key: &str, version: &str, to: &str| {
+        let (key, to) = (at(key), at(to));
+        let done = run(&[
+            "image",
+            "sign",
+            &stick,
+            "--key",
+            &key,
+            "--version",
+            version,
+            "--output",
+            &to,
+        ]);
+        assert_eq!(done.status, Some(0), "{done:?}");
+    };
+    let install = |options: &[&str]| {
+        let config = at("twinflash.toml");
+        let words = ["device", "--config", &config, "install", &stick];
+        run(&[&words[..], options].concat())
+    };
+    let refused = |options: &[&str], why: &str| {
+        let done = install(options);
+        assert_eq!((done.status, &*done.out), (Some(1), ""), "{done:?}");
+        assert_eq!(done.err.lines().count(), 1, "{done:?}");
+        assert!(done.err.contains(why), "{done:?}");
+        assert_eq!(world.installed(), b"1.0.0\n");
+    };
+    refused(&[], "nothing signed vouches for ");
+    refused(&["--version", "9.0.0"], "stick.bin.jws: No such file");
+    refused(&["--manifest", &at("nowhere.jws")], "nowhere.jws");
+    sign("other.pem", "2.0.0", "stick.bin.jws");
+    refused(&[], "is not trusted");
+    sign("owner.pem", "2.0.0", "elsewhere");
+    let elsewhere = ["--manifest", &at("elsewhere")];
+    refused(
+        &[&elsewhere[..], &["--version", "9.0.0"]].concat(),
+        "the request is for version 9.0.0",
+    );
+    let completed = |version: &str| {
+        let status = until(&world, |status| status["outcome"] == "completed");
+        assert_eq!(status["version"], version, "{status}");
+        assert_eq!(world.installed(), vec![7; 100_000]);
+    };
+    let done = install(&elsewhere);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    completed("2.0.0");
+    sign("owner.pem", "3.0.0", "beside");
+    fs::rename(at("beside"), at("stick.bin.jws")).unwrap();
+    let done = install(&[]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    until(&world, |status| status["version"] == "3.0.0");
+    completed("3.0.0");
+}

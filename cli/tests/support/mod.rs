@@ -12,7 +12,8 @@ use serde_json::Value;
 use server::{Reply, Server};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
@@ -265,8 +266,12 @@ impl World {
         self.dir.path().join(name)
     }
 
+    /// A new file is its owner's alone, as those with secrets must be.
     pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(self.path(name)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
     }
 
     pub fn installed(&self) -> Vec<u8> {

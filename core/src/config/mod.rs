@@ -22,6 +22,7 @@
 //! ```
 
 mod install;
+mod secret;
 mod tables;
 mod trust;
 
@@ -375,7 +376,7 @@ pub fn connection_string(given: &str, directory: &Path) -> Result<String, Failur
     };
     let file = directory.join(file);
     let shown = file.display();
-    let text = fs::read_to_string(&file).map_err(|error| {
+    let text = secret::read_proof(&file, "connection_string").map_err(|error| {
         wrong(format_args!(
             "cannot read the connection string from {shown}: {error}"
         ))

@@ -1,5 +1,7 @@
 //! The configuration's tables `policy` and `http`, and the forms of their values.
 
+#[cfg(any(feature = "http", feature = "mqtt"))]
+use super::secret;
 use super::wrong;
 #[cfg(feature = "http")]
 use crate::download::{HttpOptions, Proxy};
@@ -263,7 +265,10 @@ impl HttpTable {
         http.hosts.clone_from(&self.hosts);
         for (name, value) in &self.headers {
             let value = match value.strip_prefix('@') {
-                Some(file) => text_of(file, "http.headers", directory)?.trim().to_owned(),
+                Some(file) => {
+                    let text = secret_of(&directory.join(file), "http.headers")?;
+                    text.trim().to_owned()
+                }
                 None => value.clone(),
             };
             http.headers.push((name.clone(), value));
@@ -293,11 +298,16 @@ pub(super) fn identity(
             ))),
         };
     };
-    let certificate = text_of(certificate, of_certificate, directory)?;
-    // They may be in one file.
-    let key = match key {
-        Some(key) => text_of(key, of_key, directory)?,
-        None => certificate.clone(),
+    let (certificate, key) = match key {
+        Some(key) => (
+            text_of(certificate, of_certificate, false, directory)?,
+            text_of(key, of_key, true, directory)?,
+        ),
+        // They may be in one file.
+        None => {
+            let both = text_of(certificate, of_certificate, true, directory)?;
+            (both.clone(), both)
+        }
     };
     ClientIdentity::from_pem(certificate.as_bytes(), key.as_bytes())
         .map(Some)
@@ -306,17 +316,26 @@ pub(super) fn identity(
 
 /// A PEM text, or a file's content.
 #[cfg(any(feature = "http", feature = "mqtt"))]
-fn text_of(given: &str, key: &str, directory: &Path) -> Result<String, Failure> {
+fn text_of(given: &str, key: &str, is_secret: bool, directory: &Path) -> Result<String, Failure> {
     if given.trim_start().starts_with("-----BEGIN ") {
         return Ok(given.to_owned());
     }
     let file = directory.join(given);
-    std::fs::read_to_string(&file).map_err(|error| {
-        wrong(format_args!(
-            "{key}: cannot read {}: {error}",
-            file.display()
-        ))
-    })
+    match is_secret {
+        true => secret_of(&file, key),
+        false => std::fs::read_to_string(&file).map_err(|error| unreadable(key, &file, &error)),
+    }
+}
+
+#[cfg(any(feature = "http", feature = "mqtt"))]
+fn secret_of(file: &Path, key: &str) -> Result<String, Failure> {
+    secret::read_proof(file, key).map_err(|error| unreadable(key, file, &error))
+}
+
+#[cfg(any(feature = "http", feature = "mqtt"))]
+fn unreadable(key: &str, file: &Path, error: &std::io::Error) -> Failure {
+    let file = file.display();
+    wrong(format_args!("{key}: cannot read {file}: {error}"))
 }
 
 #[cfg(any(feature = "http", feature = "mqtt"))]

@@ -1,5 +1,7 @@
 //! The configuration's table `trust`: the keys that must vouch for an image, and what the device is.
 
+#[cfg(feature = "encryption")]
+use super::secret;
 use super::wrong;
 #[cfg(feature = "encryption")]
 use crate::age::Identities;
@@ -9,15 +11,6 @@ use crate::update::{
 };
 use serde::Deserialize;
 use std::{fmt, fs, path::Path};
-#[cfg(feature = "encryption")]
-use std::{
-    io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
-};
-
-/// The longest identity file, in bytes.
-#[cfg(feature = "encryption")]
-const LONGEST: u64 = 64 * 1024;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -112,19 +105,10 @@ impl TrustTable {
         }
         let file = directory.join(file);
         let shown = file.display();
-        let read = || -> io::Result<(fs::Metadata, String)> {
-            let mut open = fs::File::open(&file)?;
-            let mut text = String::new();
-            let metadata = open.metadata()?;
-            open.by_ref().take(LONGEST).read_to_string(&mut text)?;
-            Ok((metadata, text))
-        };
-        let (metadata, text) =
-            read().map_err(|error| wrong(&format_args!("cannot read {shown}: {error}")))?;
-        if metadata.mode() & 0o007 != 0 {
-            let why =
-                format_args!("everybody on this device may read or write {shown}: chmod 600 it");
-            return Err(wrong(&why));
+        let (text, open_to_all) = secret::read(&file)
+            .map_err(|error| wrong(&format_args!("cannot read {shown}: {error}")))?;
+        if open_to_all {
+            return Err(wrong(&secret::exposed(&file)));
         }
         let identities = Identities::from_text(&text);
         let named = |failure: Failure| wrong(&format_args!("{shown}: {}", failure.message));

@@ -202,14 +202,19 @@ impl Updater {
     /// other (keys, floor, compatibility, versions, windows for applying), and reported like any other in the
     /// contract's words. Who calls this agrees to it, so nobody is asked for consent. It has begun, durably after
     /// [`flush`](Self::flush), when this returns; the file is read by this process, and must stay until
-    /// [`Phase::Applying`](crate::update::Phase::Applying).
+    /// [`Phase::Applying`](crate::update::Phase::Applying). What its manifest says is known before that: where it
+    /// does not let the image in, nothing begins, and nothing is reported.
     ///
     /// # Errors
     /// [`Code::Busy`]: an update runs. [`Code::Storage`] or [`Code::NoPermission`]: the file, or that of its
-    /// manifest, cannot be read. Else why it is refused. [`Code::State`]: the updater was closed.
+    /// manifest, cannot be read. [`Code::ManifestRequired`]: there are keys, and no manifest. Else why it is refused. [`Code::State`]: the updater was closed.
     pub fn install_file(&self, path: &Path, options: &InstallFile) -> Result<(), Failure> {
         let path = readable(path)?;
-        let manifest = options.manifest.as_deref().map(read_manifest).transpose()?;
+        let manifest = match &options.manifest {
+            Some(file) => Some(read_manifest(file)?),
+            None if self.shared.lock().engine.needs_manifest() => Some(read_beside(&path)?),
+            None => None,
+        };
         let image = LocalImage {
             uri: local_uri(&path),
             version: options.version.clone(),
@@ -341,6 +346,20 @@ fn read_manifest(path: &Path) -> Result<String, Failure> {
         Ok(_) => Ok(text),
         Err(error) => Err(unreadable(&path, &error)),
     }
+}
+
+/// The manifest whose file has the image's name and `.jws`.
+fn read_beside(image: &Path) -> Result<String, Failure> {
+    let mut beside = image.as_os_str().to_owned();
+    beside.push(".jws");
+    read_manifest(beside.as_ref()).map_err(|failure| {
+        let text = format!(
+            "nothing signed vouches for {}, neither given with it nor beside it: {}",
+            image.display(),
+            failure.message
+        );
+        Failure::new(Code::ManifestRequired, text)
+    })
 }
 
 /// The outcome of an update that has ended, once everything it left to do is done.

@@ -29,6 +29,11 @@ impl Engine {
         self.trust.as_ref().map(|trust| &trust.keys)
     }
 
+    /// Whether an image is installed only if a manifest vouches for it.
+    pub fn needs_manifest(&self) -> bool {
+        self.config.policy.require_manifest
+    }
+
     /// The record is read: a rotation it has seen still counts.
     pub(super) fn take_kept_keys(&mut self) {
         let (true, Some(trust), Some(kept)) =

@@ -212,15 +212,21 @@ fn headers_are_for_the_server_they_were_meant_for() {
     assert_eq!(other.asked()[0].header("x-api-key"), None);
 }
 
-#[test]
-fn through_tinyproxy() {
-    let directory = tempfile::tempdir().unwrap();
-    let (port, file) = (free_port(), directory.path().join("tinyproxy.conf"));
+/// A proxy that lets in who knows its password.
+fn tinyproxy(directory: &Path) -> (Running, u16) {
+    let (port, file) = (free_port(), directory.join("tinyproxy.conf"));
     let text = format!(
         "Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 10\nBasicAuth me pw-S3CR3T\nLogLevel Critical\n"
     );
     fs::write(&file, text).unwrap();
-    let _proxy = start("tinyproxy", &["-d", "-c", file.to_str().unwrap()], port);
+    let arguments = ["-d", "-c", file.to_str().unwrap()];
+    (start("tinyproxy", &arguments, port), port)
+}
+
+#[test]
+fn through_tinyproxy() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_proxy, port) = tinyproxy(directory.path());
     let authority = Authority::new();
     let secure = Server::https(authority.server("127.0.0.1", false), |reply| {
         reply.serve(&image(1), TAG, ALL);
@@ -245,4 +251,57 @@ fn through_tinyproxy() {
         "{message}"
     );
     assert_eq!(secure.asked().len(), 1);
+}
+
+/// What the environment says is a process's: this test runs itself once more.
+#[test]
+fn by_the_environment_s_proxy_but_for_hosts_in_no_proxy() {
+    const URL: &str = "TWINFLASH_TEST_URL";
+    const NAME: &str = "transport::by_the_environment_s_proxy_but_for_hosts_in_no_proxy";
+    if let Ok(url) = std::env::var(URL) {
+        let mut device = Device::new();
+        device.downloader = Downloader::new(HttpOptions::default()).unwrap();
+        let ended = device.fetch(&job(url));
+        if std::env::var("TWINFLASH_TEST_FAILS").is_ok() {
+            let (code, _, message) = failed(ended);
+            assert_eq!(code, Code::Network, "{message}");
+            assert!(message.contains("proxy"), "{message}");
+            assert!(!message.contains("S3CR3T"), "{message}");
+            return;
+        }
+        return device.assert_complete(ended, &image(1));
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (_proxy, port) = tinyproxy(directory.path());
+    let server = Server::http(|reply| reply.serve(&image(1), TAG, ALL));
+    let direct = server.url("/x");
+    let other = direct.replace("127.0.0.1", "localhost");
+    let mut asked = 0;
+    // With a wrong password nothing comes through the proxy: what comes has gone around it.
+    for (password, url, comes) in [
+        ("pw-S3CR3T", &other, true),
+        ("no-S3CR3T", &other, false),
+        ("no-S3CR3T", &direct, true),
+    ] {
+        let mut itself = Command::new(std::env::current_exe().unwrap());
+        itself.args([NAME, "--exact"]).env(URL, url);
+        for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
+            itself.env_remove(name).env_remove(name.to_lowercase());
+        }
+        itself
+            .env(
+                "HTTPS_PROXY",
+                format!("http://me:{password}@127.0.0.1:{port}"),
+            )
+            .env("NO_PROXY", "*.example.com,127.0.0.1");
+        if !comes {
+            itself.env("TWINFLASH_TEST_FAILS", "");
+        }
+        let output = itself.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{url}: {said}");
+        assert!(said.contains("1 passed"), "{said}");
+        asked += usize::from(comes);
+        assert_eq!(server.asked().len(), asked, "{url}");
+    }
 }
