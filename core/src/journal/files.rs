@@ -55,6 +55,18 @@ impl Journal {
     /// [`Code::NoPermission`], [`Code::NoSpace`] or [`Code::State`] with the path otherwise. A
     /// damaged record is not an error, but [`Loaded::Lost`].
     pub fn open(directory: &Path) -> Result<(Self, Loaded), Failure> {
+        let (mut journal, loaded) = Self::open_to_look(directory)?;
+        let loaded = match loaded {
+            Loaded::Record(_) => loaded,
+            Loaded::Empty => journal.lost(Vec::new())?,
+            Loaded::Lost { set_aside: damaged } => journal.lost(damaged)?,
+        };
+        Ok((journal, loaded))
+    }
+
+    /// As [`open`](Self::open), but copies that cannot be read stay where they are and keep their names: the next one
+    /// who looks may be able to.
+    pub(crate) fn open_to_look(directory: &Path) -> Result<(Self, Loaded), Failure> {
         let directory =
             std::path::absolute(directory).map_err(cannot("find the directory", directory))?;
         make(&directory)?;
@@ -164,6 +176,14 @@ impl Journal {
             self.sync_directory = false;
             return Ok(Loaded::Record(copy.payload));
         }
+        Ok(match damaged.is_empty() {
+            true => Loaded::Empty,
+            false => Loaded::Lost { set_aside: damaged },
+        })
+    }
+
+    /// No copy can be read: these, if any, get other names.
+    fn lost(&mut self, damaged: Vec<PathBuf>) -> Result<Loaded, Failure> {
         let mut set_aside = self.set_aside_before()?;
         for path in damaged {
             set_aside.push(self.set_aside(&path)?);

@@ -1,6 +1,6 @@
 //! Cases that once failed: each as it was then, whatever becomes of the random ones.
 
-use super::case::{At, Blow, Case, Course, HubFault, Kind, Left, NetworkFault};
+use super::case::{At, Blow, Case, Course, Held, HubFault, Kind, Left, NetworkFault};
 
 pub(super) fn cases() -> Vec<Case> {
     let case = |kind, contract, course, hash, order, blows| Case {
@@ -223,5 +223,36 @@ pub(super) fn cases() -> Vec<Case> {
                 ),
             ],
         ),
+        // The guard could not read the only copy of the record that was whole, and put it aside.
+        Case {
+            held: Some(Held::Delay),
+            then: vec![
+                (At::Disk(62), Blow::Error(28, 1)),
+                (
+                    At::Disk(102),
+                    Blow::PowerCut(Left::Torn(2241363908802265317)),
+                ),
+            ],
+            ..case(
+                Kind::Program {
+                    old: true,
+                    links: true,
+                },
+                "configuration",
+                Course::Dead,
+                true,
+                11161312761798780799,
+                vec![
+                    (At::Network(8), Blow::Network(NetworkFault::Elsewhere)),
+                    (At::Disk(144), Blow::Error(30, 4)),
+                    (At::Hub(5), Blow::PowerCut(Left::Torn(6390788162517816030))),
+                    (At::Disk(156), Blow::Error(5, 2)),
+                    (
+                        At::Network(2),
+                        Blow::PowerCut(Left::Torn(10565921157201478021)),
+                    ),
+                ],
+            )
+        },
     ]
 }
