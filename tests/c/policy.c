@@ -4,7 +4,6 @@
 #include "whole.h"
 
 #include <math.h>
-#include <unistd.h>
 
 static twinflash_state *state_of(twinflash_updater *updater)
 {
@@ -151,11 +150,7 @@ static void tried_out_only(void)
 
 int main(int argc, char **argv)
 {
-    alarm(300); /* What waits for ever fails, too. */
-    CHECK(argc == 2 && getenv("TEST_SERVER") && getenv("TEST_IMAGE"));
-    directory = argv[1];
-    server = getenv("TEST_SERVER");
-    read_image(getenv("TEST_IMAGE"));
+    begin(argc, argv);
     agreed_to_and_put_off();
     not_agreed_to();
     from_a_file();

@@ -5,7 +5,6 @@
 #include "whole.h"
 
 #include <pthread.h>
-#include <unistd.h>
 
 static void polled_from_one_thread(void)
 {
@@ -498,11 +497,7 @@ static void hammered_by_threads(void)
 
 int main(int argc, char **argv)
 {
-    alarm(300); /* What waits for ever fails, too. */
-    CHECK(argc == 2 && getenv("TEST_SERVER") && getenv("TEST_IMAGE"));
-    directory = argv[1];
-    server = getenv("TEST_SERVER");
-    read_image(getenv("TEST_IMAGE"));
+    begin(argc, argv);
     polled_from_one_thread();
     callbacks_call_back_in();
     two_in_one_process();

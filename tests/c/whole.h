@@ -5,6 +5,7 @@
 #include "flash.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 static twinflash_error error;
 static const char *directory, *server;
@@ -23,6 +24,16 @@ static void read_image(const char *path)
     CHECK(digests.size == image_size && image_size > 100000);
     for (int i = 0; i < 32; i++)
         snprintf(sha256 + 2 * i, 3, "%02x", digests.sha256[i]);
+}
+
+/* What a program is started with: a directory of its own; the server and its image are in the environment. */
+static void begin(int argc, char **argv)
+{
+    alarm(300); /* What waits for ever fails, too. */
+    CHECK(argc == 2 && getenv("TEST_SERVER") && getenv("TEST_IMAGE"));
+    directory = argv[1];
+    server = getenv("TEST_SERVER");
+    read_image(getenv("TEST_IMAGE"));
 }
 
 /* The request for the image at a path, in `iothub-dm`. */

@@ -64,26 +64,38 @@ impl Bare {
     }
 
     fn ask(&mut self, manifest: &str, wall: Option<u64>) {
+        self.ask_at(manifest, 0, wall);
+    }
+
+    fn ask_at(&mut self, manifest: &str, seconds: u64, wall: Option<u64>) {
         let payload = json!({"fwPackageUri": "https://h/i", "fwManifest": manifest}).to_string();
         let method = Input::Method {
             id: 1,
             name: "firmwareUpdate",
             payload: payload.as_bytes(),
         };
-        self.input(method, 1, wall);
+        self.input(method, seconds + 1, wall);
         // Answered once the first report is handed over; nothing begins before.
-        self.input(Input::Tick, 5, wall);
+        self.input(Input::Tick, seconds + 5, wall);
+    }
+
+    /// Asked for, and carried out to its end; the hub is there.
+    fn install(&mut self, manifest: &str, image: &[u8], seconds: u64, wall: Option<u64>) {
+        self.ask_at(manifest, seconds, wall);
+        let steps = [Step::Finish, Step::Activate].map(|step| Input::Done(step, Ok(())));
+        self.input(complete(image), seconds + 10, wall);
+        for step in steps {
+            self.input(step, seconds + 10, wall);
+        }
+        let twin = br#"{"desired": {"$version": 1}, "reported": {}}"#;
+        let (complete, json) = (true, &twin[..]);
+        self.input(Input::Twin { complete, json }, seconds + 10, wall);
+        self.input(Input::Done(Step::Confirm, Ok(())), seconds + 10, wall);
     }
 
     /// Downloaded and about to be applied: the record as a power cut leaves it.
     fn cut_while_applying(mut self, image: &[u8]) -> Record {
-        let mut checks = Checks::new();
-        checks.update(image);
-        let complete = Ended::Complete {
-            bytes: checks.bytes(),
-            digests: checks.finish(),
-        };
-        self.input(Input::TransferEnded(complete), 10, Some(now()));
+        self.input(complete(image), 10, Some(now()));
         let record = self
             .outputs
             .into_iter()
@@ -114,6 +126,16 @@ impl Bare {
         let warning = |output: &&Output| matches!(output, Output::Event(Event::Warning(text)) if text.contains("clock"));
         self.outputs.iter().filter(warning).count()
     }
+}
+
+/// All of an image has come.
+fn complete(image: &[u8]) -> Input<'static> {
+    let mut checks = Checks::new();
+    checks.update(image);
+    Input::TransferEnded(Ended::Complete {
+        bytes: checks.bytes(),
+        digests: checks.finish(),
+    })
 }
 
 #[test]
@@ -219,4 +241,29 @@ fn what_has_waited_for_consent_until_it_expired_is_not_applied() {
         bare.input(Input::Approve, 10 + later, Some(now() + later));
         assert_eq!((bare.applies(), bare.code()), (code.is_none(), code));
     }
+}
+
+#[test]
+fn a_manifest_of_before_does_not_take_back_what_is_known_of_the_time() {
+    let signer = Signer::ed25519(1);
+    let mut bare = Bare::new(&signer);
+    let (day, wall) = (86_400, Some(now()));
+    // The second one was issued a day before the first.
+    for (version, issued, seconds) in [("2.0.0", now(), 0), ("3.0.0", now() - day, 100)] {
+        let image = image(SIZE, seconds);
+        let mut claims = claims(version, &image);
+        claims["iat"] = issued.into();
+        bare.install(&signer.manifest(&claims), &image, seconds, wall);
+        let status = bare.engine.status();
+        assert_eq!(status.running_version.as_deref(), Some(version));
+    }
+    // For long enough that the last save no longer counts.
+    let mut claims = claims("4.0.0", &image(SIZE, 7));
+    claims["iat"] = (now() - day).into();
+    let manifest = signer.manifest(&claims);
+    bare.outputs.clear();
+    bare.ask_at(&manifest, 2 * day, Some(now() - day / 2));
+    assert!(!bare.downloads());
+    bare.input(Input::Tick, 2 * day + 20, wall);
+    assert!(bare.downloads());
 }
