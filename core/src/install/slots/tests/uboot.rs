@@ -163,16 +163,50 @@ fn the_running_slot_by_a_variable() {
     );
 }
 
-#[test]
-fn a_tool_that_wants_spaces_or_sets_nothing() {
-    let device = Device::new("uboot");
+/// The script of a tool that wants a space between a name and its value.
+fn with_spaces(device: &Device) -> String {
     let body = fs::read_to_string(device.path("setenv")).unwrap();
     let spaces = body.replace(
         "set[$1] = $0",
         "split($0, w, \" \"); set[w[1]] = w[1] \"=\" w[2]",
     );
     let refuse = "if grep -q = \"$2\"; then echo 'illegal character' >&2; exit 1; fi";
-    device.script("setenv", &format!("{refuse}\n{spaces}"));
+    format!("{refuse}\n{spaces}")
+}
+
+/// Killed between writing and syncing, a tool leaves values that are read and that a power cut takes back.
+#[test]
+fn what_a_tool_wrote_that_failed_is_written_again() {
+    for spaces in [false, true] {
+        let device = Device::new("uboot");
+        let body = match spaces {
+            true => with_spaces(&device),
+            false => fs::read_to_string(device.path("setenv")).unwrap(),
+        };
+        let body = body.replace("exec ", "");
+        device.script("setenv", &body);
+        let mut it = device.install();
+        stage(&mut it);
+        device.script("setenv", &format!("{body}\nexit 1"));
+        it.activate().unwrap_err();
+        assert_eq!(device.next(false), "B", "it shows");
+        let log = device.text("written");
+        device.script("setenv", &format!("{body}\necho >> {log}"));
+        let times = || fs::read_to_string(&log).map_or(0, |log| log.lines().count());
+        // By the next process, and by the same one; once by each.
+        for (n, it) in [&mut device.install(), &mut it].into_iter().enumerate() {
+            for _ in 0..2 {
+                it.activate().unwrap();
+                assert_eq!(times(), n + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tool_that_wants_spaces_or_sets_nothing() {
+    let device = Device::new("uboot");
+    device.script("setenv", &with_spaces(&device));
     let mut it = device.install();
     stage(&mut it);
     it.activate().unwrap();
