@@ -338,8 +338,8 @@ fn unreadable(key: &str, file: &Path, error: &std::io::Error) -> Failure {
     wrong(format_args!("{key}: cannot read {file}: {error}"))
 }
 
-#[cfg(any(feature = "http", feature = "mqtt"))]
 /// Built-in authorities, the system's, those of a PEM text, or a file's.
+#[cfg(any(feature = "http", feature = "mqtt"))]
 pub(super) fn roots(ca: Option<&str>, key: &str, directory: &Path) -> Result<Roots, Failure> {
     let named = |error| wrong(format_args!("{key}: {error}"));
     match ca {
