@@ -57,6 +57,17 @@ fn a_device_works_over_websockets() {
     device.is_closed();
 }
 
+/// Frames are put together in memory, which is not for whoever comes along.
+#[test]
+fn who_has_not_said_who_it_is_may_not_send_much() {
+    let fixture = start();
+    let mut socket = open(&fixture);
+    let _ = socket.begin(300_000, &[0x10; 40_000]);
+    assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0);
+    // At once, not when the time for CONNECT is over.
+    fixture.refused_because("lost");
+}
+
 #[test]
 fn bad_frames_end_one_connection_only() {
     let fixture = start();

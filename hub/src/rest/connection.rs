@@ -15,7 +15,10 @@ use hyper_util::{
 use std::{
     io::{self, ErrorKind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -38,17 +41,20 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     peer: Peer,
 ) {
     let stopped = hub.stopped();
+    let allowance = Allowance::default();
     let service = router(hub.clone())
         .layer(axum::middleware::from_fn_with_state(hub, durable))
-        .layer(axum::Extension(peer));
+        .layer(axum::Extension(peer))
+        .layer(axum::Extension(allowance.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD)
         .serve_connection(
-            TokioIo::new(Impatient {
+            TokioIo::new(Guarded {
                 stream,
                 deadline: None,
+                allowance,
             }),
             TowerToHyperService::new(service),
         )
@@ -71,14 +77,49 @@ async fn durable(State(hub): State<Arc<Shared>>, request: Request, next: Next) -
     }
 }
 
-/// A stream whose peer has to read: else a few who do not hold all connections, and what is written to them, for ever.
-struct Impatient<S> {
+/// How many bytes a peer may still send; at first, as many as it likes.
+#[derive(Clone)]
+pub(super) struct Allowance(Arc<AtomicUsize>);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(Arc::new(AtomicUsize::new(usize::MAX)))
+    }
+}
+
+impl Allowance {
+    /// So many and no more.
+    pub(super) fn limit(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    /// As many as it likes again.
+    pub(super) fn lift(&self) {
+        self.limit(usize::MAX);
+    }
+
+    /// Takes note of some that came; false when they are too many.
+    fn take(&self, bytes: usize) -> bool {
+        let take = |left| match left {
+            usize::MAX => Some(left),
+            left => left.checked_sub(bytes),
+        };
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+}
+
+/// A stream whose peer has to read: else a few who do not hold all connections, and what is written to them, for ever. And
+/// it must not send more than it is allowed.
+struct Guarded<S> {
     stream: S,
     /// Set while the peer takes nothing.
     deadline: Option<Pin<Box<Sleep>>>,
+    allowance: Allowance,
 }
 
-impl<S> Impatient<S> {
+impl<S> Guarded<S> {
     fn within<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -99,17 +140,23 @@ impl<S> Impatient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        let count = buffer.filled().len() - before;
+        Poll::Ready(match self.allowance.take(count) {
+            true => Ok(()),
+            false => Err(ErrorKind::InvalidData.into()),
+        })
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -33,6 +33,15 @@ pub fn upgrade<S: Stream>(mut stream: S) -> WebSocket<S> {
 }
 
 impl<S: Stream> WebSocket<S> {
+    /// A frame that is said to be of some length, as far as there is anything of it.
+    pub fn begin(&mut self, length: u64, payload: &[u8]) -> io::Result<()> {
+        let mut frame = vec![0x82, 0x80 | 127];
+        frame.extend(length.to_be_bytes());
+        frame.extend([0; 4]);
+        frame.extend(payload);
+        self.stream.write_all(&frame)
+    }
+
     pub fn frame(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
         // The mask is zero, so the payload stays as it is.
         let mut frame = vec![0x80 | kind, 0x80 | 127];
