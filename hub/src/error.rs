@@ -112,7 +112,9 @@ impl Code {
         Self(400_403, "CannotModifyImmutableConfigurationContent");
     pub(crate) const CONFIGURATION_METRICS: Self =
         Self(400_404, "InvalidConfigurationCustomMetricsQuery");
+    pub(crate) const DEFINED_MULTIPLE_TIMES: Self = Self(400_011, "DeviceDefinedMultipleTimes");
     pub(crate) const DESERIALIZATION: Self = Self(400_012, "DeserializationError");
+    pub(crate) const BULK_FAILED: Self = Self(400_013, "BulkRegistryOperationFailure");
     pub(crate) const UNAUTHORIZED_ACCESS: Self = Self(401_002, "IotHubUnauthorizedAccess");
     pub(crate) const UNAUTHORIZED: Self = Self(401_003, "IotHubUnauthorized");
     pub(crate) const TWIN_TOO_LARGE: Self = Self(403_100, "TwinSizeExceeded");
@@ -201,7 +203,8 @@ impl Refusal {
         self.respond(body)
     }
 
-    fn respond(self, body: Value) -> Response {
+    /// An answer with another body.
+    pub(crate) fn respond(self, body: Value) -> Response {
         let mut response = (self.code.status(), Json(body)).into_response();
         response.headers_mut().insert(
             HeaderName::from_static("iothub-errorcode"),

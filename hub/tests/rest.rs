@@ -199,6 +199,116 @@ fn devices_are_made_changed_listed_and_deleted() {
 }
 
 #[test]
+fn many_devices_in_one_request() {
+    let fixture = start();
+    let owner = fixture.owner();
+    let bulk = |devices: Value| owner.call("POST", "/devices", Some(&devices));
+    let done = |devices: Value| {
+        let answer = bulk(devices);
+        let expected = json!({"isSuccessful": true, "errors": [], "warnings": null});
+        assert_eq!((answer.status, answer.body), (200, expected));
+    };
+    done(json!([
+        {"id": "a", "importMode": "create", "status": "disabled",
+            "authentication": {"symmetricKey": {"primaryKey": KEY, "secondaryKey": KEY}}},
+        {"id": "b", "tags": {"place": "here"}, "properties": {"desired": {"interval": 5}}},
+    ]));
+    let a = owner.get("/devices/a").body;
+    assert_eq!(
+        (&a["status"], &a["deviceId"]),
+        (&json!("disabled"), &json!("a"))
+    );
+    assert_eq!(a["authentication"]["symmetricKey"]["primaryKey"], KEY);
+    let b = owner.get("/twins/b").body;
+    assert_eq!(b["tags"], json!({"place": "here"}));
+    assert_eq!(b["properties"]["desired"]["interval"], 5);
+
+    // What goes wrong with some is said of them, and the others are done. A connected device hears of it.
+    let mut device = fixture.device("d1");
+    device.subscribe_all();
+    let answer = bulk(json!([
+        {"id": "a", "importMode": "create"},
+        {"id": "b", "importMode": "updateIfMatchETag", "eTag": "\"stale\"", "tags": {"place": "there"}},
+        {"id": "c", "importMode": "create", "tags": {"a.b": 1}},
+        {"id": "d1", "importMode": "updateTwin", "properties": {"desired": {"n": 1}}},
+        {"id": "e", "importMode": "createOrElse"},
+        {"id": "f", "moduleId": "m"},
+        {"id": "g", "importMode": "deleteIfMatchETag"},
+        {"id": "nobody", "importMode": "delete"},
+    ]));
+    let header = answer.header("iothub-errorcode");
+    assert_eq!(
+        (answer.status, header),
+        (400, Some("BulkRegistryOperationFailure"))
+    );
+    assert_eq!(answer.body["isSuccessful"], false);
+    let errors = answer.body["errors"].as_array().unwrap();
+    let named: Vec<_> = errors
+        .iter()
+        .map(|error| {
+            (
+                error["deviceId"].as_str().unwrap(),
+                error["errorCode"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        named,
+        [
+            ("a", "DeviceAlreadyExists"),
+            ("b", "PreconditionFailed"),
+            ("c", "ArgumentInvalid"),
+            ("e", "ArgumentInvalid"),
+            ("f", "ArgumentInvalid"),
+            ("g", "ArgumentInvalid"),
+            ("nobody", "DeviceNotFound"),
+        ]
+    );
+    assert_eq!(errors[1]["operation"], "updateIfMatchETag");
+    assert!(
+        errors[5]["errorStatus"]
+            .as_str()
+            .unwrap()
+            .contains("needs eTag")
+    );
+    assert_eq!(device.message().json()["n"], 1);
+    assert_eq!(owner.get("/twins/b").body["tags"], json!({"place": "here"}));
+    owner.get("/devices/c").refused(404, "DeviceNotFound");
+
+    let etags = (
+        &owner.get("/devices/a").body["etag"],
+        &owner.get("/twins/b").body["etag"],
+    );
+    let (device_etag, twin_etag) = (etags.0.clone(), etags.1.clone());
+    done(json!([
+        {"id": "a", "importMode": "deleteIfMatchETag", "eTag": device_etag},
+        {"id": "b", "importMode": "updateTwinIfMatchETag", "twinETag": twin_etag, "tags": {"place": null}},
+        {"id": "d2", "importMode": "Update", "status": "disabled"},
+    ]));
+    owner.get("/devices/a").refused(404, "DeviceNotFound");
+    assert_eq!(owner.get("/twins/b").body["tags"], json!({}));
+    assert_eq!(owner.get("/devices/d2").body["status"], "disabled");
+
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| json!({"id": n.to_string()}))
+            .collect::<Value>()
+    };
+    for wrong in [
+        many(0),
+        many(101),
+        json!([{"importMode": "create"}]),
+        json!([1]),
+    ] {
+        bulk(wrong).refused(400, "ArgumentInvalid");
+    }
+    let twice = json!([{"id": "x"}, {"id": "x"}]);
+    bulk(twice).refused(400, "DeviceDefinedMultipleTimes");
+    bulk(json!({"id": "x"})).refused(400, "ArgumentInvalid");
+    owner.get("/devices/x").refused(404, "DeviceNotFound");
+}
+
+#[test]
 fn bad_identities_are_refused() {
     let fixture = start();
     let owner = fixture.owner();

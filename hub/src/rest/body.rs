@@ -23,12 +23,30 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
-        let bytes = read(request).await?;
-        match serde_json::from_slice(&bytes).map_err(|error| not_json(&error))? {
+        match strict(request).await? {
             object @ Value::Object(_) => Ok(Self(object)),
             _ => Err(Refusal::argument("The body should be a JSON object.")),
         }
     }
+}
+
+/// A JSON array, whatever the content type says.
+pub(super) struct ArrayBody(pub(super) Vec<Value>);
+
+impl<S: Send + Sync> FromRequest<S> for ArrayBody {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refusal> {
+        match strict(request).await? {
+            Value::Array(items) => Ok(Self(items)),
+            _ => Err(Refusal::argument("The body should be a JSON array.")),
+        }
+    }
+}
+
+async fn strict(request: Request) -> Result<Value, Refusal> {
+    let bytes = read(request).await?;
+    serde_json::from_slice(&bytes).map_err(|error| not_json(&error))
 }
 
 /// A body that is read as leniently as Azure reads those of direct methods (with Newtonsoft's Json.NET): names without

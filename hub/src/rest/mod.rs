@@ -25,7 +25,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use body::{Body, LenientBody};
+use body::{ArrayBody, Body, LenientBody};
 pub(crate) use connection::serve;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
@@ -47,7 +47,7 @@ type Hub = State<Arc<Shared>>;
 /// All that is served.
 fn router(hub: Arc<Shared>) -> Router {
     let service = Router::new()
-        .route("/devices", get(devices::list))
+        .route("/devices", get(devices::list).post(devices::bulk))
         // The Node SDK asks with a slash.
         .route("/devices/", get(devices::list))
         .route("/devices/query", post(query::query))

@@ -6,20 +6,20 @@ mod configurations;
 mod connections;
 mod jobs;
 mod query;
+mod registry;
 
 use crate::{
     clock,
-    configurations::{Assignment, Configuration, Definition},
+    configurations::{Configuration, Definition},
     error::{Code, Error, Refusal, internal},
-    event::{DisconnectReason, Event, Observer},
-    identity::{self, Activity, Authentication, Identity},
+    event::{Event, Observer},
+    identity::{Activity, Authentication},
     jobs::MAX_BUSY,
     methods::Calls,
     sas::{Keys, POLICIES},
     store::{self, Device, Durable, Policies, Store},
     telemetry::Telemetry,
     throttle::Throttle,
-    twin::Twin,
     x509::Authorities,
 };
 pub(crate) use access::without_port;
@@ -32,9 +32,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio::sync::{Notify, Semaphore, watch};
-
-/// How many devices a hub takes.
-const MAX_DEVICES: usize = 100_000;
 
 struct Entry {
     device: Device,
@@ -202,92 +199,6 @@ impl Shared {
             .collect()
     }
 
-    // The identity registry
-
-    /// Makes a device, or with `if_match` changes it. Returns what the registry shows.
-    pub(crate) fn put_device(
-        &self,
-        id: &str,
-        body: &Value,
-        if_match: &IfMatch,
-    ) -> Result<Value, Refusal> {
-        identity::check_device_id(id)?;
-        let mut state = self.lock();
-        let known = state.entries.get(id);
-        let mut device = match (known, if_match) {
-            (Some(_), IfMatch::None) => {
-                return Err(Refusal::new(
-                    Code::DEVICE_EXISTS,
-                    format!("Device {id} is already registered."),
-                ));
-            }
-            (Some(entry), _) => {
-                if_match.check(&entry.device.identity.etag())?;
-                entry.device.clone()
-            }
-            (None, IfMatch::None) => {
-                if state.entries.len() >= MAX_DEVICES {
-                    return Err(Refusal::new(
-                        Code::TOO_MANY_DEVICES,
-                        format!("This hub takes at most {MAX_DEVICES} devices."),
-                    ));
-                }
-                Device {
-                    identity: Identity::new(id, clock::unix_nanos()).map_err(internal)?,
-                    twin: Twin::new(),
-                    subscriptions: None,
-                    assignment: Assignment::default(),
-                }
-            }
-            (None, _) => return Err(Refusal::no_device(id)),
-        };
-        device.identity.update(body)?;
-        if known.is_none() {
-            state.configure(&mut device);
-        }
-        let enabled = device.identity.enabled;
-        let entry = state.save(device)?;
-        if !enabled && let Some(live) = &mut entry.live {
-            live.close(DisconnectReason::Removed);
-        }
-        Ok(entry.device.identity.shown(&entry.activity))
-    }
-
-    pub(crate) fn get_device(&self, id: &str) -> Result<Value, Refusal> {
-        let state = self.lock();
-        let entry = state.entry(id)?;
-        Ok(entry.device.identity.shown(&entry.activity))
-    }
-
-    /// The first `top` devices, by id.
-    pub(crate) fn list_devices(&self, top: usize) -> Vec<Value> {
-        let state = self.lock();
-        let shown = |entry: &Entry| entry.device.identity.shown(&entry.activity);
-        state.entries.values().take(top).map(shown).collect()
-    }
-
-    pub(crate) fn delete_device(&self, id: &str, if_match: &IfMatch) -> Result<(), Refusal> {
-        let mut state = self.lock();
-        if_match.check(&state.entry(id)?.device.identity.etag())?;
-        state.store.remove_device(id).map_err(internal)?;
-        if let Some(mut live) = state.entries.remove(id).and_then(|entry| entry.live) {
-            live.close(DisconnectReason::Removed);
-        }
-        Ok(())
-    }
-
-    /// How many devices there are, how many of them are enabled, and how many connected.
-    pub(crate) fn counts(&self) -> (usize, usize, usize) {
-        let state = self.lock();
-        let count =
-            |of: fn(&Entry) -> bool| state.entries.values().filter(|entry| of(entry)).count();
-        (
-            state.entries.len(),
-            count(|entry| entry.device.identity.enabled),
-            count(|entry| entry.live.is_some()),
-        )
-    }
-
     // Twins
 
     pub(crate) fn service_twin(&self, id: &str) -> Result<Value, Refusal> {
@@ -408,6 +319,7 @@ impl Entry {
         if let Some(live) = &mut self.live
             && live.subscribed_to(&topic)
         {
+            self.activity.last = clock::now();
             live.send(topic, patch.to_string().into_bytes());
         }
     }

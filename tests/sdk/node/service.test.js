@@ -50,6 +50,25 @@ test('a device is created, read, updated, listed and deleted', only, async () =>
   await assert.rejects(hub.update({ deviceId }), typed(errors.DeviceNotFoundError));
 });
 
+test('many devices are added, changed and removed at once', only, async () => {
+  const hub = registry();
+  const ids = ['many-1', 'many-2'];
+  const devices = ids.map((deviceId) => ({ deviceId }));
+  assert.equal((await hub.addDevices(devices)).responseBody.isSuccessful, true);
+  await assert.rejects(hub.addDevices(devices), (error) => {
+    const { errors: failed } = JSON.parse(error.responseBody);
+    assert.deepEqual(failed.map((one) => [one.deviceId, one.errorCode]), ids.map((id) => [id, 'DeviceAlreadyExists']));
+    return true;
+  });
+  await hub.updateDevices(devices.map((one) => ({ ...one, status: 'disabled' })), true);
+  const read = await Promise.all(ids.map(async (id) => (await hub.get(id)).responseBody));
+  assert.deepEqual(read.map((one) => one.status), ['disabled', 'disabled']);
+  const { responseBody: counted } = await hub.getRegistryStatistics();
+  assert.equal(counted.totalDeviceCount, counted.enabledDeviceCount + counted.disabledDeviceCount);
+  await hub.removeDevices(read, false);
+  await assert.rejects(hub.get('many-1'), typed(errors.DeviceNotFoundError));
+});
+
 test('twins: a stale etag, a bad patch, an unknown device', only, async () => {
   const hub = registry();
   const { etag } = (await hub.getTwin('offline')).responseBody;

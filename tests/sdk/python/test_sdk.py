@@ -10,7 +10,7 @@ import pytest
 from azure.iot.device import IoTHubDeviceClient, MethodResponse, X509
 from azure.iot.device.exceptions import ClientError, CredentialError
 from azure.iot.hub import IoTHubRegistryManager
-from azure.iot.hub.models import CloudToDeviceMethod, Twin, TwinProperties
+from azure.iot.hub.models import CloudToDeviceMethod, ExportImportDevice, Twin, TwinProperties
 
 from support import error, eventually, take_over, websockets
 
@@ -193,6 +193,24 @@ def test_the_registry(hub, registry):
     assert updated.status == "disabled"
     registry.delete_device("made")
     assert error(lambda: registry.get_device("made")).status_code == 404
+
+
+def test_many_devices_at_once(registry):
+    before = registry.get_device_registry_statistics()
+    names = ["many1", "many2"]
+    made = [ExportImportDevice(id=name, import_mode="create", tags={"place": "here"}) for name in names]
+    assert registry.bulk_create_or_update_devices(made).is_successful
+    assert registry.get_device_registry_statistics().total_device_count == before.total_device_count + 2
+    assert registry.get_twin("many1").tags == {"place": "here"}
+    again = registry.bulk_create_or_update_devices(made)
+    assert not again.is_successful
+    assert [(failed.device_id, failed.error_code) for failed in again.errors] == [
+        (name, "DeviceAlreadyExists") for name in names
+    ]
+    assert registry.get_service_statistics().connected_device_count >= 0
+    gone = [ExportImportDevice(id=name, import_mode="delete") for name in names]
+    assert registry.bulk_create_or_update_devices(gone).is_successful
+    assert error(lambda: registry.get_device("many1")).status_code == 404
 
 
 def test_a_wrong_key_is_refused(hub):
