@@ -207,6 +207,28 @@ fn a_disabled_or_deleted_device_is_dropped_and_stays_out() {
 }
 
 #[test]
+fn when_a_device_was_last_active() {
+    let fixture = start();
+    let owner = fixture.owner();
+    let last = || {
+        let twin = owner.get("/twins/d1").body;
+        twin["lastActivityTime"].as_str().unwrap().to_owned()
+    };
+    let call = json!({"methodName": "m"});
+    owner.invoke("d1", &call).method_refused(404_103);
+    assert_eq!(last(), "0001-01-01T00:00:00Z");
+    let mut device = fixture.device("d1");
+    let connected = last();
+    device.publish(1, "devices/d1/messages/events/", b"x");
+    device.until(0x40);
+    let sent = last();
+    assert!(
+        *"0002" < *connected && connected < sent,
+        "{connected} {sent}"
+    );
+}
+
+#[test]
 fn a_second_connection_takes_the_place_of_the_first() {
     let fixture = start();
     let mut first = fixture.device("d1");

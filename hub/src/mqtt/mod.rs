@@ -366,6 +366,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
     publish: &v3_1_1::Publish,
 ) -> Result<(), DisconnectReason> {
     let payload = publish.payload().as_slice();
+    hub.heard_of(id);
     match *published {
         Published::Telemetry { properties } => {
             if payload.len() > MAX_MESSAGE {

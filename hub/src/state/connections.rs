@@ -169,11 +169,20 @@ impl Shared {
     pub(crate) fn send(&self, id: &str, topic: String, payload: Vec<u8>) -> Result<bool, Refusal> {
         let mut state = self.lock();
         let entry = state.entry_mut(id)?;
-        entry.activity.last = clock::now();
         Ok(match &mut entry.live {
-            Some(live) if live.subscribed_to(&topic) => live.send(topic, payload),
+            Some(live) if live.subscribed_to(&topic) => {
+                entry.activity.last = clock::now();
+                live.send(topic, payload)
+            }
             _ => false,
         })
+    }
+
+    /// Takes note that a device sent a message.
+    pub(crate) fn heard_of(&self, id: &str) {
+        if let Some(entry) = self.lock().entries.get_mut(id) {
+            entry.activity.last = clock::now();
+        }
     }
 
     /// Closes a device's connection; false when it has none.
