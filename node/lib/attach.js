@@ -25,6 +25,7 @@ async function attach(client, updater) {
     throw new TypeError('client is no Client of azure-iot-device: it has no onDeviceMethod or no getTwin');
   }
   if (!(updater instanceof Updater)) throw new TypeError('updater is no Updater');
+  Updater.checkOpen(updater);
   const before = attached.get(client) ?? { methods: new Set(), link: null };
   if (before.link) throw new Error('this client has an updater already: detach that one first');
   attached.set(client, before);

@@ -88,7 +88,6 @@ function inOurWords(message) {
   const keys = /(?<![\w/-])([a-z]+(?:_[a-z]+)+)(?![\w/-])/g;
   const place = /^configuration, at ([^:]*)/;
   return message
-    .replace(/ at line \d+ column \d+$/, '')
     .replace(place, (_, path) => `the option ${camel(path)}`)
     .replace(/`([a-z_.]+)`/g, (_, key) => `\`${camel(key)}\``)
     .replace(keys, (key) => (KEYS.has(key) ? camel(key) : key));

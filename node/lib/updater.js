@@ -218,6 +218,11 @@ class Updater extends EventEmitter {
     return this.#closing;
   }
 
+  /** For attach: what is closed serves nobody. */
+  static checkOpen(updater) {
+    if (updater.#closing) throw closed();
+  }
+
   /** For Device: connects with the library's own connection, whose events `device` gets. */
   static connect(updater, { connectionString, ...more }, device) {
     translated(() => updater.#native.connect(connectionString, write({ stateDir: '', ...more })));

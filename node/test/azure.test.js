@@ -130,6 +130,9 @@ test('what cannot be attached', async (t) => {
   await client.getTwin();
   client.onDeviceMethod('firmwareUpdate', () => {});
   await assert.rejects(attach(client, updater), /already been registered/);
+  await updater.close();
+  await assert.rejects(attach(client, updater), { code: 'state' });
+  assert.throws(() => new Device(updater, { connectionString: ready.devices.own }), { code: 'state' });
 });
 
 test('an update over our own connection', withSdk, async (t) => {
@@ -176,7 +179,7 @@ test('a connection that cannot be made says why', async (t) => {
   const updater = updaterIn(t, directory(t));
   assert.throws(() => new Device(updater), (error) => error instanceof TypeError && /connectionString is missing/.test(error.message));
   assert.throws(() => new Device(updater, { connectionString: 7 }), TypeError);
-  assert.throws(() => new Device(updater, { connectionString: 'HostName=x' }), { code: 'invalid-request' });
+  assert.throws(() => new Device(updater, { connectionString: 'HostName=x' }), { name: 'TypeError', code: 'invalid-config' });
   const { HostName } = fields('own');
   const key = Buffer.alloc(32, 1).toString('base64');
   const connection = new Device(updater, { connectionString: `HostName=${HostName};DeviceId=own;SharedAccessKey=${key}`, ca });

@@ -101,6 +101,7 @@ FILE = twinflash.FileInstall("app.bin")
         ({"contract": "no-such"}, ValueError, "no-such"),
         ({"contract": pathlib.Path("no-such")}, ValueError, "no-such"),
         ({"contract": {"contract": 3}}, ValueError, "contract"),
+        ({"contract": {"contract": {3}}}, TypeError, "contract is not JSON"),
         ({"current_version": 1.0}, TypeError, "current_version"),
         ({"version_from": "file"}, TypeError, "version_from"),
         ({"version_from": {"file": pathlib.Path("none")}, "current_version": None}, ValueError, "version_from"),
@@ -186,6 +187,28 @@ def test_every_key_of_the_configuration_is_known(make, tmp_path):
     (tmp_path / "version").write_text("2.0.0\n")
     updater = make(current_version=None, version_from={"file": tmp_path / "version"}, contract=ROOT / "core/contracts/devkit.json")
     assert updater.status().running_version == "2.0.0"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "named"),
+    [
+        (lambda it: it.handle_method(3), TypeError, "name"),
+        (lambda it: it.handle_method("firmwareUpdate", {3}), TypeError, "payload"),
+        (lambda it: it.handle_twin("{}", complete=True), TypeError, "twin"),
+        (lambda it: it.handle_twin({}, complete="yes"), TypeError, "complete"),
+        (lambda it: it.connected("yes"), TypeError, "connected"),
+        (lambda it: it.report_done("1", 204), TypeError, "id"),
+        (lambda it: it.report_done(-1, 204), ValueError, "id"),
+        (lambda it: it.report_done(1, "204"), TypeError, "status"),
+        (lambda it: it.report_done(1, 600), ValueError, "status"),
+        (lambda it: it.wait("1"), TypeError, "timeout"),
+        (lambda it: it.defer(-1), ValueError, "seconds"),
+        (lambda it: it.install_file(3), TypeError, "path"),
+    ],
+)
+def test_a_wrong_argument_of_a_call_is_named(make, call, error, named):
+    with pytest.raises(error, match=f"^{named} "):
+        call(make())
 
 
 def test_an_update_and_what_is_heard_of_it(make, server, tmp_path, caplog):

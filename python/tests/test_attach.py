@@ -265,3 +265,16 @@ def test_wrong_clients_are_named(kind, updater):
     with pytest.raises(TypeError, match="on_method"):
         twinflash.attach(client, updater, on_method=3)
     assert client.on_method_request_received is None
+    updater.close()
+    with pytest.raises(twinflash.StateError, match="closed"):
+        twinflash.attach(client, updater)
+
+
+def test_a_client_that_cannot_connect_has_its_own_handlers_again(kind, updater):
+    nowhere = f"HostName=127.0.0.1:{free_port()};DeviceId=d1;SharedAccessKey=a2V5"
+    client = kind.of.create_from_connection_string(nowhere, connection_retry=False)
+    kind.clients.append(client)
+    with pytest.raises(Exception) as caught:
+        twinflash.attach(client, updater)
+    assert type(caught.value).__name__ == "ConnectionFailedError"
+    assert client.on_connection_state_change is client.on_method_request_received is None

@@ -87,12 +87,23 @@ def test_a_connection_by_a_certificate(hub, updater, registry, tmp_path):
 
 @pytest.mark.parametrize(
     ("connection", "error", "named"),
-    [("nonsense", twinflash.RequestError, "nonsense"), (3, TypeError, "connection_string"), ("@none", ValueError, "none")],
+    [("nonsense", twinflash.ConfigError, "connection string"), (3, TypeError, "connection_string"), ("@none", ValueError, "none")],
 )
 def test_a_wrong_connection_string_is_named(updater, connection, error, named):
-    with pytest.raises(error):
+    with pytest.raises(error, match=named):
         twinflash.Device(connection, updater)
-    assert named
+
+
+def test_an_updater_has_one_connection_and_none_once_it_is_closed(hub, updater):
+    with twinflash.Device(hub.device("d1"), updater, ca=hub.ready["ca"]):
+        with pytest.raises(twinflash.StateError, match="a Device already"):
+            twinflash.Device(hub.device("d1"), updater, ca=hub.ready["ca"])
+
+
+def test_a_closed_updater_is_not_connected(updater):
+    updater.close()
+    with pytest.raises(twinflash.StateError, match="closed"):
+        twinflash.Device("HostName=h;DeviceId=d;SharedAccessKey=a2V5", updater)
 
 
 def test_the_log_is_quiet_about_what_is_in_order(hub, updater, registry, firmware, caplog):

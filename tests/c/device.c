@@ -133,7 +133,7 @@ int main(int argc, char **argv)
     CHECK(pthread_create(&polling, NULL, poll_events, updater) == 0);
     /* One that cannot be made is none. */
     CHECK_ERROR(twinflash_device_connect(updater, "HostName=h", on_method, &called, on_destroy, &device,
-        &error), TWINFLASH_STATUS_INVALID_REQUEST, error, "");
+        &error), TWINFLASH_STATUS_INVALID_CONFIG, error, "");
     CHECK(device == NULL && destroyed == 1);
     CHECK_OK(twinflash_device_connect(updater, connection, on_method, &called, on_destroy, &device,
         &error), error);

@@ -135,10 +135,16 @@ impl Config {
     pub fn from_json(json: &[u8]) -> Result<Self, Failure> {
         let mut json = serde_json::Deserializer::from_slice(json);
         let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let path = error.path().to_string();
+            let (path, error) = (error.path().to_string(), error.into_inner());
+            let text = error.to_string();
+            // Its path says where it is; most who are told of it have never seen the JSON.
+            let said = match text.rsplit_once(" at line ") {
+                Some((said, _)) if error.is_data() => said,
+                _ => &text,
+            };
             match path.as_str() {
-                "." => wrong(format_args!("configuration: {}", error.inner())),
-                _ => wrong(format_args!("configuration, at {path}: {}", error.inner())),
+                "." => wrong(format_args!("configuration: {said}")),
+                _ => wrong(format_args!("configuration, at {path}: {said}")),
             }
         })?;
         json.end()

@@ -47,11 +47,11 @@ impl DeviceOptions {
     /// Connects as this connection string says.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`]: what is wrong with it.
+    /// [`Code::InvalidConfig`]: what is wrong with it.
     pub fn new(connection_string: &str) -> Result<Self, Failure> {
         let connection = connection_string
             .parse()
-            .map_err(|error| Failure::new(Code::InvalidRequest, error))?;
+            .map_err(|error| Failure::new(Code::InvalidConfig, error))?;
         Ok(Self {
             iothub: iothub::Options::new(connection),
             on_event: None,
@@ -117,7 +117,7 @@ impl Device {
     ///
     /// # Errors
     /// [`Code::InvalidConfig`]: two options do not go together, or one is out of its bounds.
-    /// [`Code::Tls`]: the roots or the certificate cannot be used.
+    /// [`Code::Tls`]: the roots or the certificate cannot be used. [`Code::State`]: the updater was closed.
     pub fn connect(
         updater: impl Into<Arc<Updater>>,
         mut options: DeviceOptions,
@@ -125,6 +125,7 @@ impl Device {
         let wrong = |error| Failure::new(Code::InvalidConfig, error);
         options.iothub.check().map_err(wrong)?;
         let updater = updater.into();
+        updater.check_open()?;
         let clock = Arc::downgrade(&updater);
         options.iothub.clock = Arc::new(move || clock.upgrade()?.wall_time());
         let client = Arc::new(OnceLock::<Arc<Client>>::new());

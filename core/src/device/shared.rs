@@ -160,16 +160,22 @@ impl Shared {
         self.lock().engine.status_at(self.now())
     }
 
+    /// The state of one that is not closed.
+    pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, State>, Failure> {
+        let state = self.lock();
+        match state.closing || state.closed {
+            true => Err(Failure::new(Code::State, "the updater is closed")),
+            false => Ok(state),
+        }
+    }
+
     /// Gives the engine an input, if this says that it may be given.
     pub(super) fn input_if<T>(
         &self,
         input: Input<'_>,
         check: impl FnOnce(&Engine) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let mut state = self.lock();
-        if state.closing || state.closed {
-            return Err(Failure::new(Code::State, "the updater is closed"));
-        }
+        let mut state = self.lock_open()?;
         let checked = check(&state.engine)?;
         self.feed(&mut state, input);
         Ok(checked)

@@ -295,6 +295,12 @@ impl Updater {
         self.shared.close();
     }
 
+    /// That it can still be used.
+    #[cfg(feature = "mqtt")]
+    pub(super) fn check_open(&self) -> Result<(), Failure> {
+        self.shared.lock_open().map(drop)
+    }
+
     /// Begins to close; returns at once with the time until which that may take. An installer of the
     /// application's own may fail from then on: what fails is done again at the next start.
     pub fn begin_close(&self) -> std::time::Instant {

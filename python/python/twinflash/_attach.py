@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Mapping, Optional, Protocol, Type, overload
 
+from ._errors import StateError
+from ._log import logger
 from ._updater import Report, Updater
 
 if TYPE_CHECKING:
     import asyncio
-
-logger = logging.getLogger("twinflash")
 
 #: Answers the methods that are not the updater's; for the asyncio client it may be a coroutine function.
 OnMethodRequest = Callable[[Any], object]
@@ -41,8 +40,14 @@ class _Attached:
             "on_connection_state_change": self._connection,
         }
         # The SDK reads the twin for nobody, and asks for desired properties only when a handler is set.
-        for name in _HANDLERS:
-            setattr(client, name, self._ours[name])
+        try:
+            for name in _HANDLERS:
+                setattr(client, name, self._ours[name])
+        except BaseException:
+            # Setting one connects, which may fail.
+            self._ended.set()
+            self._restore()
+            raise
         self._connection_is()
         self._thread = threading.Thread(target=self._serve, name="twinflash reports", daemon=True)
         self._thread.start()
@@ -61,17 +66,20 @@ class _Attached:
             return
         self._ended.set()
         self._look()
+        self._restore()
+        if not self._updater.closed:
+            self._updater.connected(False)
+        if self._thread is not threading.current_thread():
+            self._thread.join(2)
+
+    def _restore(self) -> None:
         for name in _HANDLERS:
             if getattr(self._client, name) == self._ours[name]:
                 try:
                     setattr(self._client, name, self._before[name])
                 except Exception as error:
                     # Taking a handler away tells the hub so, which a client that is shut down or off line cannot.
-                    logger.info("%s could not be given back: %s", name, error)
-        if not self._updater.closed:
-            self._updater.connected(False)
-        if self._thread is not threading.current_thread():
-            self._thread.join(2)
+                    logger().info("%s could not be given back: %s", name, error)
 
     def _response(self, request: Any, status: int, payload: Any) -> Any:
         from azure.iot.device import MethodResponse
@@ -102,14 +110,14 @@ class _Attached:
             self._call("patch_twin_reported_properties", report.patch)
             return 204
         except Exception as error:
-            logger.warning("the hub was not told: %s", _shown(error))
+            logger().warning("the hub was not told: %s", _shown(error))
             return _status_of(error)
 
     def _read_twin(self) -> None:
         try:
             twin = self._call("get_twin")
         except Exception as error:
-            logger.warning("the twin could not be read: %s", _shown(error))
+            logger().warning("the twin could not be read: %s", _shown(error))
             self._updater.twin_failed()
             return
         self._updater.handle_twin(twin, complete=True)
@@ -119,7 +127,7 @@ class _Attached:
         for name in _HANDLERS:
             if name not in self._noticed and getattr(self._client, name) != self._ours[name] and not self._ended.is_set():
                 self._noticed.add(name)
-                logger.error(
+                logger().error(
                     "%s was set after twinflash.attach, which no longer gets it: set it before, or give attach on_method", name
                 )
 
@@ -258,6 +266,8 @@ def attach(client: Any, updater: Updater, on_method: Optional[OnMethodRequest] =
     """
     if not isinstance(updater, Updater):
         raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
+    if updater.closed:
+        raise StateError("the updater is closed")
     if on_method is not None and not callable(on_method):
         raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
     needed = (*_HANDLERS, "patch_twin_reported_properties", "get_twin", "send_method_response")

@@ -330,8 +330,14 @@ def connection(connection_string: str, **paths: Optional[Path]) -> bytes:
 
 
 def _encoded(document: Dict[str, Any]) -> bytes:
+    members: "list[str]" = []
+    for name, value in _given(document).items():
+        try:
+            members.append(f"{json.dumps(name)}:{json.dumps(value, ensure_ascii=False, allow_nan=False)}")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} is not JSON: {error}") from None
     try:
-        return json.dumps(_given(document), ensure_ascii=False, allow_nan=False).encode()
+        return f"{{{','.join(members)}}}".encode()
     except UnicodeEncodeError:
         raise ValueError("a path or text holds what is not UTF-8, and the configuration is UTF-8") from None
 
@@ -404,20 +410,26 @@ def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
     return given
 
 
-def _flag(name: str, value: Optional[bool]) -> Optional[bool]:
-    if value is not None and not isinstance(value, bool):
+def flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
         raise _wrong(name, value, "a bool")
     return value
 
 
-def _number(name: str, value: Optional[int]) -> Optional[int]:
-    if value is None:
-        return None
+def _flag(name: str, value: Optional[bool]) -> Optional[bool]:
+    return None if value is None else flag(name, value)
+
+
+def number(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong(name, value, "an int")
     if value < 0:
         raise ValueError(f"{name} is {value}; it must not be negative")
     return value
+
+
+def _number(name: str, value: Optional[int]) -> Optional[int]:
+    return None if value is None else number(name, value)
 
 
 def seconds(name: str, value: Seconds) -> float:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 from types import TracebackType
 from typing import Any, Callable, Optional, Tuple, Type, Union
 
 from . import _config, _native
 from ._config import Path, Seconds
+from ._errors import StateError
 from ._events import Outcome
+from ._log import logger
 from ._updater import Answer, Updater
-
-logger = logging.getLogger("twinflash")
 
 #: Answers the application's own methods: an answer, or (status, payload), or ``None`` for 404.
 OnMethod = Callable[[str, Any], Union[Answer, Tuple[int, Any], None]]
@@ -49,7 +48,10 @@ class Device:
             connection_string, ca=ca, client_certificate=client_certificate, client_key=client_key
         )
         answer = None if on_method is None else _answerer(on_method)
+        if updater._has_device:
+            raise StateError("the updater has a Device already")
         self._native = _native.Device.connect(updater._native, document, answer)
+        updater._has_device = True
 
     def wait(self, timeout: Optional[Seconds] = None) -> Optional[Outcome]:
         """As :meth:`Updater.wait`."""
@@ -78,7 +80,7 @@ def _answerer(on_method: OnMethod) -> Callable[[str, bytes], Optional[Tuple[int,
             status, body = (given.status, given.payload) if isinstance(given, Answer) else given
             return status, json.dumps(body)
         except Exception:
-            logger.exception("on_method failed at %s", name)
+            logger().exception("on_method failed at %s", name)
             return 500, json.dumps("The device could not answer.")
 
     return answer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import logging
 from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple, Type, Union
 
@@ -328,6 +327,8 @@ def status_of(raw: Dict[str, Any]) -> Status:
 
 def level_of(event: Event) -> int:
     """How loud the log says it."""
+    import logging
+
     if isinstance(event, Progress):
         return logging.DEBUG
     if isinstance(event, Ended) and not event.outcome.is_success:

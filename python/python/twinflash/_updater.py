@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import errno
 import json
-import logging
 import os
 import sys
 import threading
@@ -18,14 +17,12 @@ from . import _config, _native
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
 from ._errors import StateError, TwinflashError
 from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
+from ._log import logger
 from ._value import Value
 
 if TYPE_CHECKING:
     import asyncio
-
-logger = logging.getLogger("twinflash")
-# Without logging set up by the application, nothing is printed.
-logger.addHandler(logging.NullHandler())
+    import logging
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -175,8 +172,11 @@ class Updater:
         self._native, reader = _native.Updater.start(
             document, None if own is None else _caller(own), None if own is None else restart, on_restart
         )
-        self._thread = threading.Thread(target=_tell, args=(reader, on_event), name="twinflash events", daemon=True)
+        # Here, not on its thread: a fork in the middle of an import leaves that locked.
+        log = logger()
+        self._thread = threading.Thread(target=_tell, args=(reader, log, on_event), name="twinflash events", daemon=True)
         self._thread.start()
+        self._has_device = False
         self._finalizer = weakref.finalize(self, _close, self._native, self._thread)
         # At exit it may be too late: other modules' finalizers decide when these run. See _at_exit.
         self._finalizer.atexit = False
@@ -197,7 +197,9 @@ class Updater:
 
     def handle_twin(self, twin: Union[Mapping[str, Any], bytes], *, complete: bool) -> None:
         """A twin was read (``complete``: ``{"desired": …, "reported": …}``), or its desired properties were patched."""
-        self._native.handle_twin(complete, _json("twin", twin))
+        if not isinstance(twin, (Mapping, bytes, bytearray, memoryview)):
+            raise TypeError(f"twin must be a dict or bytes, not {type(twin).__name__}")
+        self._native.handle_twin(_config.flag("complete", complete), _json("twin", twin))
 
     def twin_failed(self) -> None:
         """The twin that was to be read could not be: it is asked for again."""
@@ -205,13 +207,13 @@ class Updater:
 
     def connected(self, connected: bool = True) -> None:
         """The hub is connected, or no longer."""
-        self._native.connected(connected)
+        self._native.connected(_config.flag("connected", connected))
 
     def report_done(self, id: int, status: int) -> None:
         """A report's result: the hub's status, such as 204, or 0 if the report was lost."""
-        if not 0 <= status < 600:
+        if _config.number("status", status) >= 600:
             raise ValueError(f"status is {status}; a hub's lies between 200 and 599, and 0 is a lost report")
-        self._native.report_done(id, status)
+        self._native.report_done(_config.number("id", id), status)
 
     def next_outbound(self, timeout: Optional[Seconds] = None) -> Optional[Outbound]:
         """The next thing to be sent to the hub; ``None`` where there was none in time, or the updater is closed. Not where
@@ -330,14 +332,14 @@ def _at_exit() -> None:
     for updater in list(_updaters):
         _close(updater._native, updater._thread)
     if not _native.quiesce(5):
-        logger.warning("an installer or a handler is still at work while the interpreter ends")
+        logger().warning("an installer or a handler is still at work while the interpreter ends")
 
 
 atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_native.after_fork)
 
 
-def _tell(reader: _native.Reader, on_event: Optional[Callable[[Event], object]]) -> None:
+def _tell(reader: _native.Reader, log: logging.Logger, on_event: Optional[Callable[[Event], object]]) -> None:
     """Logs each event and gives it to the application, on a thread of its own: whoever logs or calls back here holds nothing
     up, and may call everything."""
     while True:
@@ -345,12 +347,12 @@ def _tell(reader: _native.Reader, on_event: Optional[Callable[[Event], object]])
         if not raw:
             return
         event = event_of(raw)
-        logger.log(level_of(event), "%s", event)
+        log.log(level_of(event), "%s", event)
         if on_event is not None:
             try:
                 on_event(event)
             except Exception:
-                logger.exception("on_event failed at %r", event)
+                log.exception("on_event failed at %r", event)
 
 
 def _caller(installer: Installer) -> Callable[..., Any]:
@@ -374,7 +376,7 @@ def _caller(installer: Installer) -> Callable[..., Any]:
         except TwinflashError:
             raise
         except Exception as error:
-            logger.exception("the installer's %s failed", name)
+            logger().exception("the installer's %s failed", name)
             raise TwinflashError(f"the installer's {name}: {type(error).__name__}: {error}", code=_code_of(error)) from error
 
     return call
@@ -390,6 +392,8 @@ def _code_of(error: Exception) -> str:
 
 def _exit(restart: object) -> None:
     """Ends the process from a thread that is not the main one: the supervisor starts the new version."""
+    import logging
+
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
