@@ -56,7 +56,7 @@ describe('azure-iot-device, and what goes wrong', { concurrency: true, ...withSd
     const base = directory(t);
     const { image, url, state, ask } = await serve(t);
     const unfit = join(base, 'unfit');
-    const policy = { confirm: ['test', '!', '-e', unfit], confirmAttempts: 1, confirmTime: 2, maxSize: 1_000_000 };
+    const policy = { confirm: ['test', '!', '-e', unfit], confirmAttempts: 1, confirmTime: 6, maxSize: 1_000_000 };
     const updater = updaterIn(t, base, { policy });
     await attach(await clientFor(t, 'failing'), updater);
     const update = async (more) => (await call('failing', 'firmwareUpdate', { ...ask, ...more })).status;
@@ -117,7 +117,7 @@ describe('azure-iot-device, and what goes wrong', { concurrency: true, ...withSd
       line.deaf = true;
     };
     updater.on('report', first);
-    call('lost', 'firmwareUpdate', ask).catch(() => {});
+    call('lost', 'firmwareUpdate', ask, 5).catch(() => {});
     await eventually(() => line.deaf, 'a report');
     // Where it does not get that far in this time, all the same must come of it.
     await sleep(200);
@@ -147,13 +147,16 @@ describe('azure-iot-device, and what goes wrong', { concurrency: true, ...withSd
     await attach(client, updater);
     assert.equal((await call('renewed', 'firmwareUpdate', ask)).status, 200);
     await eventually(() => reads >= 4, 'three renewals');
-    assert.equal((await call('renewed', 'getFirmwareUpdateStatus')).payload.phase, 'downloading');
+    // An answer may be lost with the line whose token is being renewed.
+    const asked = () => call('renewed', 'getFirmwareUpdateStatus', undefined, 5).catch(() => undefined);
+    assert.equal((await eventually(asked, 'an answer')).payload.phase, 'downloading');
     await goOn(updater, state);
     assert.equal((await ended(updater)).outcome, 'completed');
     assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
     assert.equal((await reported('renewed')).iothubDM.firmwareUpdate.status, 'applyComplete');
-    const course = statuses.filter((status) => status);
-    assert.deepEqual(course.filter((status, index) => course.indexOf(status) === index), course);
+    // One that was lost with its line comes twice, in a row.
+    const course = statuses.filter((status) => status).filter((status, index, all) => status !== all[index - 1]);
+    assert.deepEqual(course, [...new Set(course)]);
   });
 
   test('SIGKILL in the middle: the next start goes on from the checkpoint', async (t) => {

@@ -13,10 +13,11 @@ export const registry = () => service.Registry.fromConnectionString(ready.servic
 
 export const reported = async (device) => (await registry().getTwin(device)).responseBody.properties.reported;
 
-/** Calls a direct method. */
-export async function call(device, methodName, payload) {
+/** Calls a direct method, and waits up to twice so many seconds. */
+export async function call(device, methodName, payload, seconds = 30) {
   const client = service.Client.fromConnectionString(ready.serviceConnectionString);
-  const { result } = await client.invokeDeviceMethod(device, { methodName, payload, connectTimeoutInSeconds: 10, responseTimeoutInSeconds: 10 });
+  const times = { connectTimeoutInSeconds: seconds, responseTimeoutInSeconds: seconds };
+  const { result } = await client.invokeDeviceMethod(device, { methodName, payload, ...times });
   return { status: result.status, payload: result.payload };
 }
 
