@@ -158,7 +158,8 @@ impl Package {
             for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
                 copy(&run.root.join(licence), &package.join(licence))?;
             }
-            let mut npm = run.command("npm", &["pack", "--silent", "--pack-destination"]);
+            let mut npm = run.command("npm", &["pack", "--silent", "--ignore-scripts"]);
+            npm.arg("--pack-destination");
             execute(npm.arg(to).current_dir(package))?;
         }
         let (name, version) = (self.name, env!("CARGO_PKG_VERSION"));
