@@ -1,7 +1,7 @@
 //! What twinflash reads from strangers, fuzzed.
 //!
 //! Each target is a function of bytes that panics where a property does not hold. libFuzzer calls it
-//! through `targets/`, and `tests/seeds.rs` calls it with the seeds and simple mutations of them.
+//! through `libfuzzer/targets/`, and `tests/seeds.rs` calls it with the seeds and simple mutations of them.
 #![forbid(unsafe_code)]
 
 mod age;

@@ -7,7 +7,7 @@ pub(crate) mod tsan;
 use crate::{header, install, test};
 use servers::Servers;
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -78,15 +78,12 @@ const WAYS: &[Way] = &[
 pub(crate) fn run(run: &test::Run) -> Outcome {
     let (root, target, execute) = (run.root.as_path(), run.target.as_path(), &test::execute);
     header::run(root, true)?;
-    let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
     let in_root = |program: &Path| {
         let mut command = Command::new(program);
         command.current_dir(root);
         command
     };
-    let cli = ["build", "--quiet", "-p", "twinflash-cli"];
-    execute(in_root(cargo.as_ref()).args(cli))?;
-    let twinflash = target.join("debug/twinflash");
+    let twinflash = test::twinflash(run)?;
     let programs = target.join("c");
     // The tests take what a user would have, and so prove the installation.
     let options = install::Options {

@@ -1,6 +1,6 @@
 //! The library for boards, driven by programs in C.
 
-use crate::test::{Outcome, Run, execute};
+use crate::test::{Outcome, Run, execute, twinflash};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -110,8 +110,8 @@ pub(crate) fn run(run: &Run) -> Outcome {
 
 /// Manifests for the image in a directory, one by the key that a board trusts, and one by another.
 fn sign(run: &Run, directory: &Path) -> Outcome {
-    execute(&mut run.cargo(&["build", "--quiet", "-p", "twinflash-cli"]))?;
-    let twinflash = || run.command(run.target.join("debug/twinflash"), &[]);
+    let built = twinflash(run)?;
+    let twinflash = || run.command(&built, &[]);
     let at = |name: &str| directory.join(name);
     for name in ["owner", "other"] {
         let key = at(&format!("{name}.pem"));

@@ -22,7 +22,6 @@ const STEPS: &[Step] = &[
     step("clippy", clippy),
     step("each feature by itself", features),
     step("tests", tests),
-    step("fuzz targets over their seeds", fuzz),
     step("the library for boards, driven from C", crate::sansio::run),
     step("C library, driven from C and C++", c_library),
     slow("documentation", documentation),
@@ -176,12 +175,12 @@ fn ended(shown: &str, status: std::io::Result<ExitStatus>) -> Outcome {
 }
 
 use crate::sansio::MANIFEST as SANSIO;
-const FUZZ: &str = "fuzz/Cargo.toml";
+const LIBFUZZER: &str = "fuzz/libfuzzer/Cargo.toml";
 
 fn format(run: &Run) -> Outcome {
     execute(&mut run.cargo(&["fmt", "--all", "--check"]))?;
     execute(&mut run.cargo(&["fmt", "--manifest-path", SANSIO, "--check"]))?;
-    execute(&mut run.cargo(&["fmt", "--manifest-path", FUZZ, "--check"]))
+    execute(&mut run.cargo(&["fmt", "--manifest-path", LIBFUZZER, "--check"]))
 }
 
 fn clippy(run: &Run) -> Outcome {
@@ -255,20 +254,6 @@ fn tests(run: &Run) -> Outcome {
     });
     let documented = execute(&mut cargo(&["--doc"]));
     outcomes.into_iter().chain([documented]).collect()
-}
-
-/// What is fuzzed, with its seeds and a few thousand mutations of them, without libFuzzer. In the workspace's
-/// directory and with its features: what both need is built once.
-fn fuzz(run: &Run) -> Outcome {
-    for command in ["clippy", "test"] {
-        let mut cargo = run.cargo(&[command, "--manifest-path", FUZZ, "--no-default-features"]);
-        cargo.args(["--quiet", "--target-dir"]).arg(&run.target);
-        if command == "clippy" {
-            cargo.args(["--all-targets", "--", "-D", "warnings"]);
-        }
-        execute(&mut cargo)?;
-    }
-    Ok(())
 }
 
 fn c_library(run: &Run) -> Outcome {
@@ -402,11 +387,17 @@ pub(crate) fn node_modules(run: &Run) -> Result<PathBuf, String> {
     Ok(tests)
 }
 
-/// Builds the command that starts a hub.
+/// The command, as the step that runs all tests builds it: what it depends on is not built for it once more.
+pub(crate) fn twinflash(run: &Run) -> Result<PathBuf, String> {
+    // cargo builds a package's programs for its tests.
+    let mut build = run.cargo(&["test", "--workspace", "--all-features", "--quiet"]);
+    execute(build.args(["--no-run", "--test", "simulate"]))?;
+    Ok(run.target.join("debug/twinflash"))
+}
+
+/// The command that starts a hub.
 pub(crate) fn hub(run: &Run) -> Result<String, String> {
-    execute(&mut run.cargo(&["build", "--quiet", "-p", "twinflash-cli"]))?;
-    let program = run.target.join("debug/twinflash");
-    Ok(format!("{} hub --json", program.display()))
+    Ok(format!("{} hub --json", twinflash(run)?.display()))
 }
 
 /// A program in a network of its own, where every port is free and may be used; where the system does not allow one, in ours.

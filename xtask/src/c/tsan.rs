@@ -2,12 +2,12 @@
 //! --component rust-src`: what synchronises is in Rust's standard library, which has to be built for it, too.
 
 use super::{Outcome, STRICT, servers::Servers, sources};
-use crate::test::{Run, execute};
+use crate::test::{Run, execute, twinflash};
 use std::process::Command;
 
 /// Builds and runs them; whatever is reported fails.
 pub(crate) fn run(run: &Run) -> Outcome {
-    execute(&mut run.cargo(&["build", "--quiet", "-p", "twinflash-cli"]))?;
+    let twinflash = twinflash(run)?;
     let nightly = |arguments: &[&str]| {
         let mut command = run.command("rustup", &["run", "nightly"]);
         // What runs this has its own toolchain.
@@ -36,7 +36,7 @@ pub(crate) fn run(run: &Run) -> Outcome {
     let library = target.join(&host).join("debug/libtwinflash.a");
     // Rust's runtime is newer than clang's may be.
     let runtime = format!("{sysroot}/lib/rustlib/{host}/lib/librustc-nightly_rt.tsan.a");
-    let servers = Servers::start(&run.target.join("debug/twinflash"))?;
+    let servers = Servers::start(&twinflash)?;
     for source in sources(&run.root)? {
         let name = source.file_stem().unwrap_or_default().to_string_lossy();
         let (program, object) = (target.join(&*name), target.join(format!("{name}.o")));

@@ -175,14 +175,20 @@ pub(super) fn fuzz(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
         command.args(arguments).env("RUSTC_BOOTSTRAP", "1");
         command
     };
-    let listed = cargo_fuzz(&["list", "--fuzz-dir", "fuzz"]).output()?;
+    let listed = cargo_fuzz(&["list", "--fuzz-dir", "fuzz/libfuzzer"]).output()?;
     if !listed.status.success() {
         let how = "cargo-fuzz is missing: cargo install cargo-fuzz --locked";
         return Ok(Outcome::Absent(how.into()));
     }
     let names = String::from_utf8(listed.stdout)?;
     let names: Vec<&str> = names.lines().collect();
-    let mut build = cargo_fuzz(&["build", "--fuzz-dir", "fuzz", "--sanitizer", "none"]);
+    let mut build = cargo_fuzz(&[
+        "build",
+        "--fuzz-dir",
+        "fuzz/libfuzzer",
+        "--sanitizer",
+        "none",
+    ]);
     let built = soak.execute("fuzz-build", &mut build)?;
     if !built.good {
         println!("{}", built.tail());
@@ -194,9 +200,16 @@ pub(super) fn fuzz(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
         if soak.stopped() {
             break;
         }
-        let corpus = fuzz.join("corpus").join(name);
+        let corpus = fuzz.join("libfuzzer/corpus").join(name);
         fs::create_dir_all(&corpus)?;
-        let mut run = cargo_fuzz(&["run", "--fuzz-dir", "fuzz", "--sanitizer", "none", name]);
+        let mut run = cargo_fuzz(&[
+            "run",
+            "--fuzz-dir",
+            "fuzz/libfuzzer",
+            "--sanitizer",
+            "none",
+            name,
+        ]);
         run.arg(&corpus).arg(fuzz.join("seeds").join(name)).args([
             "--".into(),
             format!("-max_total_time={seconds}"),
@@ -219,8 +232,9 @@ pub(super) fn fuzz(soak: &Soak, time: Duration) -> Result<Outcome, Error> {
                 .map(|(_, file)| file)
                 .next_back()
                 .unwrap_or("the case in the log");
-            let again =
-                format!("RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {name} {artifact}");
+            let again = format!(
+                "RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz/libfuzzer --sanitizer none {name} {artifact}"
+            );
             return Ok(failed(&done, &again));
         }
         let stat = |name: &str| {
