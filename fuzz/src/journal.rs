@@ -49,8 +49,8 @@ pub(crate) fn journal(data: &[u8]) {
     let (mut journal, loaded) = Journal::open(directory.path()).expect("it opens");
     match loaded {
         Loaded::Empty => unreachable!("there are files"),
-        Loaded::Lost { set_aside } => {
-            assert!(sound.is_empty() && !set_aside.is_empty(), "{sound:?}");
+        Loaded::Lost { files } => {
+            assert!(sound.is_empty() && !files.is_empty(), "{sound:?}");
         }
         Loaded::Record(payload) => {
             // The last number is followed by the first.

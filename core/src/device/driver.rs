@@ -101,10 +101,10 @@ impl Driver {
         let stored = match loaded {
             Loaded::Empty => Stored::Empty,
             Loaded::Record(json) => Stored::Record(json),
-            Loaded::Lost { set_aside } => {
-                let names: Vec<_> = set_aside.iter().map(|p| p.display().to_string()).collect();
+            Loaded::Lost { files } => {
+                let names: Vec<_> = files.iter().map(|p| p.display().to_string()).collect();
                 notes.push(format!(
-                    "both copies of the journal are damaged; they were put aside as {}",
+                    "no copy of the journal can be read: {}; what is saved next puts them aside",
                     names.join(" and ")
                 ));
                 Stored::Lost

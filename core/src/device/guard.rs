@@ -35,7 +35,7 @@ pub fn guard(state_dir: impl AsRef<Path>) -> Result<Guarded, Failure> {
     if !state_dir.exists() {
         return Ok(Guarded::Nothing);
     }
-    let (mut journal, loaded) = Journal::open_to_look(state_dir)?;
+    let (mut journal, loaded) = Journal::open(state_dir)?;
     let Loaded::Record(json) = loaded else {
         return Ok(Guarded::Nothing);
     };

@@ -9,7 +9,7 @@ use crate::update::{Code, Failure};
 use std::{
     fmt, fs,
     fs::{File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
 };
 
@@ -26,11 +26,12 @@ pub enum Loaded {
     Empty,
     /// The payload last saved.
     Record(Vec<u8>),
-    /// Something was saved here, and no copy of it can be read. The files were put aside under the
-    /// names given, and nobody removes them. Until the next [`Journal::save`], every start is told so.
+    /// Something was saved here, and no copy of it can be read. The files stay where they are until the next
+    /// [`Journal::save`], so that a later start may find them readable; it puts them aside, as
+    /// `<name>.lost-<number>`, and nobody removes them.
     Lost {
-        /// The damaged files under their new names.
-        set_aside: Vec<PathBuf>,
+        /// The files that cannot be read, or were put aside by a save that did not come to its end.
+        files: Vec<PathBuf>,
     },
 }
 
@@ -40,6 +41,8 @@ pub struct Journal {
     sequence: u64,
     /// The copy that is written next: not the one that counts.
     next: usize,
+    /// Copies that are not whole, where none is: the next save puts them aside.
+    lost: Vec<PathBuf>,
     /// The directory may hold entries that are not durable yet.
     sync_directory: bool,
     _lock: lock::Lock,
@@ -55,18 +58,6 @@ impl Journal {
     /// [`Code::NoPermission`], [`Code::NoSpace`] or [`Code::State`] with the path otherwise. A
     /// damaged record is not an error, but [`Loaded::Lost`].
     pub fn open(directory: &Path) -> Result<(Self, Loaded), Failure> {
-        let (mut journal, loaded) = Self::open_to_look(directory)?;
-        let loaded = match loaded {
-            Loaded::Record(_) => loaded,
-            Loaded::Empty => journal.lost(Vec::new())?,
-            Loaded::Lost { set_aside: damaged } => journal.lost(damaged)?,
-        };
-        Ok((journal, loaded))
-    }
-
-    /// As [`open`](Self::open), but copies that cannot be read stay where they are and keep their names: the next one
-    /// who looks may be able to.
-    pub(crate) fn open_to_look(directory: &Path) -> Result<(Self, Loaded), Failure> {
         let directory =
             std::path::absolute(directory).map_err(cannot("find the directory", directory))?;
         make(&directory)?;
@@ -75,6 +66,7 @@ impl Journal {
             directory,
             sequence: 0,
             next: 0,
+            lost: Vec::new(),
             sync_directory: true,
             _lock: lock,
         };
@@ -99,8 +91,8 @@ impl Journal {
         }
         let sequence = self.sequence.wrapping_add(1);
         match open_copy(&path).map_err(failed)? {
-            Some(file) => overwrite(&file, &path, sequence, payload),
-            None => {
+            Some(file) if self.lost.is_empty() => overwrite(&file, &path, sequence, payload),
+            _ => {
                 self.sync_directory = true;
                 self.create(&path, sequence, payload)
             }
@@ -121,16 +113,14 @@ impl Journal {
         let paths = NAMES.map(|name| directory.join(name));
         let copies = paths.iter().filter_map(|path| fs::read(path).ok());
         let copies: Vec<_> = copies.map(|c| Copy::read(&c)).collect();
-        let there = !copies.is_empty();
+        let there = !copies.is_empty() || !set_aside_in(directory).unwrap().is_empty();
         match copies
             .into_iter()
             .flatten()
             .max_by_key(|copy| copy.sequence)
         {
             Some(copy) => Loaded::Record(copy.payload),
-            None if there => Loaded::Lost {
-                set_aside: Vec::new(),
-            },
+            None if there => Loaded::Lost { files: Vec::new() },
             None => Loaded::Empty,
         }
     }
@@ -142,16 +132,22 @@ impl Journal {
 
     fn load(&mut self) -> Result<Loaded, Failure> {
         let mut found = None::<Copy>;
-        let mut damaged = Vec::new();
+        let mut lost = Vec::new();
         for index in 0..NAMES.len() {
             let path = self.path(index);
             let failed = |error| cannot("read the state in", &path)(error);
             let Some(file) = open_copy(&path).map_err(failed)? else {
                 continue;
             };
-            // A sector that cannot be read is damage like any other.
-            let read = disk::step(Step::Read { path: &path }, || read_copy(&file));
-            let copy = read.unwrap_or_default();
+            // A sector that cannot be read is damage like any other, but for a read that fails once and
+            // then does not.
+            let read = || {
+                disk::step(Step::Read { path: &path }, || {
+                    (&file).rewind()?;
+                    read_copy(&file)
+                })
+            };
+            let copy = read().or_else(|_| read()).unwrap_or_default();
             // What a killed process wrote may be seen before it is durable; it will be acted upon. It
             // is written again, the same bytes: after a sync that failed, the kernel holds for written
             // what it could not write (fsync(2)), and the next sync does nothing. Where it cannot be
@@ -161,7 +157,7 @@ impl Journal {
             }
             disk::sync_data(&file, &path).map_err(failed)?;
             match copy {
-                None => damaged.push(path),
+                None => lost.push(path),
                 Some(copy) if found.as_ref().is_some_and(|f| !copy.is_newer_than(f)) => {}
                 Some(copy) => {
                     self.sequence = copy.sequence;
@@ -176,57 +172,36 @@ impl Journal {
             self.sync_directory = false;
             return Ok(Loaded::Record(copy.payload));
         }
-        Ok(match damaged.is_empty() {
+        let mut files = set_aside_in(&self.directory)
+            .map_err(|error| cannot("read the directory", &self.directory)(error))?;
+        files.extend_from_slice(&lost);
+        self.lost = lost;
+        Ok(match files.is_empty() {
             true => Loaded::Empty,
-            false => Loaded::Lost { set_aside: damaged },
+            false => Loaded::Lost { files },
         })
     }
 
-    /// No copy can be read: these, if any, get other names.
-    fn lost(&mut self, damaged: Vec<PathBuf>) -> Result<Loaded, Failure> {
-        let mut set_aside = self.set_aside_before()?;
-        for path in damaged {
-            set_aside.push(self.set_aside(&path)?);
-        }
-        if set_aside.is_empty() {
-            return Ok(Loaded::Empty);
-        }
-        disk::sync_dir(&self.directory).map_err(cannot("sync", &self.directory))?;
-        Ok(Loaded::Lost { set_aside })
-    }
-
-    /// Copies set aside by earlier starts. Where there is no copy beside them, no record was saved
-    /// since: the loss still stands.
-    fn set_aside_before(&self) -> Result<Vec<PathBuf>, Failure> {
-        let failed = |error| cannot("read the directory", &self.directory)(error);
-        let mut paths = Vec::new();
-        for entry in fs::read_dir(&self.directory).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if NAMES.iter().any(|n| name.starts_with(&format!("{n}.lost"))) {
-                paths.push(path);
+    /// Gives copies that are not whole another name, one that nothing has yet. The lock keeps that true.
+    fn set_aside(&mut self) -> io::Result<()> {
+        while let Some(path) = self.lost.last() {
+            let free = (1..).map(|number| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(".lost-{number}"));
+                PathBuf::from(name)
+            });
+            let is_free = |path: &PathBuf| {
+                fs::symlink_metadata(path).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            };
+            for name in free.filter(is_free).take(1) {
+                disk::rename(path, &name)?;
             }
+            self.lost.pop();
         }
-        paths.sort();
-        Ok(paths)
+        Ok(())
     }
 
-    /// Gives a damaged copy another name, one that nothing has yet. The lock keeps that true.
-    fn set_aside(&self, path: &Path) -> Result<PathBuf, Failure> {
-        let mut number = 1;
-        loop {
-            let mut name = path.as_os_str().to_owned();
-            name.push(format!(".lost-{number}"));
-            let free = PathBuf::from(name);
-            if fs::symlink_metadata(&free).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
-                disk::rename(path, &free).map_err(cannot("set aside", path))?;
-                return Ok(free);
-            }
-            number += 1;
-        }
-    }
-
-    fn create(&self, path: &Path, sequence: u64, payload: &[u8]) -> io::Result<()> {
+    fn create(&mut self, path: &Path, sequence: u64, payload: &[u8]) -> io::Result<()> {
         let new = path.with_extension("new");
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
@@ -236,6 +211,12 @@ impl Journal {
         fill(&mut bytes);
         disk::write(&file, &new, 0, &bytes)?;
         disk::sync_file(&file, &new)?;
+        // Only now, when there is something in their place; and durably before it counts: a copy left
+        // beside it might be readable one day, and the newer one by its number.
+        if !self.lost.is_empty() {
+            self.set_aside()?;
+            disk::sync_dir(&self.directory)?;
+        }
         disk::rename(&new, path)
     }
 }
@@ -247,6 +228,21 @@ impl fmt::Debug for Journal {
             .field("sequence", &self.sequence)
             .finish_non_exhaustive()
     }
+}
+
+/// Copies put aside by earlier saves. Where there is no copy beside them, the save did not come to its end:
+/// the loss still stands.
+fn set_aside_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if NAMES.iter().any(|n| name.starts_with(&format!("{n}.lost"))) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 /// Opens a copy if it exists.
