@@ -62,5 +62,5 @@ pub mod twin;
 pub mod update;
 #[cfg(feature = "std")]
 pub mod windows;
-#[cfg(all(test, feature = "http", unix))]
+#[cfg(all(test, feature = "http", feature = "compression", unix))]
 mod world;

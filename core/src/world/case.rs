@@ -1,5 +1,7 @@
 //! What is played: which device, what it meets, and what goes wrong when.
 
+use crate::update::Compression;
+
 /// What installs, and how it restarts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
@@ -197,6 +199,8 @@ pub(super) struct Case {
     pub(super) hash: bool,
     /// A manifest vouches for the images, and raises the floor.
     pub(super) signed: bool,
+    /// How the images are packed: only a manifest can say that they are.
+    pub(super) packed: Option<Compression>,
     pub(super) held: Option<Held>,
     pub(super) blows: Vec<(At, Blow)>,
     /// What goes wrong in the update after it, counted from that one's beginning.
@@ -279,12 +283,18 @@ impl Case {
         let mut cases = Vec::new();
         for (n, kind) in kinds.into_iter().enumerate() {
             for (m, course) in courses.into_iter().enumerate() {
+                let signed = (n + m) % 3 == 0;
                 let case = |contract| Self {
                     kind,
                     contract,
                     course,
                     hash: (n + m) % 2 == 0,
-                    signed: (n + m) % 3 == 0,
+                    signed,
+                    packed: match n {
+                        3 if signed => Some(Compression::Gzip),
+                        6 if signed => Some(Compression::Zstd),
+                        _ => None,
+                    },
                     held: HELD.get((3 * n + m) % 7).copied(),
                     blows: Vec::new(),
                     then: Vec::new(),
@@ -326,6 +336,11 @@ impl Case {
                 case.then.push(Self::random_blow(&mut random));
             }
         }
+        case.packed = match random.below(4) {
+            0 if case.signed => Some(Compression::Gzip),
+            1 if case.signed => Some(Compression::Zstd),
+            _ => None,
+        };
         case
     }
 

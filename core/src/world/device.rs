@@ -136,6 +136,8 @@ impl Drop for World {
         by_hand::performing_by(None);
         virtual_clock::set(None);
         cut::no_links(false);
+        // Nobody reads here what it takes down, and a million runs take down much.
+        cut::done();
         command::simulated::by(None);
         by_hand::watch(None);
         outside::set_here(None);

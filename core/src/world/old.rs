@@ -9,6 +9,7 @@ pub(super) fn cases() -> Vec<Case> {
         course,
         hash,
         signed: false,
+        packed: None,
         held: None,
         blows,
         then: Vec::new(),

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use std::{cell::RefCell, collections::VecDeque, rc::Rc, sync::LazyLock, time::Duration};
 
 mod holds;
+mod packer;
 mod server;
 mod signer;
 
@@ -186,7 +187,8 @@ impl Outside {
             _ => json!({ "fwPackageUri": uri, "fwVersion": version, "fwPackageCheckValue": check }),
         };
         if self.case.signed {
-            members["fwManifest"] = signer::manifest(&image, version).into();
+            let packed = self.case.packed;
+            members["fwManifest"] = signer::manifest(&image, version, packed).into();
         }
         members
     }
@@ -197,7 +199,10 @@ impl Outside {
         if self.replaced % 2 == 1 {
             image.iter_mut().for_each(|byte| *byte = !*byte);
         }
-        image
+        match self.case.packed {
+            Some(compression) => packer::pack(&image, compression),
+            None => image,
+        }
     }
 
     /// The back end desires another image.

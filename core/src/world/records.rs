@@ -165,7 +165,8 @@ impl Records {
         self.floor.clone_from(&record.core.floor);
         here().borrow_mut().checkpoint = update.filter(|u| u.outcome.is_none()).and_then(|u| {
             let checkpoint = u.checkpoint.as_ref()?;
-            Some((u.request.uri.clone(), checkpoint.offset))
+            let at = checkpoint.packed.unwrap_or(checkpoint.offset);
+            Some((u.request.uri.clone(), at))
         });
     }
 
