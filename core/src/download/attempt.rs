@@ -208,7 +208,8 @@ fn pump(line: &mut Line<'_>, sink: &mut Sink<'_>) -> Result<(), Abort> {
             }
             Some(Event::End) => return sink.ended(&line.shown),
             Some(Event::Failed(failure, retry)) => return Err(Abort::Failed(failure, retry)),
-            Some(_) | None => {}
+            Some(_) => {}
+            None => sink.tell(),
         }
         sink.checkpoint_if_due()?;
         line.keep_pace()?;
