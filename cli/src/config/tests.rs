@@ -138,7 +138,23 @@ fn an_installer_that_cannot_be() {
             "slots = { A = \"a\", B = \"a\" }\nswitch = { link = \"l\" }",
             "two places",
         ),
-        ("command = []", "a command is an empty array"),
+        ("command = []", "install.command is an empty array"),
+        (
+            "command = [\"\"]",
+            "install.command begins with an empty text",
+        ),
+        (
+            "command = [\"c\"]\nrollback = [\" \", \"x\"]",
+            "install.rollback begins with an empty text",
+        ),
+        (
+            &format!("{slots}running = {{ command = [] }}"),
+            "install.running.command is an empty array",
+        ),
+        (
+            "slots = { A = \"a\", B = \"b\" }\nswitch = { commands = { try = [\"t\"], keep = [\"\"], running = [\"r\"] } }",
+            "install.switch.commands.keep begins with an empty text",
+        ),
     ] {
         let error = install(text);
         assert!(error.contains(expected), "{error}");
@@ -219,6 +235,10 @@ fn what_is_wrong_is_named_with_its_line() {
     for (more, expected) in [
         ("restart = \"later\"", "install.restart is \"later\""),
         ("restart = []", "install.restart is an empty array"),
+        (
+            "restart = [\"\"]",
+            "install.restart begins with an empty text",
+        ),
     ] {
         let error = smallest(more).unwrap().installer().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
@@ -228,6 +248,11 @@ fn what_is_wrong_is_named_with_its_line() {
             "[policy]\nconfirm = \"perhaps\"",
             "policy.confirm is \"perhaps\"",
         ),
+        (
+            "[policy]\nconfirm = [\"\"]",
+            "policy.confirm begins with an empty text; a command is its program and its arguments",
+        ),
+        ("[policy]\nconfirm = []", "policy.confirm is an empty array"),
         (
             "[policy]\nretry_first = 9\nretry_longest = 3.5",
             "policy.retry_first",

@@ -1,7 +1,7 @@
 //! The configuration's table `[install]`: a file, two slots, or a command.
 
 use super::{
-    tables::{Seconds, WordOrCommand},
+    tables::{Seconds, WordOrCommand, command},
     wrong,
 };
 use crate::{
@@ -83,19 +83,19 @@ impl InstallTable {
                 "install must have one of file, slots and command: it says what is installed",
             ));
         };
-        let (slots, command) = (of == "slots", of == "command");
+        let (slots, by_command) = (of == "slots", of == "command");
         for (key, is, allowed) in [
             ("switch", self.switch.is_some(), slots),
             ("running", self.running.is_some(), slots),
-            ("verify", self.verify.is_some(), !command),
-            ("install_time", self.install_time.is_some(), command),
-            ("inspect", self.inspect.is_some(), command),
-            ("confirm", self.confirm.is_some(), command),
-            ("rollback", self.rollback.is_some(), command),
+            ("verify", self.verify.is_some(), !by_command),
+            ("install_time", self.install_time.is_some(), by_command),
+            ("inspect", self.inspect.is_some(), by_command),
+            ("confirm", self.confirm.is_some(), by_command),
+            ("rollback", self.rollback.is_some(), by_command),
             (
                 "command_time",
                 self.command_time.is_some(),
-                slots || command,
+                slots || by_command,
             ),
         ] {
             if is && !allowed {
@@ -103,9 +103,25 @@ impl InstallTable {
                 return Err(wrong(text));
             }
         }
-        let commands = [&self.command, &self.inspect, &self.confirm, &self.rollback];
-        if commands.into_iter().flatten().any(Vec::is_empty) {
-            return Err(wrong("install: a command is an empty array"));
+        for (given, key) in [
+            (&self.command, "command"),
+            (&self.inspect, "inspect"),
+            (&self.confirm, "confirm"),
+            (&self.rollback, "rollback"),
+        ] {
+            command(given.as_ref(), &format!("install.{key}"))?;
+        }
+        if let Some(Switch::Commands(commands)) = &self.switch {
+            for (given, key) in [
+                (&commands.try_slot, "try"),
+                (&commands.keep, "keep"),
+                (&commands.running, "running"),
+            ] {
+                command(Some(given), &format!("install.switch.commands.{key}"))?;
+            }
+        }
+        if let Some(Running::Command(running)) = &self.running {
+            command(Some(running), "install.running.command")?;
         }
         Ok(())
     }
@@ -157,15 +173,14 @@ impl InstallTable {
     fn restart(&self, default: Restart) -> Result<Restart, Failure> {
         match &self.restart {
             None => Ok(default),
-            Some(WordOrCommand::Command(command)) if !command.is_empty() => {
-                Ok(Restart::Command(command.clone()))
+            Some(WordOrCommand::Command(given)) => {
+                Ok(Restart::Command(command(Some(given), "install.restart")?))
             }
             Some(WordOrCommand::Word(word)) if word == "none" => Ok(Restart::None),
             Some(WordOrCommand::Word(word)) if word == "exit" => Ok(Restart::Exit),
             Some(WordOrCommand::Word(word)) if word == "system" => Ok(Restart::System),
-            Some(other) => Err(wrong(format_args!(
-                "install.restart is {}; it must be \"none\", \"exit\", \"system\" or a command as an array of texts",
-                other.shown()
+            Some(WordOrCommand::Word(word)) => Err(wrong(format_args!(
+                "install.restart is \"{word}\"; it must be \"none\", \"exit\", \"system\" or a command as an array of texts"
             ))),
         }
     }

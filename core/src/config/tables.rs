@@ -26,15 +26,6 @@ pub(super) enum WordOrCommand {
     Command(Vec<String>),
 }
 
-impl WordOrCommand {
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Word(word) => format!("\"{word}\""),
-            Self::Command(_) => "an empty array".into(),
-        }
-    }
-}
-
 /// Every key as in [`Policy`]; times in seconds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -164,13 +155,13 @@ impl PolicyTable {
         }
         policy.floor.clone_from(&table.floor);
         policy.consent = table.consent.clone().unwrap_or_default();
-        policy.consent_command = command(table.consent_command.as_ref(), "consent_command")?;
+        policy.consent_command = command(table.consent_command.as_ref(), "policy.consent_command")?;
         if policy.consent.is_empty() && !policy.consent_command.is_empty() {
             return Err(wrong(
                 "policy.consent_command is never run: policy.consent says before which of \"download\" and \"apply\" it is",
             ));
         }
-        policy.ready = match command(table.ready.as_ref(), "ready")? {
+        policy.ready = match command(table.ready.as_ref(), "policy.ready")? {
             none if none.is_empty() => Ready::Always,
             command => Ready::Command(command),
         };
@@ -197,16 +188,15 @@ impl PolicyTable {
         }
         policy.confirm = match &table.confirm {
             None => Confirm::Connected,
-            Some(WordOrCommand::Command(command)) if !command.is_empty() => {
-                Confirm::Health(command.clone())
+            Some(WordOrCommand::Command(health)) => {
+                Confirm::Health(command(Some(health), "policy.confirm")?)
             }
             Some(WordOrCommand::Word(word)) if word == "connected" => Confirm::Connected,
             Some(WordOrCommand::Word(word)) if word == "call" => Confirm::Call,
             Some(WordOrCommand::Word(word)) if word == "none" => Confirm::None,
-            Some(other) => {
+            Some(WordOrCommand::Word(word)) => {
                 return Err(wrong(format_args!(
-                    "policy.confirm is {}; it must be \"connected\", \"call\", \"none\" or a health command as an array of texts",
-                    other.shown()
+                    "policy.confirm is \"{word}\"; it must be \"connected\", \"call\", \"none\" or a health command as an array of texts"
                 )));
             }
         };
@@ -232,14 +222,19 @@ fn windows(tables: &[WindowTable], key: &str) -> Result<Vec<Window>, Failure> {
     tables.iter().enumerate().map(window).collect()
 }
 
-/// A command that may be left out, but not be empty.
-fn command(command: Option<&Vec<String>>, key: &str) -> Result<Vec<String>, Failure> {
-    match command {
-        Some(command) if command.is_empty() => Err(wrong(format_args!(
-            "policy.{key} is an empty array; a command is its program and its arguments"
-        ))),
-        command => Ok(command.cloned().unwrap_or_default()),
-    }
+/// A command that may be left out, but not be without a program.
+pub(super) fn command(command: Option<&Vec<String>>, key: &str) -> Result<Vec<String>, Failure> {
+    let Some(command) = command else {
+        return Ok(Vec::new());
+    };
+    let wrong = match command.first() {
+        None => "is an empty array",
+        Some(program) if program.trim().is_empty() => "begins with an empty text",
+        Some(_) => return Ok(command.clone()),
+    };
+    Err(super::wrong(format_args!(
+        "{key} {wrong}; a command is its program and its arguments"
+    )))
 }
 
 #[cfg(feature = "http")]
