@@ -117,9 +117,7 @@ fn a_restart_needs_no_manifest_from_the_network_again() {
         reply.hang();
     });
     assert_eq!(desk.call(json!({})).0, 200);
-    while desk.updater().status().bytes < SIZE as u64 / 2 {
-        desk.pump();
-    }
+    desk.pump_until_half_is_there();
     desk.stop();
     // What vouches for it is in the record; what it vouches for is still asked.
     desk.serve_by("/image.bin.jws", |reply| reply.empty("410 Gone", &[]));
@@ -165,9 +163,7 @@ fn a_restart_looks_at_what_is_under_way_with_the_keys_of_now() {
             _ => json!({"fwManifest": desk.manifest("2.0.0")}),
         };
         assert_eq!(desk.call(payload).0, 200);
-        while desk.updater().status().bytes < SIZE as u64 / 2 {
-            desk.pump();
-        }
+        desk.pump_until_half_is_there();
         desk.stop();
         desk.trust = trusting(then, &desk);
         desk.serve("/image.bin", image(SIZE, 7));

@@ -148,6 +148,19 @@ impl Desk {
         panic!("no answer");
     }
 
+    /// Until half of the image is there.
+    pub(crate) fn pump_until_half_is_there(&mut self) {
+        let begun = std::time::Instant::now();
+        while self.updater().status().bytes < SIZE as u64 / 2 {
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{:?}",
+                self.updater().status()
+            );
+            self.pump();
+        }
+    }
+
     /// Takes what the device sends, as a hub does.
     pub(crate) fn pump(&mut self) {
         let updater = self.updater.as_ref().unwrap();
