@@ -89,9 +89,13 @@ def test_what_it_raises_is_the_failure(make, server, step, raised, code, text):
         raise raised
 
     setattr(installer, step, fail)
-    _, outcome = run(make, server, installer)
+    updater, outcome = run(make, server, installer)
     assert (outcome.kind, outcome.failure.code) == ("failed", code)
     assert text in outcome.failure.message
+    assert outcome == updater.status().outcome
+    with pytest.raises(twinflash.TwinflashError) as caught:
+        outcome.raise_for_failure()
+    assert caught.value.__cause__ is raised
     if not isinstance(raised, twinflash.TwinflashError):
         assert f"the installer's {step}" in outcome.failure.message
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Dict, Type
+import re
+from typing import Dict, Optional, Type
 
 
 class TwinflashError(Exception):
@@ -112,6 +113,21 @@ CLASSES: Dict[str, Type[TwinflashError]] = {
     "locked": LockedError,
     "invalid-config": ConfigError,
 }
+
+
+class Thrown:
+    """What the application's own code raised last: the cause of the failure that came of it."""
+
+    def __init__(self) -> None:
+        self._last: "Optional[tuple[str, BaseException]]" = None
+
+    def keep(self, message: str, error: BaseException) -> None:
+        # As the core shows it: one line, of which enough is compared.
+        self._last = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", message)[:200], error
+
+    def cause_of(self, message: str) -> Optional[BaseException]:
+        last = self._last
+        return last[1] if last is not None and last[0] and last[0] in message else None
 
 
 def error_of(code: str, message: str) -> TwinflashError:

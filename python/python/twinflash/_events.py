@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Any, Dict, Optional, Tuple, Type, Union
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Optional, Tuple, Type, Union
 
 from ._errors import TwinflashError, error_of
 from ._value import Value
@@ -38,6 +38,8 @@ class Failure(Value):
 
     code: str
     message: str
+    cause: Optional[BaseException] = field(default=None, repr=False, compare=False)
+    """What an installer or ``on_restart`` of the application's raised, where that is why."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code})"
@@ -48,7 +50,9 @@ class Failure(Value):
         >>> type(Failure("http-status", "404 Not Found").error()).__name__
         'TransferError'
         """
-        return error_of(self.code, self.message)
+        error = error_of(self.code, self.message)
+        error.__cause__ = self.cause
+        return error
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -277,17 +281,22 @@ Event = Union[
 RawOutcome = Tuple[str, Optional[Tuple[str, str]], Optional[str]]
 
 
-def failure_of(raw: "Tuple[str, str]") -> Failure:
-    return Failure(*raw)
+#: What the application raised that a failure's message tells of.
+CauseOf = Callable[[str], Optional[BaseException]]
+
+
+def failure_of(raw: "Tuple[str, str]", cause_of: CauseOf) -> Failure:
+    code, message = raw
+    return Failure(code, message, cause_of(message))
 
 
 def phase_of(raw: Optional[str]) -> Optional[Phase]:
     return None if raw is None else Phase(raw)
 
 
-def outcome_of(raw: RawOutcome) -> Outcome:
+def outcome_of(raw: RawOutcome, cause_of: CauseOf) -> Outcome:
     kind, failure, phase = raw
-    return Outcome(kind, None if failure is None else failure_of(failure), phase_of(phase))
+    return Outcome(kind, None if failure is None else failure_of(failure, cause_of), phase_of(phase))
 
 
 _CLASSES: Dict[str, Type[Any]] = {
@@ -297,30 +306,30 @@ _CLASSES: Dict[str, Type[Any]] = {
 }  # fmt: skip
 
 
-def event_of(raw: "Tuple[Any, ...]") -> Event:
+def event_of(raw: "Tuple[Any, ...]", cause_of: CauseOf) -> Event:
     """The event a tuple of the native module stands for."""
     name, *fields = raw
     if name in ("Retry", "Refused"):
-        fields[0] = failure_of(fields[0])
+        fields[0] = failure_of(fields[0], cause_of)
     elif name == "Ended":
-        fields[0] = outcome_of(fields[0])
+        fields[0] = outcome_of(fields[0], cause_of)
     elif name == "PhaseChanged":
         fields[0] = Phase(fields[0])
     event: Event = _CLASSES[name](*fields)
     return event
 
 
-def status_of(raw: Dict[str, Any]) -> Status:
+def status_of(raw: Dict[str, Any], cause_of: CauseOf) -> Status:
     outcome, retry, waiting = raw["outcome"], raw["retry"], raw["waiting"]
     return Status(
         phase=phase_of(raw["phase"]),
         version=raw["version"],
         bytes=raw["bytes"],
         size=raw["size"],
-        outcome=None if outcome is None else outcome_of(outcome),
+        outcome=None if outcome is None else outcome_of(outcome, cause_of),
         running_version=raw["running_version"],
         paused=raw["paused"],
-        retry=None if retry is None else Retrying(failure_of(retry[0]), retry[1], retry[2]),
+        retry=None if retry is None else Retrying(failure_of(retry[0], cause_of), retry[1], retry[2]),
         waiting=None if waiting is None else Waiting(*waiting),
     )
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterator, Mappin
 
 from . import _config, _native
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
-from ._errors import StateError, TwinflashError
-from ._events import Event, Outcome, Status, event_of, level_of, outcome_of, status_of
+from ._errors import StateError, Thrown, TwinflashError
+from ._events import CauseOf, Event, Outcome, Status, event_of, level_of, outcome_of, status_of
 from ._log import logger
 from ._value import Value
 
@@ -53,14 +53,14 @@ class Events:
     """Everything that happens from now on: to be read by ``for``, which waits for the next one and ends when the updater is
     closed, or by ``async for``; from one thread or task. Who is more than 1000 events behind misses some."""
 
-    def __init__(self, reader: _native.Reader) -> None:
-        self._reader = reader
+    def __init__(self, reader: _native.Reader, cause_of: CauseOf) -> None:
+        self._reader, self._cause_of = reader, cause_of
         self._queue: "Optional[asyncio.Queue[Optional[Event]]]" = None
 
     def next(self, timeout: Optional[Seconds] = None) -> Optional[Event]:
         """The next event; ``None`` where there was none in time, or the updater is closed."""
         raw = self._reader.next(_timeout(timeout))
-        return event_of(raw) if raw else None
+        return event_of(raw, self._cause_of) if raw else None
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -69,7 +69,7 @@ class Events:
         raw = self._reader.next(None)
         if not raw:
             raise StopIteration
-        return event_of(raw)
+        return event_of(raw, self._cause_of)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -80,7 +80,7 @@ class Events:
 
         if self._queue is None:
             self._queue = asyncio.Queue()
-            bring = (weakref.ref(self), self._reader, asyncio.get_running_loop(), self._queue)
+            bring = (weakref.ref(self), self._reader, self._cause_of, asyncio.get_running_loop(), self._queue)
             # Not the loop's own executor: asyncio.run would wait for its threads at the end.
             threading.Thread(target=_bring, args=bring, name="twinflash events", daemon=True).start()
         event = await self._queue.get()
@@ -93,6 +93,7 @@ class Events:
 def _bring(
     owner: "weakref.ref[Events]",
     reader: _native.Reader,
+    cause_of: CauseOf,
     loop: asyncio.AbstractEventLoop,
     queue: "asyncio.Queue[Optional[Event]]",
 ) -> None:
@@ -102,7 +103,7 @@ def _bring(
         if raw is None:
             continue
         try:
-            loop.call_soon_threadsafe(queue.put_nowait, event_of(raw) if raw else None)
+            loop.call_soon_threadsafe(queue.put_nowait, event_of(raw, cause_of) if raw else None)
         except RuntimeError:  # The loop was closed.
             return
         if not raw:
@@ -169,12 +170,17 @@ class Updater:
             on_restart = _exit
         if own is not None and restart not in (None, "none", "exit", "system"):
             raise ValueError(f'install.restart is {restart!r}; it must be "none", "exit" or "system"')
+        thrown = Thrown()
+        self._cause_of = thrown.cause_of
         self._native, reader = _native.Updater.start(
-            document, None if own is None else _caller(own), None if own is None else restart, on_restart
+            document,
+            None if own is None else _caller(own, thrown),
+            None if own is None else restart,
+            None if on_restart is None else _restarter(on_restart, thrown),
         )
         # Here, not on its thread: a fork in the middle of an import leaves that locked.
         log = logger()
-        self._thread = threading.Thread(target=_tell, args=(reader, log, on_event), name="twinflash events", daemon=True)
+        self._thread = threading.Thread(target=_tell, args=(reader, log, self._cause_of, on_event), name="twinflash events", daemon=True)
         self._thread.start()
         self._has_device = False
         self._finalizer = weakref.finalize(self, _close, self._native, self._thread)
@@ -235,11 +241,11 @@ class Updater:
 
     def events(self) -> Events:
         """Everything that happens from now on, for ``for`` or ``async for``."""
-        return Events(self._native.events())
+        return Events(self._native.events(), self._cause_of)
 
     def status(self) -> Status:
         """Where everything stands."""
-        return status_of(self._native.status())
+        return status_of(self._native.status(), self._cause_of)
 
     def wait(self, timeout: Optional[Seconds] = None) -> Optional[Outcome]:
         """Waits until an update has ended, none runs, and the hub has been told (if it is connected): the outcome. ``None`` where
@@ -249,7 +255,7 @@ class Updater:
         not be served by the thread that waits here.
         """
         raw = self._native.wait(_timeout(timeout))
-        return None if raw is None else outcome_of(raw)
+        return None if raw is None else outcome_of(raw, self._cause_of)
 
     def confirm(self) -> None:
         """The application says that the new version is good."""
@@ -339,14 +345,14 @@ atexit.register(_at_exit)
 os.register_at_fork(after_in_child=_native.after_fork)
 
 
-def _tell(reader: _native.Reader, log: logging.Logger, on_event: Optional[Callable[[Event], object]]) -> None:
+def _tell(reader: _native.Reader, log: logging.Logger, cause_of: CauseOf, on_event: Optional[Callable[[Event], object]]) -> None:
     """Logs each event and gives it to the application, on a thread of its own: whoever logs or calls back here holds nothing
     up, and may call everything."""
     while True:
         raw = reader.next(None)
         if not raw:
             return
-        event = event_of(raw)
+        event = event_of(raw, cause_of)
         log.log(level_of(event), "%s", event)
         if on_event is not None:
             try:
@@ -355,7 +361,7 @@ def _tell(reader: _native.Reader, log: logging.Logger, on_event: Optional[Callab
                 log.exception("on_event failed at %r", event)
 
 
-def _caller(installer: Installer) -> Callable[..., Any]:
+def _caller(installer: Installer, thrown: Thrown) -> Callable[..., Any]:
     """What the native module calls; it makes every exception one of ours."""
 
     def call(name: str, *arguments: Any) -> Any:
@@ -373,13 +379,27 @@ def _caller(installer: Installer) -> Callable[..., Any]:
             if name == "inspect" and result not in ("old", "new", "partial", "unknown"):
                 raise ValueError(f'it gave {result!r}; "old", "new", "partial" and "unknown" can be')
             return result if name in ("inspect", "sync") else None
-        except TwinflashError:
+        except TwinflashError as error:
+            thrown.keep(error.message, error)
             raise
         except Exception as error:
             logger().exception("the installer's %s failed", name)
-            raise TwinflashError(f"the installer's {name}: {type(error).__name__}: {error}", code=_code_of(error)) from error
+            message = f"the installer's {name}: {type(error).__name__}: {error}"
+            thrown.keep(message, error)
+            raise TwinflashError(message, code=_code_of(error)) from error
 
     return call
+
+
+def _restarter(on_restart: Callable[[Any], object], thrown: Thrown) -> Callable[[Any], object]:
+    def restart(how: Any) -> object:
+        try:
+            return on_restart(how)
+        except Exception as error:
+            thrown.keep(str(error), error)
+            raise
+
+    return restart
 
 
 def _code_of(error: Exception) -> str:

@@ -16,7 +16,11 @@ class Value:
         return f"{type(self).__qualname__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
-        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+        return _compared(self) == _compared(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((type(self), *vars(self).values()))
+        return hash((type(self), *_compared(self)))
+
+
+def _compared(value: Any) -> "list[Any]":
+    return [getattr(value, field.name) for field in fields(value) if field.compare]
