@@ -121,6 +121,7 @@ impl Agent {
         if let Some(order) = self.order {
             return control::ask(&config.state_dir(), order, &screen);
         }
+        screen.in_background()?;
         log::show(screen.clone());
         let connection = match &self.connection {
             Some(given) => Some(twinflash::config::connection_string(given, Path::new(""))?),

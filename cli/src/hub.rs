@@ -3,6 +3,7 @@
 use crate::{
     ask::redacted,
     error::Error,
+    log,
     screen::{Screen, Tone},
     signals,
 };
@@ -11,19 +12,12 @@ use std::{
     collections::BTreeMap,
     net::IpAddr,
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{self, TrySendError},
-    },
+    sync::{Arc, mpsc},
 };
 use twinflash_hub::{Event, Info, Limits, Observer, Options};
 
 /// So many devices are shown with their connection strings to people at the start.
 const SHOWN: usize = 10;
-
-/// How many events may wait to be shown: standard output may be a pipe that nobody empties.
-const MAX_WAITING: usize = 8192;
 
 /// Runs a local IoT hub until Ctrl-C. Devices and back ends connect to it as to Azure's; they have to
 /// trust its certificate authority, whose file it names.
@@ -77,20 +71,14 @@ struct Ready<'a> {
     policies: &'a BTreeMap<String, String>,
 }
 
-enum News {
-    Hub(Box<Event>),
-    Stop,
-}
-
 impl Hub {
     pub(crate) fn run(self, screen: &Screen) -> Result<bool, Error> {
-        let (tell, news) = mpsc::sync_channel(MAX_WAITING);
-        let stop = tell.clone();
+        let (stop, stopped) = mpsc::channel();
         signals::on_stop(move |_| {
-            let _ = stop.send(News::Stop);
+            let _ = stop.send(());
         })?;
-        let not_shown = Arc::new(AtomicU64::new(0));
-        let missed = not_shown.clone();
+        screen.in_background()?;
+        log::show(screen.clone());
         let mut devices = self.devices;
         if devices.is_empty() && self.x509_device.is_empty() && self.state.is_none() {
             devices.push("device1".into());
@@ -111,27 +99,12 @@ impl Hub {
             state: self.state,
             max_connections: self.max_connections,
             observer: (!self.quiet).then(|| -> Observer {
-                Arc::new(move |event| {
-                    let news = News::Hub(Box::new(without_queries(event)));
-                    if let Err(TrySendError::Full(_)) = tell.try_send(news) {
-                        missed.fetch_add(1, Ordering::Relaxed);
-                    }
-                })
+                let screen = screen.clone();
+                Arc::new(move |event| show(&screen, &without_queries(event)))
             }),
         })?;
         show_ready(screen, hub.info());
-        for news in news {
-            match news {
-                News::Hub(event) => show(screen, &event),
-                News::Stop => break,
-            }
-            let count = not_shown.swap(0, Ordering::Relaxed);
-            if count > 0 {
-                screen.note(&format!(
-                    "{count} events are not shown: they came faster than they could be (--quiet shows none)"
-                ));
-            }
-        }
+        let _ = stopped.recv();
         hub.stop();
         Ok(true)
     }

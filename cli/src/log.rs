@@ -1,4 +1,5 @@
-//! What failing commands have printed, and what is wrong with the files of the configuration, in the agent's own output.
+//! What failing commands have printed, what is wrong with the files of the configuration, and what the local hub has to
+//! complain of, in the output of agent and hub.
 
 use crate::screen::{Screen, Tone};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -12,8 +13,8 @@ enum Event {
 }
 
 /// What is shown, at `warn`.
-const TARGETS: [&str; 2] = ["twinflash::command", CONFIG];
-const CONFIG: &str = "twinflash::config::secret";
+const TARGETS: [&str; 3] = [COMMAND, "twinflash::config::secret", "twinflash_hub"];
+const COMMAND: &str = "twinflash::command";
 
 struct Lines(Screen);
 
@@ -26,19 +27,20 @@ impl Log for Lines {
         if self.enabled(record.metadata()) {
             let line = record.args().to_string();
             let text = line.clone();
-            if record.target() == CONFIG {
-                let event = Event::Warning { message: line };
-                return self.0.event(&event, "warning", Tone::Warning, || text);
+            if record.target() == COMMAND {
+                let event = Event::Command { line };
+                return self.0.event(&event, "command", Tone::Dim, || text);
             }
-            let event = Event::Command { line };
-            self.0.event(&event, "command", Tone::Dim, || text);
+            let event = Event::Warning { message: line };
+            self.0.event(&event, "warning", Tone::Warning, || text);
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Shows from now on what commands have printed before they failed, and files of secrets that everybody may read.
+/// Shows from now on what commands have printed before they failed, files of secrets that everybody may read, and what goes
+/// wrong within the hub.
 pub(crate) fn show(screen: Screen) {
     if log::set_boxed_logger(Box::new(Lines(screen))).is_ok() {
         log::set_max_level(LevelFilter::Warn);

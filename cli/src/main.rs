@@ -136,7 +136,7 @@ fn main() -> ExitCode {
         Command::Configuration(configuration) => configuration.run(&common, &screen),
         Command::Job(job) => job.run(&common, &screen),
     };
-    match done {
+    let code = match done {
         Ok(true) => ExitCode::SUCCESS,
         // What went wrong has been shown.
         Ok(false) => ExitCode::FAILURE,
@@ -144,5 +144,7 @@ fn main() -> ExitCode {
             screen.error(&error);
             ExitCode::from(error.status())
         }
-    }
+    };
+    screen.finish();
+    code
 }

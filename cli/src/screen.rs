@@ -10,7 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::{
     io::{IsTerminal, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, SyncSender},
+    },
+    thread,
+    time::Duration,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -20,6 +26,10 @@ const LABEL: usize = 12;
 const INDENT: usize = 12 + 2;
 /// Progress in lines comes in steps of so many per cent.
 const STEP: u64 = 25;
+/// How many lines may wait to be written.
+const MAX_WAITING: usize = 8192;
+/// How long those that wait at the end may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Cheap to clone; all clones write to the same place, line by line.
 #[derive(Clone)]
@@ -29,6 +39,20 @@ struct Inner {
     json: bool,
     bars: bool,
     progress: Mutex<Progress>,
+    background: OnceLock<Background>,
+}
+
+/// The lines' way to the thread that writes them.
+struct Background {
+    lines: SyncSender<Waiting>,
+    /// How many there was no room for.
+    lost: AtomicU64,
+}
+
+enum Waiting {
+    Line(String),
+    /// What came before is written when this is dropped.
+    End(mpsc::Sender<()>),
 }
 
 #[derive(Default)]
@@ -78,7 +102,51 @@ impl Screen {
             json,
             bars: terminal && !json,
             progress: Mutex::default(),
+            background: OnceLock::new(),
         }))
+    }
+
+    /// From now on a thread of its own writes the lines, and who does not take them (a pipe that nobody empties) holds up
+    /// nothing else. When too many wait, further ones are left out.
+    pub(crate) fn in_background(&self) -> Result<(), Error> {
+        let (lines, waiting) = mpsc::sync_channel(MAX_WAITING);
+        let lost = AtomicU64::new(0);
+        let _ = self.0.background.set(Background { lines, lost });
+        let screen = self.clone();
+        let write = move || {
+            for waiting in waiting {
+                match waiting {
+                    Waiting::Line(line) => screen.write_now(&line),
+                    Waiting::End(end) => drop(end),
+                }
+                let lost = screen.0.background.get().map(|background| &background.lost);
+                match lost.map_or(0, |lost| lost.swap(0, Ordering::Relaxed)) {
+                    0 => {}
+                    lost => screen.note(&format!(
+                        "{lost} lines are not shown: they came faster than they were taken"
+                    )),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("screen".into())
+            .spawn(write)
+            .map(drop)
+            .map_err(|error| Error::new(format_args!("cannot start a thread: {error}")))
+    }
+
+    /// Before the process ends: what waits is written, if it is taken soon.
+    pub(crate) fn finish(&self) {
+        let Some(background) = self.0.background.get() else {
+            return;
+        };
+        let (end, ended) = mpsc::channel();
+        let lines = background.lines.clone();
+        // There may be no room even for that.
+        let told = thread::Builder::new().spawn(move || lines.send(Waiting::End(end)));
+        if told.is_ok() {
+            let _ = ended.recv_timeout(LAST_WORDS);
+        }
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -90,15 +158,28 @@ impl Screen {
         progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Writes a whole line, at once or in the background.
+    fn write(&self, line: String) {
+        match self.0.background.get() {
+            Some(background) => {
+                if background.lines.try_send(Waiting::Line(line)).is_err() {
+                    background.lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None => self.write_now(&line),
+        }
+    }
+
     /// Writes a whole line, above the progress bar if there is one.
-    fn write(&self, line: &str) {
-        let progress = self.progress_state();
+    fn write_now(&self, line: &str) {
         let write = || {
             let mut out = anstream::stdout().lock();
             // Nobody reading is no error.
             let _ = writeln!(out, "{line}").and_then(|()| out.flush());
         };
-        match &progress.bar {
+        // It may take long: others must be able to go on.
+        let bar = self.progress_state().bar.clone();
+        match bar {
             Some(bar) => bar.suspend(write),
             None => write(),
         }
@@ -107,7 +188,7 @@ impl Screen {
     /// An object as it is, without a time.
     pub(crate) fn json(&self, object: &impl Serialize) {
         if let Ok(line) = serde_json::to_string(object) {
-            self.write(&line);
+            self.write(line);
         }
     }
 
@@ -145,7 +226,7 @@ impl Screen {
         }
         let (dim, bold, style) = (Tone::Dim.style(), Style::new().bold(), tone.style());
         let (time, text) = (clock(at), printable(&text()));
-        self.write(&format!(
+        self.write(format!(
             "{dim}{time}{dim:#}  {bold}{label:LABEL$}{bold:#}  {style}{text}{style:#}"
         ));
     }
@@ -158,7 +239,7 @@ impl Screen {
         let (dim, style) = (Tone::Dim.style(), tone.style());
         let value = printable(value);
         let gap = if what.is_empty() { "" } else { "  " };
-        self.write(&format!(
+        self.write(format!(
             "{dim}{name:width$}{dim:#}  {style}{value}{style:#}{gap}{dim}{what}{dim:#}"
         ));
     }
@@ -172,7 +253,7 @@ impl Screen {
     pub(crate) fn text(&self, text: &str, tone: Tone) {
         if !self.is_json() {
             let style = tone.style();
-            self.write(&format!("{style}{}{style:#}", printable(text)));
+            self.write(format!("{style}{}{style:#}", printable(text)));
         }
     }
 
@@ -266,11 +347,11 @@ impl Screen {
 
     /// Something to know about how the command goes on, on standard error.
     pub(crate) fn note(&self, note: &str) {
-        let progress = self.progress_state();
         let write = || {
             let _ = writeln!(anstream::stderr(), "{}", printable(note));
         };
-        match &progress.bar {
+        let bar = self.progress_state().bar.clone();
+        match bar {
             Some(bar) => bar.suspend(write),
             None => write(),
         }

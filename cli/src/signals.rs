@@ -8,7 +8,7 @@ use signal_hook::{
 use std::{process, thread};
 
 /// Calls `stop` with the signal on the first SIGINT or SIGTERM, on a thread of its own. A second one
-/// ends the process at once.
+/// ends the process at once, whatever `stop` waits for.
 pub(crate) fn on_stop(stop: impl FnOnce(i32) + Send + 'static) -> Result<(), Error> {
     let failed = |error| Error::new(format_args!("cannot watch for Ctrl-C: {error}"));
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;
@@ -17,7 +17,10 @@ pub(crate) fn on_stop(stop: impl FnOnce(i32) + Send + 'static) -> Result<(), Err
         .spawn(move || {
             let mut signals = signals.forever();
             if let Some(signal) = signals.next() {
-                stop(signal);
+                let stopping = thread::Builder::new().spawn(move || stop(signal));
+                if stopping.is_err() {
+                    process::exit(128 + signal);
+                }
             }
             if let Some(signal) = signals.next() {
                 process::exit(128 + signal);

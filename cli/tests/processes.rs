@@ -14,7 +14,7 @@ use std::{
     fs::{self, File},
     net::TcpListener,
 };
-use support::{DEVICE, Done, Running, Unread, World, image, run, text, twinflash};
+use support::{DEVICE, Done, Running, World, image, run, text, twinflash};
 
 const SHA256_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -538,18 +538,6 @@ fn who_stops_following_leaves_the_device_working() {
     let done = device.stop("TERM");
     assert_eq!(done.status, Some(0), "{done:?}");
     assert!(!done.out.contains("\"ended\""), "{done:?}");
-}
-
-/// A reader that goes away is no reason to stop, or to panic.
-#[test]
-fn nobody_reads() {
-    let world = World::new();
-    let mut device = Unread::start(world.device_command("", ""));
-    let done = world.ask(&["update", DEVICE, &world.url("/nothing")]);
-    assert_eq!(result(&done)["code"], "http-status", "{done:?}");
-    assert_eq!(device.0.try_wait().unwrap(), None);
-    let mut demo = Unread::start(twinflash(&["demo"]));
-    assert_eq!(demo.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -23,6 +23,8 @@ fn tokens_are_checked() {
         "LOCALHOST",
         &format!("localhost:{}", fixture.info().https_port),
         "localhost:1",
+        "localhost/",
+        "localhost/devices",
     ] {
         let token = token(good, &owner, soon, Some("iothubowner"));
         assert_eq!(
@@ -65,7 +67,11 @@ fn tokens_are_checked() {
                 soon,
                 Some("iothubowner"),
             )),
-            "only a part",
+            "another part",
+        ),
+        (
+            Some(token("localhost/dev", &owner, soon, Some("iothubowner"))),
+            "another part",
         ),
     ] {
         let response = fixture.with_token(bad).get("/devices");
@@ -76,6 +82,13 @@ fn tokens_are_checked() {
             response.body
         );
     }
+    // What is for one device is not for another.
+    let one = token("localhost/twins/d1", &owner, soon, Some("iothubowner"));
+    let one = fixture.with_token(Some(one));
+    assert_eq!(one.get("/twins/d1").status, 200);
+    assert_eq!(one.get("/twins/%641").status, 200);
+    one.get("/twins/d2")
+        .refused(401, "IotHubUnauthorizedAccess");
     // Refused before the body is looked at, and before the path is.
     let nobody = fixture.with_token(None);
     nobody

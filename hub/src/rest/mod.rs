@@ -148,7 +148,8 @@ fn check(hub: &Shared, headers: &HeaderMap, uri: &Uri) -> Result<Rights, Refusal
             "Unauthorized: the request has no Authorization header.",
         )
     })?;
-    let rights = hub.service_rights(token, text(header::HOST).unwrap_or_default())?;
+    let host = text(header::HOST).unwrap_or_default();
+    let rights = hub.service_rights(token, host, uri.path())?;
     if parameter(uri, "api-version").is_none() {
         return Err(Refusal::new(
             Code::INVALID_PROTOCOL_VERSION,

@@ -5,13 +5,18 @@ use crate::{
     clock,
     error::{Code, Refusal},
     identity::Authentication,
-    sas::{POLICIES, Rights, Token, is_segment_prefix},
+    sas::{POLICIES, Rights, Token, decode, is_segment_prefix},
 };
 use rustls_pki_types::CertificateDer;
 
 impl Shared {
-    /// The rights a service token gives. `host` is what the request says the hub's name is.
-    pub(crate) fn service_rights(&self, token: &str, host: &str) -> Result<Rights, Refusal> {
+    /// The rights a service token gives at a path. `host` is what the request says the hub's name is.
+    pub(crate) fn service_rights(
+        &self,
+        token: &str,
+        host: &str,
+        path: &str,
+    ) -> Result<Rights, Refusal> {
         let refused = |reason: &str| {
             Refusal::new(
                 Code::UNAUTHORIZED_ACCESS,
@@ -20,16 +25,19 @@ impl Shared {
         };
         let token = Token::parse(token).map_err(refused)?;
         let resource = token.resource().unwrap_or_default();
-        let resource_host = without_port(resource.split('/').next().unwrap_or_default());
+        let (resource_host, resource_path) =
+            resource.split_once('/').unwrap_or((resource.as_ref(), ""));
+        let resource_host = without_port(resource_host);
         if ![self.host_name.as_str(), without_port(host)]
             .iter()
             .any(|name| name.eq_ignore_ascii_case(resource_host))
         {
             return Err(refused("the token's resource (sr) is not this hub"));
         }
-        if resource.contains('/') {
+        let path = decode(path).unwrap_or_default();
+        if !resource_path.is_empty() && !is_segment_prefix(&format!("/{resource_path}"), &path) {
             return Err(refused(
-                "the token's resource (sr) is only a part of this hub",
+                "the token's resource (sr) is another part of this hub",
             ));
         }
         let policy = token

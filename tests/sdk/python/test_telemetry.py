@@ -51,3 +51,9 @@ def test_a_last_will(hub, watch):
     (will,) = watch(1)
     assert will["text"] == "gone"
     assert will["properties"] == {"why": "crash", "iothub-MessageType": "Will"}
+    # One that is no message is not lost in silence.
+    client = mqtt(hub, "teller", lambda client: client.will_set("elsewhere", "gone", 1))
+    client.loop_stop()
+    client.socket().close()
+    (complaint,) = eventually(lambda: [e for e in hub.events if e["event"] == "warning"], "the hub says so")
+    assert "the last will of teller is not kept" in complaint["message"]
