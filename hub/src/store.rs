@@ -65,23 +65,20 @@ impl Store {
         let database = open_private(&file)
             .map_err(|error| state(&file, format!("cannot be opened: {error}")))
             .and_then(|handle| {
-                redb::Builder::new()
-                    .set_cache_size(16 * 1024 * 1024)
-                    .create_file(handle)
-                    .map_err(|error| match error {
-                        redb::DatabaseError::DatabaseAlreadyOpen => state(
-                            directory,
-                            "is in use by another hub: stop it, or choose another --state".into(),
+                disk::open(handle).map_err(|error| match error {
+                    redb::DatabaseError::DatabaseAlreadyOpen => state(
+                        directory,
+                        "is in use by another hub: stop it, or choose another --state".into(),
+                    ),
+                    error => state(
+                        &file,
+                        format!(
+                            "cannot be opened: {error}; move it away to begin with an empty hub"
                         ),
-                        error => state(
-                            &file,
-                            format!(
-                                "cannot be opened: {error}; move it away to begin with an empty hub"
-                            ),
-                        ),
-                    })
+                    ),
+                })
             })?;
-        Ok(Self::Disk(Disk::new(database)))
+        Ok(Self::Disk(Disk::new(database, file)))
     }
 
     /// All that is kept. The policies are missing in a new hub.
@@ -89,8 +86,7 @@ impl Store {
         let Self::Disk(disk) = self else {
             return Ok((None, Vec::new()));
         };
-        let database = disk.database();
-        let read = || -> Result<_, redb::Error> {
+        let read = |database: &redb::Database| -> Result<_, redb::Error> {
             // Makes the tables of a new database, so that reading finds them.
             let transaction = database.begin_write()?;
             transaction.open_table(definition(DEVICES))?;
@@ -107,7 +103,7 @@ impl Store {
             }
             Ok((policies, devices))
         };
-        let (policies, devices) = read().map_err(|error| unreadable(&error))?;
+        let (policies, devices) = disk.read(read).map_err(|error| unreadable(&error))?;
         let policies = policies
             .map(|bytes| serde_json::from_slice(&bytes))
             .transpose()
@@ -149,8 +145,7 @@ impl Store {
         let Self::Disk(disk) = self else {
             return Ok(Vec::new());
         };
-        let database = disk.database();
-        let read = || -> Result<_, redb::Error> {
+        let read = |database: &redb::Database| -> Result<_, redb::Error> {
             // Makes the table of a new database, so that reading finds it.
             let transaction = database.begin_write()?;
             transaction.open_table(definition(table))?;
@@ -165,7 +160,7 @@ impl Store {
             }
             Ok(rows)
         };
-        let rows = read().map_err(|error| unreadable(&error))?;
+        let rows = disk.read(read).map_err(|error| unreadable(&error))?;
         rows.iter()
             .map(|row| serde_json::from_slice(row).map_err(|error| unreadable(&error)))
             .collect()

@@ -34,7 +34,21 @@ struct Process {
 
 impl Process {
     fn start(state: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::run(Command::new(std::env::current_exe().unwrap()), state)
+    }
+
+    /// One that can make its files so large and no larger, in blocks of 512 bytes.
+    fn start_within(blocks: u32, state: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        let limited = format!("trap '' XFSZ && ulimit -S -f {blocks} && exec \"$0\" \"$@\"");
+        shell
+            .args(["-c", &limited])
+            .arg(std::env::current_exe().unwrap());
+        Self::run(shell, state)
+    }
+
+    fn run(mut command: Command, state: &Path) -> Self {
+        let mut child = command
             .args(["--exact", "a_hub_to_be_killed", "--nocapture", "--ignored"])
             .env("TWINFLASH_HUB_STATE", state)
             .stdin(Stdio::piped())
@@ -107,6 +121,50 @@ fn a_hub_to_be_killed() {
     println!("\n{ready}");
     std::io::stdout().flush().unwrap();
     thread::sleep(Duration::from_secs(60));
+}
+
+/// A disk that was full for a while.
+#[test]
+fn what_could_not_be_kept_is_kept_when_it_can() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    // An empty database has 2,064 blocks.
+    let mut hub = Process::start_within(2200, &state);
+    let owner = hub.owner();
+    let desired: serde_json::Map<_, _> = (0..7)
+        .map(|n| (format!("p{n}"), "x".repeat(4000).into()))
+        .collect();
+    let body = json!({"properties": {"desired": desired}});
+    let patch = |n: u32| {
+        owner.call("PUT", &format!("/devices/n{n}"), Some(&json!({})));
+        owner.call("PATCH", &format!("/twins/n{n}"), Some(&body))
+    };
+    let (last, refused) = (0..200)
+        .map(|n| (n, patch(n)))
+        .find(|(_, answer)| answer.status != 200)
+        .expect("the disk is full");
+    refused.refused(500, "ServerError");
+    // Nor is anything told that might be lost.
+    owner.get("/twins/d1").refused(500, "ServerError");
+
+    let pid = hub.child.id().to_string();
+    let raised = Command::new("prlimit")
+        .args(["--pid", &pid, "--fsize=unlimited"])
+        .status();
+    assert!(raised.unwrap().success());
+    let end = Instant::now() + Duration::from_secs(30);
+    while owner.get("/twins/d1").status != 200 {
+        assert!(Instant::now() < end, "the hub does not recover");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let twins = |owner: &Rest| -> Vec<_> {
+        (0..=last)
+            .map(|n| owner.get(&format!("/twins/n{n}")).body)
+            .collect()
+    };
+    let before = twins(&owner);
+    hub.kill();
+    assert_eq!(twins(&Process::start(&state).owner()), before);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! A commit waits for the disk, some milliseconds each time. So changes are gathered while one is being written, and the
 //! next one takes them all: what a fleet does at once costs few commits. Nobody is told of a change before it is durable.
 
-use super::{Table, definition};
+use super::{Table, definition, open_private};
 use crate::error::Error;
 use redb::Database;
 use std::{
     collections::BTreeMap,
+    fs,
+    path::PathBuf,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -26,7 +28,9 @@ pub(crate) struct Disk {
 }
 
 struct Shared {
-    database: Database,
+    /// Not there after a failed commit: the library wants it to be opened again.
+    database: Mutex<Option<Database>>,
+    file: PathBuf,
     waiting: Mutex<Waiting>,
     /// There is something to write.
     wake: Condvar,
@@ -52,10 +56,12 @@ struct Written {
 }
 
 impl Disk {
-    pub(super) fn new(database: Database) -> Self {
+    /// Of a database that was [opened](open), and its file.
+    pub(super) fn new(database: Database, file: PathBuf) -> Self {
         Self {
             shared: Arc::new(Shared {
-                database,
+                database: Mutex::new(Some(database)),
+                file,
                 waiting: Mutex::default(),
                 wake: Condvar::new(),
                 written: watch::Sender::new(Written::default()),
@@ -64,8 +70,13 @@ impl Disk {
         }
     }
 
-    pub(super) fn database(&self) -> &Database {
-        &self.shared.database
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, String> {
+        let database = self.shared.database();
+        let database = database.as_ref().ok_or("its last change failed")?;
+        read(database).map_err(|error| error.to_string())
     }
 
     /// Changes rows, all or none.
@@ -77,7 +88,7 @@ impl Disk {
             let rows: Changes = rows.collect();
             return match rows.is_empty() {
                 true => Ok(()),
-                false => commit(&self.shared.database, &rows),
+                false => self.shared.commit(&rows),
             };
         }
         let mut waiting = self.shared.lock();
@@ -126,6 +137,23 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn database(&self) -> MutexGuard<'_, Option<Database>> {
+        self.database.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn commit(&self, changes: &Changes) -> Result<(), String> {
+        let mut database = self.database();
+        let opened = match database.take() {
+            Some(opened) => opened,
+            None => open_private(&self.file)
+                .map_err(|error| error.to_string())
+                .and_then(|file| open(file).map_err(|error| error.to_string()))?,
+        };
+        commit(&opened, changes)?;
+        *database = Some(opened);
+        Ok(())
+    }
+
     /// Writes what comes, until the store is closed.
     fn write(&self) {
         let mut waiting = self.lock();
@@ -142,16 +170,27 @@ impl Shared {
             let changes = std::mem::take(&mut waiting.changes);
             let count = waiting.count;
             drop(waiting);
-            let result = commit(&self.database, &changes);
+            let result = self.commit(&changes);
             waiting = self.lock();
+            let before = self
+                .written
+                .borrow()
+                .failed
+                .clone()
+                .map(|(_, reason)| reason);
             let Err(reason) = result else {
+                if before.is_some() {
+                    log::warn!(target: "twinflash_hub", "the state is kept again");
+                }
                 self.written.send_replace(Written {
                     count,
                     failed: None,
                 });
                 continue;
             };
-            log::error!(target: "twinflash_hub", "the state cannot be kept: {reason}");
+            if before.as_ref() != Some(&reason) {
+                log::error!(target: "twinflash_hub", "the state cannot be kept: {reason}; this is tried again and again");
+            }
             // What has changed again since is newer.
             for (key, value) in changes {
                 waiting.changes.entry(key).or_insert(value);
@@ -199,6 +238,13 @@ impl Durable {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Opens the database in a file, or makes it.
+pub(super) fn open(file: fs::File) -> Result<Database, redb::DatabaseError> {
+    redb::Builder::new()
+        .set_cache_size(16 * 1024 * 1024)
+        .create_file(file)
 }
 
 fn commit(database: &Database, changes: &Changes) -> Result<(), String> {
