@@ -193,7 +193,7 @@ export interface UpdaterEvents {
   accepted: [{ readonly uri: string; readonly version: string | null }];
   /** The update has come to a phase. */
   phase: [Phase];
-  /** So many bytes of the image are there. At most ten a second, and at each checkpoint. */
+  /** So many bytes of the image are there. At most ten a second, and one as an attempt ends. */
   progress: [{ readonly bytes: number; readonly total: number | null }];
   /** The update waits for something else than before. */
   waiting: [Waiting];

@@ -159,13 +159,18 @@ impl Engine {
         }
     }
 
-    fn received(&mut self, bytes: u64) {
+    /// Counts what has come since the last time.
+    fn count_bytes(&mut self, bytes: u64) {
         let fetched = bytes.saturating_sub(self.transfer.received);
         if fetched > 0 {
             self.transfer.failure = None;
         }
         self.change(|update| update.spent.bytes = update.spent.bytes.saturating_add(fetched));
         self.transfer.received = bytes;
+    }
+
+    fn received(&mut self, bytes: u64) {
+        self.count_bytes(bytes);
         self.event(Event::Progress {
             bytes,
             total: self.transfer.total,
@@ -187,9 +192,9 @@ impl Engine {
     }
 
     fn durable(&mut self, checkpoint: Checkpoint) {
-        // Progress is told at most ten times a second; what came since then is there, too.
+        // Bytes have come since progress was last told; they are no event of their own.
         if checkpoint.offset > self.transfer.received {
-            self.received(checkpoint.offset);
+            self.count_bytes(checkpoint.offset);
         }
         self.count_time();
         self.change(|update| update.checkpoint = Some(checkpoint));
@@ -344,7 +349,7 @@ impl Engine {
             Verified::Signature
         } else if unchecked {
             self.event(Event::Warning(String::from(
-                "only its transport (https) vouches for the image: the request carried no check value",
+                "only how it came (by https, or as a file of this device) vouches for the image: the request carried no check value",
             )));
             Verified::Transport
         } else {

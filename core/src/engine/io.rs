@@ -262,7 +262,7 @@ pub enum Event {
     },
     /// The update has come to a phase.
     Phase(Phase),
-    /// So much of the image is there. At most ten a second.
+    /// So much of the image is there. At most ten a second, and one as an attempt ends.
     Progress {
         /// Bytes.
         bytes: u64,
@@ -307,7 +307,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verified {
-    /// Only its transport: https, and a body that ends where it said it would.
+    /// Only how it came: by https, with a body that ends where it said it would; or as a file of this device.
     Transport,
     /// The request's checks.
     Checks,

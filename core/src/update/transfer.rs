@@ -148,8 +148,8 @@ pub enum Progress {
         /// The whole image's size, if the server said it.
         total: Option<u64>,
     },
-    /// So many bytes of the image are there (not yet durable). At most ten a second, and once when no
-    /// more come.
+    /// So many bytes of the image are there (not yet durable). At most ten a second, and one as the
+    /// attempt ends.
     Received(u64),
     /// Bytes were made durable.
     Durable(Checkpoint),

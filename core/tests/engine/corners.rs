@@ -4,7 +4,7 @@ use serde_json::json;
 use std::time::Duration;
 use twinflash::{
     contract::Contract,
-    engine::{Config, Engine, Input, Now, Output, Step, Stored},
+    engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
     update::{
         Checkpoint, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy, Progress,
         Record, Restart, Retry,
@@ -192,6 +192,39 @@ fn a_restart_that_does_not_come_is_asked_for_again() {
     assert_eq!(restarts(&give(&mut engine, Input::Tick, 700)), 1);
 }
 
+fn durable(content: &str, offset: u64) -> Input<'static> {
+    Input::Transfer(Progress::Durable(Checkpoint {
+        packed: None,
+        sealed: None,
+        content: content.to_owned(),
+        validator: None,
+        total: Some(1000),
+        offset,
+        checks: String::new(),
+    }))
+}
+
+/// A fast download has more checkpoints a second than anybody wants to hear of.
+#[test]
+fn a_checkpoint_is_no_news_of_progress() {
+    let mut engine = Engine::new(config("iothub-dm", Restart::None, 0));
+    boot(&mut engine, None, ImageState::Old);
+    ask(&mut engine, 1);
+    let outputs = give(&mut engine, Input::Tick, 5);
+    let told = |outputs: Vec<Output>| {
+        let progress = |output: &Output| match output {
+            Output::Event(Event::Progress { bytes, .. }) => Some(*bytes),
+            _ => None,
+        };
+        outputs.iter().filter_map(progress).collect::<Vec<_>>()
+    };
+    let durable = durable(&downloads(&outputs)[0].content, 100);
+    assert!(told(give(&mut engine, durable, 6)).is_empty());
+    assert_eq!(engine.status().bytes, 100);
+    let received = Input::Transfer(Progress::Received(150));
+    assert_eq!(told(give(&mut engine, received, 6)), [150]);
+}
+
 /// Before a download starts over, what says that its first bytes are there is durably gone.
 #[test]
 fn a_checkpoint_goes_when_the_download_starts_from_zero() {
@@ -199,16 +232,7 @@ fn a_checkpoint_goes_when_the_download_starts_from_zero() {
     boot(&mut engine, None, ImageState::Old);
     ask(&mut engine, 1);
     let outputs = give(&mut engine, Input::Tick, 5);
-    let checkpoint = Checkpoint {
-        packed: None,
-        sealed: None,
-        content: downloads(&outputs)[0].content.clone(),
-        validator: None,
-        total: Some(1000),
-        offset: 100,
-        checks: String::new(),
-    };
-    let durable = Input::Transfer(Progress::Durable(checkpoint));
+    let durable = durable(&downloads(&outputs)[0].content, 100);
     let record = last_saved(&give(&mut engine, durable, 6)).unwrap();
     assert!(record.update.unwrap().checkpoint.is_some());
     let outputs = give(&mut engine, Input::Transfer(Progress::StartingOver), 7);

@@ -159,7 +159,7 @@ class PhaseChanged(Value):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Progress(Value):
-    """So much of the image is there. At most ten a second."""
+    """So much of the image is there. At most ten a second, and one as an attempt ends."""
 
     bytes: int
     total: Optional[int]
