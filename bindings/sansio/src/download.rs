@@ -2,11 +2,11 @@
 
 use crate::api::{TWINFLASH_SANSIO_UNKNOWN, enter, text, twinflash_sansio, twinflash_sansio_now};
 use crate::engine::Driven;
-use crate::fetch::Head;
 use crate::status::twinflash_sansio_status;
+use alloc::string::ToString as _;
 use core::ffi::{c_char, c_void};
 use core::time::Duration;
-use twinflash::update::Code;
+use twinflash::update::{Code, answer::Head};
 
 use twinflash_sansio_status as Status;
 
@@ -58,12 +58,15 @@ pub unsafe extern "C" fn twinflash_sansio_answered(
             return Status::NullArgument;
         };
         // A header that is no text is as good as none.
+        let wait = Duration::from_secs(answer.retry_after.into());
         let head = Head {
-            status: answer.status,
+            status: u16::try_from(answer.status).unwrap_or_default(),
+            words: &answer.status.to_string(),
             length: (answer.length != TWINFLASH_SANSIO_UNKNOWN).then_some(answer.length),
+            chunked: false,
             range: text(answer.range).unwrap_or_default(),
             etag: text(answer.etag).unwrap_or_default(),
-            retry_after: Duration::from_secs(answer.retry_after.into()),
+            retry_after: (!wait.is_zero()).then_some(wait),
         };
         fetching(engine, |driven| driven.answered(&head, now.into()))
     }

@@ -2,7 +2,7 @@
 //! the rest to the application.
 
 use crate::board::Board;
-use crate::fetch::{Abort, Fetch, Head, Said};
+use crate::fetch::{Abort, Fetch, Said};
 use crate::output::{Output as Out, terminated, twinflash_sansio_kind as Kind};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use twinflash::engine::{Config, Engine, Input, Now, Output, Reply, Step};
 use twinflash::update::trust::Trust;
-use twinflash::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry};
+use twinflash::update::{Code, Ended, Failure, ImageInfo, Job, Progress, Retry, answer::Head};
 
 /// A timer that nothing comes of is looked at again after this.
 const REST: Duration = Duration::from_millis(50);

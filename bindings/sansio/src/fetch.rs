@@ -5,32 +5,18 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use core::time::Duration;
+use twinflash::update::answer::{self, Head, RESUME, Resume, judge, too_short};
 use twinflash::update::{
     Checkpoint, Checks, Code, Ended, Failure, ImageInfo, Job, Progress, Retry, redact,
 };
 
 /// `Progress::Received` at most so often.
 const PROGRESS: Duration = Duration::from_millis(100);
-/// Longer validators are as good as none: they would fill the journal.
-const LONGEST_VALIDATOR: usize = 512;
-/// Longer waits than this are not believed.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// States kept for a board whose `sync` answers less than was written.
 const UNSYNCED: usize = 4;
 
-/// What a server answered, before the body.
-pub(crate) struct Head<'a> {
-    pub(crate) status: i32,
-    pub(crate) length: Option<u64>,
-    pub(crate) range: Option<&'a str>,
-    pub(crate) etag: Option<&'a str>,
-    pub(crate) retry_after: Duration,
-}
-
 /// Why an attempt ends before its last byte.
 pub(crate) type Abort = (Failure, Retry);
-
-const RESUME: Retry = Retry::Resume(None);
 
 fn never(failure: Failure) -> Abort {
     (failure, Retry::Never)
@@ -41,7 +27,7 @@ pub(crate) struct Fetch {
     job: Box<Job>,
     image: ImageInfo,
     /// What the board still has of an attempt before.
-    resume: Option<(Checkpoint, Checks)>,
+    resume: Option<(Resume, Checks)>,
     /// Once the body has begun.
     body: Option<Body>,
     /// Where the window begins in which so many bytes must come, and how many have.
@@ -131,35 +117,15 @@ impl Fetch {
     /// The server has answered. `true` where the bytes of the checkpoint are given up, which is to be
     /// durable before [`begin`](Self::begin) is called.
     pub(crate) fn answered(&mut self, head: &Head<'_>, now: Duration) -> Result<bool, Abort> {
-        let mut total = head.length;
-        match (head.status, &self.resume) {
-            (200, _) => self.resume = None,
-            (206, Some(_)) => total = Some(self.rest(head)?),
-            (206, None) => {
-                let why = "206 Partial Content, though all of it was asked for";
-                return Err(never(failure(&self.job, Code::HttpProtocol, why)));
-            }
-            (status, _) => {
-                let retry = match status {
-                    416 if self.resume.is_some() => Retry::FromZero,
-                    408 | 425 | 429 | 500..=599 => {
-                        let wait = head.retry_after.min(LONGEST_WAIT);
-                        Retry::Resume((!wait.is_zero()).then_some(wait))
-                    }
-                    _ => Retry::Never,
-                };
-                let why = alloc::format!("the server answered {status}");
-                return Err((failure(&self.job, Code::HttpStatus, &why), retry));
-            }
-        }
-        self.announced(total)?;
-        let (checks, over) = match self.resume.take() {
+        let resume = self.resume.as_ref().map(|(from, _)| from);
+        let answer = judge(&redact(&self.job.uri), head, resume, &self.job)?;
+        let (checks, over) = match self.resume.take().filter(|_| answer.offset > 0) {
             Some((_, checks)) => (checks, false),
             None => (Checks::new(), self.job.resume.is_some()),
         };
         self.body = Some(Body {
-            total,
-            validator: strong(head.etag),
+            total: answer.total,
+            validator: answer.validator,
             durable: checks.bytes(),
             unsynced: VecDeque::new(),
             synced_at: now,
@@ -169,61 +135,6 @@ impl Fetch {
         });
         self.window = (now, 0);
         Ok(over)
-    }
-
-    /// The whole size, where the answer is the rest that was asked for.
-    fn rest(&self, head: &Head<'_>) -> Result<u64, Abort> {
-        let again = |why: &str| (failure(&self.job, Code::HttpProtocol, why), Retry::FromZero);
-        let Some((from, _)) = &self.resume else {
-            return Err(again("no range was asked for"));
-        };
-        let range = head.range.and_then(content_range);
-        let Some((first, last, total)) = range else {
-            return Err(again("206 Partial Content without a range of bytes"));
-        };
-        let Some(total) = total.or(from.total) else {
-            return Err(again("the server does not say how long the whole is"));
-        };
-        if first != from.offset {
-            return Err(again("another range came than the one asked for"));
-        }
-        if last >= total || from.total.is_some_and(|before| before != total) {
-            return Err(again("it changed its size"));
-        }
-        let same = match (&from.validator, strong(head.etag)) {
-            (Some(before), Some(now)) => *before == now,
-            (Some(_), None) => self.job.hash_judges,
-            (None, _) => true,
-        };
-        if !same {
-            return Err(again("it changed on the server since the download began"));
-        }
-        if head.length.is_some_and(|length| length != last - first + 1) {
-            return Err(again("length and range contradict each other"));
-        }
-        Ok(total)
-    }
-
-    /// Compares the size the server says with what the request announced and the policy allows.
-    fn announced(&self, total: Option<u64>) -> Result<(), Abort> {
-        let (code, why) = match (total, self.job.size) {
-            (Some(total), Some(size)) if size != total => (
-                Code::SizeMismatch,
-                alloc::format!("it has {total} bytes, {size} were announced"),
-            ),
-            (Some(0), _) => (Code::SizeMismatch, "it is empty".into()),
-            (Some(total), _) if total > self.job.max_size => (
-                Code::TooLarge,
-                alloc::format!("it has {total} bytes, {} are allowed", self.job.max_size),
-            ),
-            (None, None) if !self.job.hash_judges => (
-                Code::HttpProtocol,
-                "the server does not say how long it is; give a size or a SHA-256 with the request"
-                    .into(),
-            ),
-            _ => return Ok(()),
-        };
-        Err(never(failure(&self.job, code, &why)))
     }
 
     /// The body begins: from zero, the board erases what it needs.
@@ -309,8 +220,7 @@ impl Fetch {
             return Err(never(failure(job, Code::SizeMismatch, "it is empty")));
         }
         if received < size {
-            let why = alloc::format!("the connection broke off after {received} of {size} bytes");
-            return Err((failure(job, Code::Network, &why), RESUME));
+            return Err(too_short(&redact(&job.uri), received, size));
         }
         body.unsynced.clear();
         let mut before = None;
@@ -383,7 +293,7 @@ impl Body {
 }
 
 /// The checkpoint, if it can be gone on from.
-fn usable(job: &Job) -> Option<(Checkpoint, Checks)> {
+fn usable(job: &Job) -> Option<(Resume, Checks)> {
     let from = job.resume.as_ref().filter(|from| from.offset > 0)?;
     let checks = Checks::restore(&from.checks)?;
     let total = from.total.or(job.size);
@@ -392,7 +302,12 @@ fn usable(job: &Job) -> Option<(Checkpoint, Checks)> {
         && total.is_none_or(|total| from.offset <= total)
         && (job.size).is_none_or(|size| total == Some(size))
         && (from.validator.is_some() || job.hash_judges);
-    fits.then(|| (from.clone(), checks))
+    let from = Resume {
+        offset: from.offset,
+        validator: from.validator.clone(),
+        total: from.total,
+    };
+    fits.then_some((from, checks))
 }
 
 fn complete(checks: &Checks) -> Ended {
@@ -403,30 +318,5 @@ fn complete(checks: &Checks) -> Ended {
 }
 
 fn failure(job: &Job, code: Code, why: &str) -> Failure {
-    Failure::new(code, alloc::format!("{}: {why}", redact(&job.uri)))
-}
-
-fn number(text: &str) -> Option<u64> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok())?
-}
-
-/// `bytes first-last/total`, the total perhaps `*` (RFC 9110 section 14.4).
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
-    let (unit, range) = text.trim().split_once(' ')?;
-    let (range, total) = range.trim().split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last) = (number(first)?, number(last)?);
-    let total = match total {
-        "*" => None,
-        total => Some(number(total)?),
-    };
-    (unit.eq_ignore_ascii_case("bytes") && first <= last).then_some((first, last, total))
-}
-
-/// An entity tag that is not weak (RFC 9110 section 8.8.3): only such a one may be used with `If-Range`.
-fn strong(etag: Option<&str>) -> Option<String> {
-    let tag = etag?.trim();
-    let strong = tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"');
-    (strong && tag.len() <= LONGEST_VALIDATOR).then(|| tag.into())
+    answer::failure(code, &redact(&job.uri), why)
 }

@@ -27,7 +27,6 @@
 //! # Ok(()) } }
 //! ```
 
-mod answer;
 mod attempt;
 mod decrypt;
 mod file;
@@ -55,7 +54,7 @@ pub(crate) use {
 use crate::update::Failure;
 use crate::{
     install::{ImageInfo, Installer},
-    update::{Ended, Job, Progress},
+    update::{Ended, Job, Progress, answer},
 };
 use std::{
     fmt,

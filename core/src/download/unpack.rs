@@ -71,7 +71,8 @@ impl fmt::Debug for Unpacker {
 #[cfg(not(feature = "compression"))]
 fn format(compression: Compression) -> Result<Box<dyn Format>, Failure> {
     let how = compression.as_str();
-    let text = format!("this program was built without support for images in {how}");
+    let text =
+        format!("this program was built without support for images in {how}: serve it unpacked");
     Err(Failure::new(Code::ManifestInvalid, text))
 }
 

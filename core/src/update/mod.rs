@@ -1,6 +1,7 @@
 //! What an update is: the request, its phases and outcome, the codes a failure has, the checks an
 //! image must pass, and the policy it runs under. Data and pure functions; no I/O.
 
+pub mod answer;
 mod check;
 mod failure;
 mod image;

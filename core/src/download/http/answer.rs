@@ -1,9 +1,7 @@
 //! What a server's answer means for the attempt: where its bytes belong, or why it ends here.
 
 use super::network::Head;
-use crate::download::answer::{
-    Answer, LONGEST_WAIT, Resume, failure, fits, refused, strong_validator,
-};
+use crate::update::answer::{self, Answer, LONGEST_WAIT, Resume, failure, number};
 use crate::update::{Code, Failure, Job, Retry};
 use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, HeaderName, header};
@@ -14,21 +12,28 @@ pub(in super::super) fn judge(
     resume: Option<&Resume>,
     job: &Job,
 ) -> Result<Answer, (Failure, Retry)> {
-    let answer = match (head.status.as_u16(), resume) {
-        (200, _) => whole(head, job)?,
-        (206, Some(resume)) => rest(head, resume, job)?,
-        (206, None) => {
-            return Err(protocol(
-                head,
-                "206 Partial Content, though all of it was asked for",
-            ));
-        }
-        (status, _) => {
-            let wait = retry_after(&head.headers);
-            let words = head.status.to_string();
-            return Err(refused(&head.shown, status, &words, resume.is_some(), wait));
-        }
+    let status = head.status.as_u16();
+    let kind = text(&head.headers, header::CONTENT_TYPE).unwrap_or_default();
+    let several = kind.to_ascii_lowercase().starts_with("multipart/");
+    if status == 206 && resume.is_some() && several {
+        // Bytes that cannot be appended: the next attempt asks for all of it.
+        let why = "several ranges, where one was asked for";
+        let failure = failure(Code::HttpProtocol, &head.shown, why);
+        return Err((failure, Retry::FromZero));
+    }
+    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
+    let length = text(&head.headers, header::CONTENT_LENGTH).and_then(number);
+    let said = answer::Head {
+        status,
+        words: &head.status.to_string(),
+        // RFC 9112 section 6.3: the transfer coding overrides the length.
+        length: length.filter(|_| !chunked),
+        chunked,
+        range: text(&head.headers, header::CONTENT_RANGE),
+        etag: text(&head.headers, header::ETAG),
+        retry_after: retry_after(&head.headers),
     };
+    let answer = answer::judge(&head.shown, &said, resume, job)?;
     let encoded = |name: HeaderName, allowed: &str| {
         let values = head.headers.get_all(name).iter();
         let mut others = values.filter(|value| {
@@ -43,106 +48,21 @@ pub(in super::super) fn judge(
         .or_else(|| encoded(header::TRANSFER_ENCODING, "chunked"))
     {
         let why = format!("it is sent encoded ({encoding:?}), which was not asked for");
-        return Err(protocol(head, &why));
+        let failure = failure(Code::HttpProtocol, &head.shown, &why);
+        return Err((failure, Retry::Never));
     }
     Ok(answer)
-}
-
-fn whole(head: &Head, job: &Job) -> Result<Answer, (Failure, Retry)> {
-    let chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-    let length = match chunked {
-        // RFC 9112 section 6.3: the transfer coding overrides the length.
-        true => None,
-        false => number(text(&head.headers, header::CONTENT_LENGTH)),
-    };
-    let answer = Answer {
-        offset: 0,
-        total: length,
-        validator: validator(&head.headers),
-        until_close: length.is_none() && !chunked,
-    };
-    fits(&head.shown, answer, None, job)
-}
-
-fn rest(head: &Head, resume: &Resume, job: &Job) -> Result<Answer, (Failure, Retry)> {
-    // Bytes that cannot be appended: the next attempt asks for all of it.
-    let again = |why: &str| {
-        (
-            failure(Code::HttpProtocol, &head.shown, why),
-            Retry::FromZero,
-        )
-    };
-    let kind = text(&head.headers, header::CONTENT_TYPE).unwrap_or_default();
-    if kind.to_ascii_lowercase().starts_with("multipart/") {
-        return Err(again("several ranges, where one was asked for"));
-    }
-    let range = text(&head.headers, header::CONTENT_RANGE).and_then(content_range);
-    let Some((first, last, total)) = range else {
-        return Err(again("206 Partial Content without a range of bytes"));
-    };
-    if first != resume.offset {
-        let why = format!("byte {} was asked for, byte {first} came", resume.offset);
-        return Err(again(&why));
-    }
-    let answer = Answer {
-        offset: first,
-        total,
-        validator: validator(&head.headers),
-        until_close: false,
-    };
-    let answer = fits(&head.shown, answer, Some(resume), job)?;
-    let beyond = |total: &u64| last >= *total;
-    if let Some(total) = answer.total.filter(beyond) {
-        return Err(again(&format!(
-            "byte {last} is not within its {total} bytes"
-        )));
-    }
-    let length = number(text(&head.headers, header::CONTENT_LENGTH));
-    if length.is_some_and(|length| length != last - first + 1) {
-        return Err(again(
-            "length and range of the server's answer contradict each other",
-        ));
-    }
-    Ok(answer)
-}
-
-fn protocol(head: &Head, why: &str) -> (Failure, Retry) {
-    (failure(Code::HttpProtocol, &head.shown, why), Retry::Never)
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     Some(headers.get(name)?.to_str().ok()?.trim())
 }
 
-fn number(text: Option<&str>) -> Option<u64> {
-    text.filter(|text| text.bytes().all(|b| b.is_ascii_digit()))?
-        .parse()
-        .ok()
-}
-
-/// `bytes first-last/total`, the total perhaps `*` (RFC 9110 section 14.4).
-fn content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
-    let (unit, range) = text.split_once(' ')?;
-    let (range, total) = range.trim().split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let first = number(Some(first))?;
-    let last = number(Some(last))?;
-    let total = match total {
-        "*" => None,
-        total => Some(number(Some(total))?),
-    };
-    (unit.eq_ignore_ascii_case("bytes") && first <= last).then_some((first, last, total))
-}
-
-fn validator(headers: &HeaderMap) -> Option<String> {
-    strong_validator(text(headers, header::ETAG)?)
-}
-
 /// `Retry-After` (RFC 9110 section 10.2.3) as seconds, or as a date, which is compared with the server's
 /// own: this device's clock may be wrong.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, header::RETRY_AFTER)?;
-    let wait = match number(Some(value)) {
+    let wait = match number(value) {
         Some(seconds) => Duration::from_secs(seconds),
         None => {
             let until = httpdate::parse_http_date(value).ok()?;
@@ -165,35 +85,6 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.clone(), value.parse().unwrap()))
             .collect()
-    }
-
-    #[test]
-    fn ranges() {
-        assert_eq!(content_range("bytes 5-9/10"), Some((5, 9, Some(10))));
-        assert_eq!(content_range("Bytes 0-0/*"), Some((0, 0, None)));
-        for bad in [
-            "",
-            "bytes */10",
-            "bytes 9-5/10",
-            "bytes 5-/10",
-            "items 5-9/10",
-            "bytes +5-9/10",
-            "bytes 5-99999999999999999999/*",
-            "bytes=5-9/10",
-        ] {
-            assert_eq!(content_range(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn only_strong_validators() {
-        let of = |tag| validator(&headers(&[(header::ETAG, tag)]));
-        assert_eq!(of("\"a\"").as_deref(), Some("\"a\""));
-        for weak in ["W/\"a\"", "a", "\"", ""] {
-            assert_eq!(of(weak), None, "{weak}");
-        }
-        let long: &'static str = Box::leak(format!("\"{}\"", "a".repeat(600)).into_boxed_str());
-        assert_eq!(of(long), None);
     }
 
     #[test]
