@@ -131,11 +131,13 @@ fn tables() {
     println!("{lines} lines of log, and no secret");
 }
 
-/// Leaves out what the program that is judged has no part for, and says so.
+/// Leaves out what the program that is judged has no part for, and says so; and what is about its having none, where
+/// it has.
 fn leave_out_without_parts(scenarios: &mut Vec<Scenario>) {
     let without = std::env::var("TWINFLASH_SUBJECT_WITHOUT").unwrap_or_default();
-    for part in without.split_whitespace() {
-        assert!(PARTS.contains(&part), "{part} is none of {PARTS:?}");
+    let without: Vec<_> = without.split_whitespace().collect();
+    for part in &without {
+        assert!(PARTS.contains(part), "{part} is none of {PARTS:?}");
         let before = scenarios.len();
         scenarios.retain(|scenario| {
             let needs = scenario.table["needs"].as_array().into_iter().flatten();
@@ -145,6 +147,10 @@ fn leave_out_without_parts(scenarios: &mut Vec<Scenario>) {
         println!("  {count:2} left out for a program without {part}");
         assert!(count > 0, "no scenario needs {part}");
     }
+    scenarios.retain(|scenario| match &scenario.table["without"] {
+        Value::Null => true,
+        part => without.iter().any(|lacking| part == lacking),
+    });
 }
 
 /// The scenarios of a file, each with what the file says for all of them.
