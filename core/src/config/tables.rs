@@ -20,7 +20,7 @@ use std::time::Duration;
 const SLOWEST: u64 = 1024;
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a word, or a command as an array of texts")]
+#[serde(untagged, expecting = "expected a word, or a command as an array of texts")]
 pub(super) enum WordOrCommand {
     Word(String),
     Command(Vec<String>),
@@ -98,7 +98,7 @@ impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const MOST: f64 = 366.0 * 24.0 * 3600.0;
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a number of seconds")]
+        #[serde(untagged, expecting = "expected a number of seconds")]
         enum Number {
             Whole(i64),
             Part(f64),
