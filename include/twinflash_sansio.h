@@ -35,7 +35,7 @@
  * - Texts are UTF-8 and end with a zero, but where a length is given. Lengths are in bytes.
  * - NULL where it may not be is an error, not a crash. A pointer to something freed is not noticed.
  * - Different engines may be used from different threads at once, one engine from one at a time.
- * - The library needs malloc, calloc, realloc, aligned_alloc, free, abort, and the mem functions of C.
+ * - The library needs malloc, calloc, realloc, free, abort, and the mem functions of C.
  *   An engine has some 20 KiB while it waits, and twice that for moments; where there is no memory
  *   left, it calls abort().
  */
@@ -116,7 +116,9 @@ enum twinflash_sansio_kind
     TWINFLASH_SANSIO_KIND_RESTART = 6,
     /** The update has come to `phase`. From here on: for the application to know, nothing to be done. */
     TWINFLASH_SANSIO_KIND_PHASE = 20,
-    /** `offset` of `size` bytes (0: not known) are there. At most ten a second. */
+    /**
+     * `offset` of `size` bytes (0: not known) are there. At most ten a second, and one as an attempt ends.
+     */
     TWINFLASH_SANSIO_KIND_PROGRESS = 21,
     /** The update ended by `outcome`, with `status` and `text` where that is no success. */
     TWINFLASH_SANSIO_KIND_ENDED = 22,

@@ -27,7 +27,7 @@
  * - Texts are UTF-8 and end with a zero, but where a length is given. Lengths are in bytes.
  * - NULL where it may not be is an error, not a crash. A pointer to something freed is not noticed.
  * - Different engines may be used from different threads at once, one engine from one at a time.
- * - The library needs malloc, calloc, realloc, aligned_alloc, free, abort, and the mem functions of C.
+ * - The library needs malloc, calloc, realloc, free, abort, and the mem functions of C.
  *   An engine has some 20 KiB while it waits, and twice that for moments; where there is no memory
  *   left, it calls abort().
  */

@@ -26,7 +26,10 @@ cargo xtask test [--quick]    run every check and test; --quick leaves the slow 
 cargo xtask header [--check]  make include/twinflash.h, or only see whether it is up to date
 cargo xtask c [--tsan]        only the C library's tests and examples; with --tsan its tests under
                               ThreadSanitizer, for which it takes a nightly toolchain with rust-src
-cargo xtask sansio            only those of the library for boards
+cargo xtask sansio [--cortex-m4]
+                              only those of the library for boards; with --cortex-m4 built for that processor,
+                              and its programs run on one that QEMU emulates: takes a Rust target, a compiler
+                              for ARM and QEMU (xtask/src/sansio.rs names them)
 cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P]
                               install the C library: header, shared and static, for pkg-config and CMake
 cargo xtask package-deb DIR [--profile P]
@@ -41,7 +44,8 @@ cargo xtask package-node DIR  make what is published for Node: the tarballs of t
                               command, for glibc 2.17 and newer
 cargo xtask package DIR [--only WORD]
                               make all that is released, from what is committed: sources, bills of materials
-                              (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS
+                              (CycloneDX), crates, the command, Python's and Node's packages, SHA256SUMS; and
+                              see to sizes and cargo cinstall. Takes cargo-cyclonedx and cargo-c
 cargo xtask bench download [--mib N] [--runs N]
                               the pipeline against curl: time and memory
 cargo xtask bench c [--sizes] the C library in profile `small` and the one for boards: sizes, idle memory, a
@@ -84,6 +88,7 @@ fn main() -> ExitCode {
         ["install", ref options @ ..] => report(test::install(options)),
         ["c"] => report(test::c()),
         ["c", "--tsan"] => report(c::tsan::run(&test::Run::new(true))),
+        ["sansio", "--cortex-m4"] => report(sansio::cortex_m4(&test::Run::new(true))),
         ["sansio"] => report(sansio::run(&test::Run::new(true))),
         ["package-deb", directory] => report(deb::package(directory, "release")),
         ["package-deb", directory, "--profile", profile] => {

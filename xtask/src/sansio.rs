@@ -24,14 +24,50 @@ const STRICT: &[&str] = &["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g"];
 /// # Errors
 /// It does not build.
 pub(crate) fn build(root: &Path, target: &Path, features: &[&str]) -> Result<PathBuf, String> {
-    // Each has a place of its own: the one does not replace the other.
-    let target = target.join(if features.is_empty() {
-        "sansio"
-    } else {
-        "sansio-signed"
-    });
+    let target = target.join(place(features));
     cargo(root, &target, "build", features)?;
     Ok(target.join("release/libtwinflash_sansio.a"))
+}
+
+/// Each has a place of its own: the one does not replace the other.
+fn place(features: &[&str]) -> &'static str {
+    match features {
+        [] => "sansio",
+        _ => "sansio-signed",
+    }
+}
+
+/// The library for a Cortex-M4, such as the MXChip DevKit's: what a firmware takes there that uses every function, and
+/// the programs that need nothing but C's library, run on one that QEMU emulates. Takes `rustup target add
+/// thumbv7em-none-eabihf`, and of Debian gcc-arm-none-eabi, libnewlib-arm-none-eabi and qemu-system-arm.
+pub(crate) fn cortex_m4(run: &Run) -> Outcome {
+    const TARGET: &str = "thumbv7em-none-eabihf";
+    const COMPILE: &str = "-std=c99 -O1 -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 -Iinclude \
+         --specs=rdimon.specs -Wl,--gc-sections,-z,noexecstack -Wl,-T,bindings/sansio/test/cortex_m4.ld";
+    const QEMU: &str = "-machine mps2-an386 -nographic -semihosting -kernel";
+    for features in [&[], SIGNED] {
+        let target = run.target.join(place(features));
+        let arguments = [&["--target", TARGET], features].concat();
+        cargo(&run.root, &target, "build", &arguments)?;
+        let library = target.join(TARGET).join("release/libtwinflash_sansio.a");
+        let link = |name: &str, more: &[String]| {
+            let program = target.join(name).with_extension("elf");
+            let mut link = run.command("arm-none-eabi-gcc", STRICT);
+            link.args(COMPILE.split_whitespace()).args(more);
+            link.arg("bindings/sansio/test/cortex_m4.c").arg(&library);
+            execute(link.arg("-o").arg(&program)).map(|()| program)
+        };
+        let mut all = functions("arm-none-eabi-nm", &library)?;
+        all.push("-Wl,--defsym=main=abort".into());
+        let program = link("all", &all)?;
+        execute(run.command("arm-none-eabi-size", &[]).arg(program))?;
+        for name in ["checks", "arguments"] {
+            let program = link(name, &[format!("bindings/sansio/test/{name}.c")])?;
+            let qemu: Vec<_> = QEMU.split(' ').collect();
+            execute(run.command("qemu-system-arm", &qemu).arg(program))?;
+        }
+    }
+    Ok(())
 }
 
 fn cargo(root: &Path, target: &Path, command: &str, arguments: &[&str]) -> Outcome {
@@ -136,15 +172,29 @@ fn sign(run: &Run, directory: &Path) -> Outcome {
     fs::write(at("trust"), trust).map_err(failed)
 }
 
+/// What a program prints of a file.
+fn said(program: &str, arguments: &[&str], file: &Path) -> Result<String, String> {
+    let output = Command::new(program).args(arguments).arg(file).output();
+    match output {
+        Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        Err(error) => Err(format!("cannot run {program}: {error}")),
+    }
+}
+
+/// What a linker is told to take every function of the library.
+fn functions(nm: &str, library: &Path) -> Result<Vec<String>, String> {
+    let symbols = said(nm, &["--defined-only", "--extern-only"], library)?;
+    let names = symbols
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    Ok(names
+        .filter(|name| name.starts_with("twinflash_sansio_"))
+        .map(|name| format!("-Wl,-u,{name}"))
+        .collect())
+}
+
 /// Bytes of code and constants that a firmware gets by using every function of the library.
 pub(crate) fn measured(library: &Path) -> Result<u64, String> {
-    let output = |program: &str, arguments: &[&str], file: &Path| {
-        let output = Command::new(program).args(arguments).arg(file).output();
-        match output {
-            Ok(output) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            Err(error) => Err(format!("cannot run {program}: {error}")),
-        }
-    };
     let directory = tempfile::tempdir().map_err(|error| format!("no directory: {error}"))?;
     let (map, linked) = (
         directory.path().join("map"),
@@ -152,21 +202,15 @@ pub(crate) fn measured(library: &Path) -> Result<u64, String> {
     );
     fs::write(&map, "{ global: twinflash_sansio_*; local: *; };")
         .map_err(|error| format!("cannot write {}: {error}", map.display()))?;
-    let symbols = output("nm", &["--defined-only", "--extern-only"], library)?;
-    let functions = symbols.lines().filter_map(|line| {
-        let name = line.split_whitespace().last()?;
-        name.starts_with("twinflash_sansio_")
-            .then(|| format!("-Wl,-u,{name}"))
-    });
     let mut link = Command::new("gcc");
     link.args(["-shared", "-nostdlib", "-Wl,--gc-sections"])
         .arg(format!("-Wl,--version-script={}", map.display()))
-        .args(functions)
+        .args(functions("nm", library)?)
         .arg(library)
         .arg("-o")
         .arg(&linked);
     execute(&mut link)?;
-    let sections = output("size", &["-A"], &linked)?;
+    let sections = said("size", &["-A"], &linked)?;
     let of = |wanted: &str| {
         let line = sections
             .lines()

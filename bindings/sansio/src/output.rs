@@ -31,7 +31,7 @@ pub enum twinflash_sansio_kind {
     Restart = 6,
     /// The update has come to `phase`. From here on: for the application to know, nothing to be done.
     Phase = 20,
-    /// `offset` of `size` bytes (0: not known) are there. At most ten a second.
+    /// `offset` of `size` bytes (0: not known) are there. At most ten a second, and one as an attempt ends.
     Progress = 21,
     /// The update ended by `outcome`, with `status` and `text` where that is no success.
     Ended = 22,
