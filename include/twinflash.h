@@ -181,7 +181,9 @@ enum twinflash_event_kind
     TWINFLASH_EVENT_KIND_ACCEPTED = 1,
     /** The update has come to a phase: `phase`. */
     TWINFLASH_EVENT_KIND_PHASE = 2,
-    /** So much of the image is there: `bytes` of `total`. At most ten a second. */
+    /**
+     * So much of the image is there: `bytes` of `total`. At most ten a second, and one as an attempt ends.
+     */
     TWINFLASH_EVENT_KIND_PROGRESS = 3,
     /** An attempt failed and is repeated: `status`, `message`, `after_seconds`. */
     TWINFLASH_EVENT_KIND_RETRY = 4,
@@ -463,8 +465,8 @@ typedef struct twinflash_device twinflash_device;
 typedef struct twinflash_updater twinflash_updater;
 
 /**
- * Why a call failed: filled in by the call, where its argument is not NULL and it fails. Memory is
- * the caller's; there is nothing to free.
+ * Why a call failed: filled in by the call, where its argument is not NULL and it returns anything but
+ * TWINFLASH_STATUS_OK. Memory is the caller's; there is nothing to free.
  */
 typedef struct twinflash_error {
     /** The call's own result. */
@@ -809,7 +811,8 @@ void twinflash_builder_free(struct twinflash_builder *builder);
 
 /**
  * Sets a key that is a text: "state_dir" (required), "contract", "current_version", "install.file",
- * "policy.confirm"… Every key and its meaning is in examples/agent/twinflash.toml; a dot goes into a
+ * "policy.confirm"… Every key, its meaning and its default are in share/doc/twinflash/twinflash.toml,
+ * which is installed with the library (examples/agent/twinflash.toml in the sources); a dot goes into a
  * table. Keys and values are judged when the updater starts.
  */
 twinflash_status twinflash_builder_set_string(struct twinflash_builder *builder,

@@ -33,14 +33,15 @@ pub(crate) unsafe fn enter(
             ),
         ))
     });
-    match result {
-        Ok(status) => status,
-        Err(failed) => {
-            // SAFETY: as the caller vouches.
-            unsafe { fill(error, &failed) };
-            failed.status
-        }
-    }
+    let failed = match result {
+        Ok(Status::Ok) => return Status::Ok,
+        // Who shows the message of whatever is not 0 shall not show what was there before.
+        Ok(status) => Error::new(status, status.words()),
+        Err(failed) => failed,
+    };
+    // SAFETY: as the caller vouches.
+    unsafe { fill(error, &failed) };
+    failed.status
 }
 
 /// # Safety

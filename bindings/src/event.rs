@@ -24,7 +24,7 @@ pub enum twinflash_event_kind {
     Accepted = 1,
     /// The update has come to a phase: `phase`.
     Phase = 2,
-    /// So much of the image is there: `bytes` of `total`. At most ten a second.
+    /// So much of the image is there: `bytes` of `total`. At most ten a second, and one as an attempt ends.
     Progress = 3,
     /// An attempt failed and is repeated: `status`, `message`, `after_seconds`.
     Retry = 4,

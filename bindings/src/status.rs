@@ -121,8 +121,21 @@ pub enum twinflash_status {
 
 use twinflash_status as Status;
 
-/// Why a call failed: filled in by the call, where its argument is not NULL and it fails. Memory is
-/// the caller's; there is nothing to free.
+impl twinflash_status {
+    /// Of one that is an answer, and no failure.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::NotMine => "the direct method is not one of the updater's",
+            Self::Timeout => "there was nothing within the time given",
+            Self::Closed => "the updater is closed",
+            Self::NotWanted => "these bytes are not wanted, or no longer",
+            _ => "",
+        }
+    }
+}
+
+/// Why a call failed: filled in by the call, where its argument is not NULL and it returns anything but
+/// TWINFLASH_STATUS_OK. Memory is the caller's; there is nothing to free.
 #[repr(C)]
 pub struct twinflash_error {
     /// The call's own result.

@@ -238,6 +238,7 @@ static void updaters(void)
     twinflash_builder_free(b);
 
     CHECK(twinflash_updater_next_outbound(u, 0, &outbound, &error) == TWINFLASH_STATUS_TIMEOUT);
+    CHECK(error.status == TWINFLASH_STATUS_TIMEOUT && strstr(error.message, "time given"));
     CHECK(outbound == NULL);
 
     /* A second one in the same directory is told so. */

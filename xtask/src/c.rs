@@ -9,7 +9,7 @@ use servers::Servers;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 type Outcome = Result<(), String>;
@@ -94,7 +94,7 @@ pub(crate) fn run(run: &test::Run) -> Outcome {
     };
     install::run(root, target, &options)?;
     let built = programs.join("lib");
-    only_ours(&built.join("libtwinflash.so"))?;
+    installed(root, &programs)?;
     let servers = Servers::start(&twinflash)?;
     examples::run(root, &programs, &servers, execute)?;
     drop(servers);
@@ -171,15 +171,53 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(sources)
 }
 
+/// What an installation must be, whoever made it: the shared library has its soname and shows no symbol but ours, the
+/// header and the configuration's keys are the committed ones, and pkg-config says the version and what the static library needs.
+fn installed(root: &Path, prefix: &Path) -> Outcome {
+    let version = env!("CARGO_PKG_VERSION");
+    let library = prefix.join("lib/libtwinflash.so");
+    only_ours(&library)?;
+    let dynamic = said(Command::new("readelf").arg("-d").arg(&library))?;
+    let soname = format!(
+        "Library soname: [libtwinflash.so.{}]",
+        install::abi(version)
+    );
+    has(&dynamic, &soname, &library)?;
+    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    for (file, source) in [
+        ("include/twinflash.h", "include/twinflash.h"),
+        (install::KEYS, "examples/agent/twinflash.toml"),
+    ] {
+        if read(&prefix.join(file))? != read(&root.join(source))? {
+            return Err(format!("{file} is not {source}"));
+        }
+    }
+    let pc = prefix.join("lib/pkgconfig/twinflash.pc");
+    let ask = |what: &[&str]| said(Command::new("pkg-config").args(what).arg(&pc));
+    has(&ask(&["--modversion"])?, version, &pc)?;
+    has(&ask(&["--static", "--libs"])?, install::PRIVATE, &pc)
+}
+
+fn has(text: &str, wanted: &str, of: &Path) -> Outcome {
+    match text.contains(wanted) {
+        true => Ok(()),
+        false => Err(format!("{}: no {wanted} in {text}", of.display())),
+    }
+}
+
+/// As `cargo cinstall` has installed it; `twinflash` is the command, for the hub.
+pub(crate) fn by_cargo_c(root: &Path, prefix: &Path, twinflash: &Path) -> Outcome {
+    installed(root, prefix)?;
+    examples::by_pkg_config(root, prefix, &Servers::start(twinflash)?, &test::execute)
+}
+
 /// The shared library shows no symbol but `twinflash_…`.
 fn only_ours(library: &Path) -> Outcome {
-    let output = Command::new("nm")
-        .args(["-D", "--defined-only"])
-        .arg(library)
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("cannot run nm: {error}"))?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = said(
+        Command::new("nm")
+            .args(["-D", "--defined-only"])
+            .arg(library),
+    )?;
     let names: Vec<_> = text
         .lines()
         .filter_map(|line| line.split_whitespace().last())
@@ -192,5 +230,17 @@ fn only_ours(library: &Path) -> Outcome {
         (false, true) => Ok(()),
         (true, _) => Err(format!("{} shows no symbols", library.display())),
         _ => Err(format!("{} shows {foreign:?}", library.display())),
+    }
+}
+
+/// What a program prints.
+fn said(command: &mut Command) -> Result<String, String> {
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .map_err(|error| format!("cannot run {shown}: {error}"))?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
 }

@@ -134,6 +134,7 @@ fn packages(run: &Run, built: &Path, libraries: &str, agent: PathBuf) -> [Packag
             files: of(&[
                 "usr/include/twinflash.h".into(),
                 "usr/include/twinflash_sansio.h".into(),
+                format!("usr/{}", install::KEYS),
                 format!("{libraries}/libtwinflash.a"),
                 format!("{libraries}/libtwinflash_sansio.a"),
                 format!("{libraries}/pkgconfig/twinflash.pc"),

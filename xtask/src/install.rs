@@ -9,7 +9,10 @@ use std::{
 };
 
 /// What the static library needs of the system, as `rustc --print native-static-libs` says.
-const PRIVATE: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
+pub(crate) const PRIVATE: &str = "-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc";
+
+/// What says what every key of a configuration means.
+pub(crate) const KEYS: &str = "share/doc/twinflash/twinflash.toml";
 
 /// Where to, and as what.
 pub(crate) struct Options<'a> {
@@ -72,6 +75,10 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     link(&shared, &libraries.join("libtwinflash.so"))?;
     let header = place.join("include/twinflash.h");
     copy(&root.join("include/twinflash.h"), &header)?;
+    copy(
+        &root.join("examples/agent/twinflash.toml"),
+        &place.join(KEYS),
+    )?;
     let pc = libraries.join("pkgconfig/twinflash.pc");
     let description = "Firmware updates for devices on Azure IoT Hub";
     let text = pkg_config(
@@ -87,7 +94,8 @@ pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(
     let up = "/..".repeat(Path::new(options.libraries).components().count());
     let config = CMAKE
         .replace("@UP@", &up)
-        .replace("@LIBRARIES@", options.libraries);
+        .replace("@LIBRARIES@", options.libraries)
+        .replace("@PRIVATE@", &PRIVATE.replace("-l", "").replace(' ', ";"));
     write(&cmake.join("twinflash-config.cmake"), &config)?;
     write(
         &cmake.join("twinflash-config-version.cmake"),
@@ -160,10 +168,15 @@ pub(crate) fn build(
         .args(features)
         .arg("--")
         .arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
-    // The linker that Rust brings on this platform can leave out what only unwinding needs.
+    if profile == "small" {
+        // Instructions that come again and again are there once.
+        build.arg("-Cllvm-args=--enable-machine-outliner=always");
+    }
+    // The linker that Rust brings on this platform can leave out what only unwinding needs, and functions that are
+    // the same as others.
     if profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         let script = root.join("bindings/small.ld");
-        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr"]);
+        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr,--icf=all"]);
         build.arg(format!("-Clink-arg={}", script.display()));
     }
     match build.status() {
@@ -240,7 +253,7 @@ if(NOT TARGET twinflash::twinflash)
   set_target_properties(twinflash::static PROPERTIES
     IMPORTED_LOCATION "${_twinflash_prefix}/@LIBRARIES@/libtwinflash.a"
     INTERFACE_INCLUDE_DIRECTORIES "${_twinflash_prefix}/include"
-    INTERFACE_LINK_LIBRARIES "gcc_s;util;rt;pthread;m;dl")
+    INTERFACE_LINK_LIBRARIES "@PRIVATE@")
 endif()
 unset(_twinflash_prefix)
 "#;

@@ -4,7 +4,7 @@
 //! are cut out of what is compiled, and what has a time gets the commit's.
 
 use crate::{
-    python,
+    c, python,
     test::{Outcome, Run, execute},
 };
 use serde_json::Value;
@@ -58,6 +58,7 @@ const PARTS: &[(&str, Part)] = &[
     ("node", Release::node),
     ("debian", Release::debian),
     ("sizes", Release::sizes),
+    ("cinstall", Release::cinstall),
 ];
 
 /// `cargo xtask package DIRECTORY [--only WORD]`
@@ -155,6 +156,18 @@ impl Release {
         execute(&mut self.cargo(&bench))
     }
 
+    /// `cargo cinstall` installs what `cargo xtask install` does.
+    fn cinstall(&self) -> Outcome {
+        let place = self.target.join("cinstall");
+        let _ = fs::remove_dir_all(&place);
+        let mut install = self.cargo(&["cinstall", "--quiet", "--locked", "--release"]);
+        install.args(["-p", "twinflash-c", "--prefix"]).arg(&place);
+        execute(install.arg("--libdir").arg(place.join("lib")))
+            .map_err(|why| format!("{why} (it takes cargo install cargo-c --locked)"))?;
+        self.build_command()?;
+        c::by_cargo_c(&self.tree, &place, &self.target.join("release/twinflash"))
+    }
+
     fn debian(&self) -> Outcome {
         self.xtask("package-deb")
     }
@@ -181,15 +194,13 @@ impl Release {
         self.take(&made)
     }
 
+    fn build_command(&self) -> Outcome {
+        let build = ["build", "--quiet", "--locked", "--release", "-p"];
+        execute(self.cargo(&build).arg("twinflash-cli"))
+    }
+
     fn command(&self) -> Outcome {
-        execute(&mut self.cargo(&[
-            "build",
-            "--quiet",
-            "--locked",
-            "--release",
-            "-p",
-            "twinflash-cli",
-        ]))?;
+        self.build_command()?;
         let host = output(self.run("rustc").args(["--print", "host-tuple"]))?;
         let name = format!("twinflash-{VERSION}-{host}");
         let place = self.target.join(&name);

@@ -15,21 +15,25 @@ use std::{
 /// Much longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds them in C99 with the shared library, in C++17 with the static one, one by CMake; runs them.
+const WARNINGS: &str = "-g -Wall -Wextra -Wpedantic -Werror";
+
+/// Builds them in C99 with the shared library, in C++17 with the static one, one by CMake in all four ways; runs
+/// them.
 pub(super) fn run(
     root: &Path,
     prefix: &Path,
     servers: &Servers,
     execute: &dyn Fn(&mut Command) -> Outcome,
 ) -> Outcome {
-    let shared = make(root, prefix, &[], execute)?;
-    let linked_in = ["STATIC=1", "CC=g++", "LANGUAGE=-std=c++17 -x c++"];
-    let linked_in = make(root, prefix, &linked_in, execute)?;
-    let by_cmake = cmake(root, prefix, execute)?;
+    let (shared, linked_in) = make(root, prefix, &[], execute)?;
+    let in_c = cmake(root, prefix, "C", execute)?;
+    let in_cpp = cmake(root, prefix, "CXX", execute)?;
     let examples = Examples { prefix, servers };
     examples.device(&shared.join("device"))?;
-    examples.device(&by_cmake.join("device_static"))?;
-    examples.device(&by_cmake.join("device_twinflash"))?;
+    for by_cmake in [in_c, in_cpp] {
+        examples.device(&by_cmake.join("device_static"))?;
+        examples.device(&by_cmake.join("device_twinflash"))?;
+    }
     examples.device(&shared.join("device_curl"))?;
     examples.flash(&linked_in.join("device_flash"))?;
     examples.sdk(&linked_in.join("device_sdk"))?;
@@ -38,29 +42,39 @@ pub(super) fn run(
     examples.board(&linked_in.join("board"))
 }
 
+/// In C99 with the shared library, and in C++17 with the static one: where they are.
 fn make(
     root: &Path,
     prefix: &Path,
     variables: &[&str],
     execute: &dyn Fn(&mut Command) -> Outcome,
-) -> Result<PathBuf, String> {
-    let out = prefix.join(format!("examples-{}", variables.len()));
-    let mut make = Command::new("make");
-    make.current_dir(root.join("examples/c"))
-        .args(["--silent", "--always-make"])
-        .arg(format!("OUT={}", out.display()))
-        .arg("CFLAGS=-g -Wall -Wextra -Wpedantic -Werror")
-        .args(variables)
-        .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
-    execute(&mut make).map(|()| out)
+) -> Result<(PathBuf, PathBuf), String> {
+    let make = |name: &str, more: &[&str]| {
+        let out = prefix.join(name);
+        let mut make = Command::new("make");
+        make.current_dir(root.join("examples/c"))
+            .args(["--silent", "--always-make"])
+            .arg(format!("OUT={}", out.display()))
+            .arg(format!("CFLAGS={WARNINGS}"))
+            .args(variables)
+            .args(more)
+            .env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
+        execute(&mut make).map(|()| out)
+    };
+    let linked_in = ["STATIC=1", "CC=g++", "LANGUAGE=-std=c++17 -x c++"];
+    Ok((
+        make("examples", &[])?,
+        make("examples-linked-in", &linked_in)?,
+    ))
 }
 
 fn cmake(
     root: &Path,
     prefix: &Path,
+    language: &str,
     execute: &dyn Fn(&mut Command) -> Outcome,
 ) -> Result<PathBuf, String> {
-    let out = prefix.join("examples-cmake");
+    let out = prefix.join(format!("examples-cmake-{language}"));
     // What it remembers names the directory the sources were in then.
     let _ = fs::remove_dir_all(&out);
     let mut configure = Command::new("cmake");
@@ -70,11 +84,27 @@ fn cmake(
         .arg("-B")
         .arg(&out)
         .arg(format!("-DCMAKE_PREFIX_PATH={}", prefix.display()))
+        .arg(format!("-DLANGUAGE={language}"))
+        .arg(format!("-DCMAKE_{language}_FLAGS={WARNINGS}"))
         .stdout(Stdio::null());
     execute(&mut configure)?;
     let mut build = Command::new("cmake");
     build.arg("--build").arg(&out).stdout(Stdio::null());
     execute(&mut build).map(|()| out)
+}
+
+/// Those by the library that pkg-config finds; two of them are run.
+pub(super) fn by_pkg_config(
+    root: &Path,
+    prefix: &Path,
+    servers: &Servers,
+    execute: &dyn Fn(&mut Command) -> Outcome,
+) -> Outcome {
+    let these = "PROGRAMS=device device_flash device_sdk device_sdk_ll device_curl";
+    let (shared, linked_in) = make(root, prefix, &[these], execute)?;
+    let examples = Examples { prefix, servers };
+    examples.device(&shared.join("device"))?;
+    examples.flash(&linked_in.join("device_flash"))
 }
 
 struct Examples<'a> {

@@ -1,9 +1,8 @@
 //! The C programs under ThreadSanitizer, and the library with them. It takes `rustup toolchain install nightly
 //! --component rust-src`: what synchronises is in Rust's standard library, which has to be built for it, too.
 
-use super::{Outcome, STRICT, servers::Servers, sources};
+use super::{Outcome, STRICT, said, servers::Servers, sources};
 use crate::test::{Run, execute, twinflash};
-use std::process::Command;
 
 /// Builds and runs them; whatever is reported fails.
 pub(crate) fn run(run: &Run) -> Outcome {
@@ -63,14 +62,4 @@ pub(crate) fn run(run: &Run) -> Outcome {
         execute(command.arg(servers.directory(&name)?))?;
     }
     Ok(())
-}
-
-fn said(command: &mut Command) -> Result<String, String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot run rustup: {error}"))?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
 }
