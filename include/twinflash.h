@@ -810,8 +810,8 @@ struct twinflash_builder *twinflash_builder_new(void);
 void twinflash_builder_free(struct twinflash_builder *builder);
 
 /**
- * Sets a key that is a text: "state_dir" (required), "contract", "current_version", "install.file",
- * "policy.confirm"… Every key, its meaning and its default are in share/doc/twinflash/twinflash.toml,
+ * Sets a key that is a text: "state_dir" (required), "contract" (by default "iothub-dm"),
+ * "current_version", "install.file", "policy.confirm"… Every key, its meaning and its default are in share/doc/twinflash/twinflash.toml,
  * which is installed with the library (examples/agent/twinflash.toml in the sources); a dot goes into a
  * table. Keys and values are judged when the updater starts.
  */
@@ -952,7 +952,8 @@ twinflash_status twinflash_updater_defer(const struct twinflash_updater *updater
  * update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
  * `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
  * ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
- * has begun when this returns, durably after twinflash_updater_flush.
+ * has begun when this returns, durably after twinflash_updater_flush. The new version has to prove itself
+ * like any other: with "policy.confirm" = "connected", the default, by reaching its hub.
  */
 twinflash_status twinflash_updater_install_file(const struct twinflash_updater *updater,
                                                 const char *path,

@@ -133,8 +133,8 @@ pub unsafe extern "C" fn twinflash_builder_free(builder: *mut twinflash_builder)
     }
 }
 
-/// Sets a key that is a text: "state_dir" (required), "contract", "current_version", "install.file",
-/// "policy.confirm"… Every key, its meaning and its default are in share/doc/twinflash/twinflash.toml,
+/// Sets a key that is a text: "state_dir" (required), "contract" (by default "iothub-dm"),
+/// "current_version", "install.file", "policy.confirm"… Every key, its meaning and its default are in share/doc/twinflash/twinflash.toml,
 /// which is installed with the library (examples/agent/twinflash.toml in the sources); a dot goes into a
 /// table. Keys and values are judged when the updater starts.
 ///

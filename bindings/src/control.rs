@@ -106,7 +106,8 @@ pub unsafe extern "C" fn twinflash_updater_defer(
 /// update, and reported like any other. Nobody is asked for consent. `version`, `check` (a check value) and
 /// `manifest` (a file's path) may be NULL; where keys are trusted and `manifest` is NULL, it is `path` and
 /// ".jws". The file must stay until the update is being applied. TWINFLASH_STATUS_BUSY: an update runs. It
-/// has begun when this returns, durably after twinflash_updater_flush.
+/// has begun when this returns, durably after twinflash_updater_flush. The new version has to prove itself
+/// like any other: with "policy.confirm" = "connected", the default, by reaching its hub.
 ///
 /// # Safety
 /// As twinflash_updater_state; the texts are NULL or end with a 0.
