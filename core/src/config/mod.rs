@@ -88,7 +88,10 @@ pub struct Config {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a contract's name or file, or a contract")]
+#[serde(
+    untagged,
+    expecting = "expected a contract's name or file, or a contract"
+)]
 enum ContractChoice {
     Name(String),
     Whole(serde_json::Map<String, Value>),

@@ -20,7 +20,10 @@ use std::time::Duration;
 const SLOWEST: u64 = 1024;
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "expected a word, or a command as an array of texts")]
+#[serde(
+    untagged,
+    expecting = "expected a word, or a command as an array of texts"
+)]
 pub(super) enum WordOrCommand {
     Word(String),
     Command(Vec<String>),
