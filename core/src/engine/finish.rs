@@ -61,7 +61,9 @@ impl Engine {
         }
         let now = self.wall_time(self.now);
         let boot_id = self.config.boot_id.clone();
+        let allowed = self.config.policy.confirm_attempts;
         self.change(|update| {
+            update.starts_allowed = allowed;
             update.times.rebooting = now;
             update.boot_id = Some(boot_id);
             update.restart_asked = false;

@@ -62,6 +62,13 @@ impl Engine {
             });
         match phase {
             Phase::Waiting => {}
+            // It was activated, by a record that cannot be read any more: this is the one before it.
+            Phase::Verifying
+                if image == ImageState::New
+                    && (self.record.update.as_ref()).is_some_and(|u| u.bytes.is_some()) =>
+            {
+                self.activated();
+            }
             // Verified, and held up before it is applied.
             Phase::Verifying
                 if self

@@ -126,6 +126,8 @@ pub(super) struct Disk {
     failing: Option<(i32, u32)>,
     /// Steps that have failed.
     pub(super) failed: usize,
+    /// What could not be read, and cannot be when that is tried again at once.
+    bad: Option<PathBuf>,
     /// A copy of the record could not be read.
     pub(super) unread: bool,
     /// What must hold after each step.
@@ -142,6 +144,7 @@ impl Disk {
             blows: Vec::new(),
             failing: None,
             failed: 0,
+            bad: None,
             unread: false,
             check: None,
         };

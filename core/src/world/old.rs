@@ -224,6 +224,28 @@ pub(super) fn cases() -> Vec<Case> {
                 ),
             ],
         ),
+        // The newest copy of the record, that the image was being applied, could not be read: it had been held up before.
+        Case {
+            held: Some(Held::Unready),
+            then: vec![(At::Hub(1), Blow::Clock(86_400))],
+            ..case(
+                Kind::Service,
+                "configuration",
+                Course::Superseded,
+                true,
+                15167326706757436493,
+                vec![
+                    (At::Disk(129), Blow::Error(5, 4)),
+                    (At::Disk(98), Blow::Error(5, 1)),
+                    (
+                        At::Disk(91),
+                        Blow::PowerCut(Left::Torn(3907587228576584492)),
+                    ),
+                    (At::Disk(11), Blow::PowerCut(Left::Torn(886664722267929668))),
+                    (At::Disk(217), Blow::Kill),
+                ],
+            )
+        },
         // The guard could not read the only copy of the record that was whole, and put it aside.
         Case {
             held: Some(Held::Delay),

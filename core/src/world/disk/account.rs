@@ -5,7 +5,9 @@ use super::super::note;
 use super::super::outside::here;
 use super::{Change, Disk, Entry, Held, Node, enter, split, stop};
 use crate::disk::{Step, observe::Observer};
-use std::{cell::RefCell, io, rc::Rc};
+use std::{cell::RefCell, io, path::Path, rc::Rc};
+
+const EIO: i32 = 5;
 
 /// Whether a step can fail with this error.
 fn fits(step: Step<'_>, error: i32) -> bool {
@@ -57,12 +59,20 @@ impl Observer for Account {
             }
             None => {}
         }
+        let read = match step {
+            Step::Read { path } => Some(path),
+            _ => None,
+        };
+        if read.is_some() && disk.bad.take().as_deref() == read {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let Some((error, left)) = disk.failing else {
             return Ok(());
         };
         if !fits(step, error) {
             return Ok(());
         }
+        disk.bad = read.map(Path::to_owned);
         disk.failing = (left > 1).then_some((error, left - 1));
         disk.failed += 1;
         disk.unread |= matches!(step, Step::Read { path } if split(path).1.starts_with("journal."));
