@@ -1,6 +1,7 @@
 'use strict';
 // The options object becomes the configuration that all languages share: its keys in snake_case, as JSON.
 
+const { fileURLToPath } = require('node:url');
 const { TwinflashError, wrongOption } = require('./errors.js');
 
 const STEPS = ['inspect', 'begin', 'write', 'sync', 'finish', 'activate', 'confirm', 'rollback', 'abort'];
@@ -21,7 +22,7 @@ function convert(value, path) {
   }
   if (Array.isArray(value)) return value.map((item, index) => convert(item, `${path}[${index}]`));
   if (value === null || typeof value !== 'object' || THEIRS.has(path)) return value;
-  if (value instanceof URL) return value.href;
+  if (value instanceof URL) return value.protocol === 'file:' ? fileURLToPath(value) : value.href;
   const converted = {};
   for (const [key, item] of Object.entries(value)) {
     const place = path ? `${path}.${key}` : key;
@@ -51,6 +52,7 @@ function take(options) {
   if (typeof install !== 'object') throw wrongOption(`install is a ${typeof install}; it must be an object`);
   if (rest.source !== undefined) throw wrongOption('source is no option: images are always fetched here');
   if (rest.stateDir === undefined) throw wrongOption('stateDir is missing: it is where the updater remembers what it was doing');
+  if (rest.stateDir === '') throw wrongOption('stateDir is empty');
   const own = isOwn(install);
   if (own) {
     const missing = STEPS.filter((step) => typeof install[step] !== 'function');
@@ -88,6 +90,7 @@ function inOurWords(message) {
   const keys = /(?<![\w/-])([a-z]+(?:_[a-z]+)+)(?![\w/-])/g;
   const place = /^configuration, at ([^:]*)/;
   return message
+    .replace(/ at line \d+ column \d+$/, '')
     .replace(place, (_, path) => `the option ${camel(path)}`)
     .replace(/`([a-z_.]+)`/g, (_, key) => `\`${camel(key)}\``)
     .replace(keys, (key) => (KEYS.has(key) ? camel(key) : key));

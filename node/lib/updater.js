@@ -153,6 +153,7 @@ class Updater extends EventEmitter {
 
   async done({ signal, timeout } = {}) {
     if (timeout !== undefined) checkTimeout(timeout);
+    if (signal !== undefined && typeof signal?.addEventListener !== 'function') throw new TypeError('signal is no AbortSignal');
     if (signal?.aborted) throw aborted(signal);
     if (this.#closing) throw closed();
     this.#native.wait();

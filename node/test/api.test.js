@@ -67,6 +67,7 @@ test('wrong options are TypeErrors that name the option', (t) => {
     [undefined, /the options are undefined/],
     [7, /the options are a number/],
     [{ install }, /stateDir is missing/],
+    [{ stateDir: '', install }, /stateDir is empty/],
     [{ stateDir }, /install is missing/],
     [{ stateDir, install: {} }, /install must have one of file, slots and command/],
     [{ stateDir, install: { file: 1 } }, /install/],
@@ -190,6 +191,7 @@ test('done: aborted, out of time, closed; and the update goes on', async (t) => 
   await assert.rejects(updater.done({ signal: controller.signal }), { name: 'AbortError' });
   await assert.rejects(updater.done({ timeout: 0.05 }), { name: 'TimeoutError', message: /0\.05 s/ });
   await assert.rejects(updater.done({ timeout: -1 }), TypeError);
+  await assert.rejects(updater.done({ signal: controller }), { name: 'TypeError', message: /AbortSignal/ });
   assert.equal(updater.status().phase, 'downloading');
   const closing = assert.rejects(updater.done(), { code: 'state' });
   await updater.close();
