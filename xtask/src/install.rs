@@ -168,15 +168,10 @@ pub(crate) fn build(
         .args(features)
         .arg("--")
         .arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
-    if profile == "small" {
-        // Instructions that come again and again are there once.
-        build.arg("-Cllvm-args=--enable-machine-outliner=always");
-    }
-    // The linker that Rust brings on this platform can leave out what only unwinding needs, and functions that are
-    // the same as others.
+    // The linker that Rust brings on this platform can leave out what only unwinding needs.
     if profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux")) {
         let script = root.join("bindings/small.ld");
-        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr,--icf=all"]);
+        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr"]);
         build.arg(format!("-Clink-arg={}", script.display()));
     }
     match build.status() {

@@ -16,12 +16,12 @@ struct Size {
 
 const FULL: Size = Size {
     what: "shared library, whole",
-    budget: 2_972_300,
+    budget: 3_001_000,
     aim: 2_200_000,
 };
 const NO_NETWORK: Size = Size {
     what: "shared library, no network",
-    budget: 1_703_900,
+    budget: 1_735_900,
     aim: 700_000,
 };
 const BOARD: Size = Size {
