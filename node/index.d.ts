@@ -611,7 +611,8 @@ export interface AzureClient {
  * results. The application's handlers for other methods, and its own use of the twin, are left alone. The client stays the
  * application's to open and close; it is opened here if it is not. Detached by what this answers with, and when the updater is closed.
  *
- * @throws Error of the SDK, where a method of the updater's has a handler already, or the twin cannot be read.
+ * @throws Error of the SDK, where a method of the updater's has a handler already, or the twin cannot be read. TwinflashError with code
+ * `'state'`, where the updater is closed or being closed.
  */
 export function attach(client: AzureClient, updater: Updater): Promise<{ detach(): void }>;
 

@@ -1,7 +1,7 @@
 'use strict';
 // Between an updater and a client of azure-iot-device.
 
-const { Updater } = require('./updater.js');
+const { Updater, closed } = require('./updater.js');
 
 /** The SDK has no way to take a method's handler back: ours stay, and ask here whose they are. */
 const attached = new WeakMap();
@@ -70,9 +70,7 @@ class Link {
       this.#client.onDeviceMethod(name, (request, response) => method(this.#slot, request, response));
       this.#slot.methods.add(name);
     }
-    this.#twin = await new Promise((resolve, reject) => {
-      this.#client.getTwin((error, twin) => (error ? reject(error) : resolve(twin)));
-    });
+    this.#twin = await this.#firstTwin();
     if (this.#detached) return;
     this.#twin.on('properties.desired', this.#desired);
     this.#client.on('connect', this.#connected);
@@ -82,6 +80,28 @@ class Link {
     this.#updater.on('readTwin', this.#readTwin);
     this.#updater.once('close', this.detach);
     this.#updater.connected(true);
+  }
+
+  /** Read again over each new line, and after a while: an answer that is lost with its line the SDK never brings. */
+  async #firstTwin() {
+    let again;
+    let stop;
+    const first = new Promise((resolve, reject) => {
+      again = () => this.#client.getTwin((error, twin) => (error ? reject(error) : resolve(twin)));
+      stop = () => reject(closed());
+    });
+    const time = setInterval(again, ANSWER_TIME);
+    time.unref?.();
+    this.#client.on('connect', again);
+    this.#updater.once('close', stop);
+    try {
+      again();
+      return await first;
+    } finally {
+      clearInterval(time);
+      this.#client.removeListener('connect', again);
+      this.#updater.removeListener('close', stop);
+    }
   }
 
   detach = () => {

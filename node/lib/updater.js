@@ -380,4 +380,4 @@ function closed() {
   return new TwinflashError('the updater was closed', 'state');
 }
 
-module.exports = { Updater, dispose };
+module.exports = { Updater, closed, dispose };
