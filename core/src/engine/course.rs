@@ -4,8 +4,8 @@ use super::vouch::not_fetched;
 use super::{After, Engine, Event, Output, Step, Verified, Work};
 use crate::contract::Moment;
 use crate::update::{
-    Check, Checkpoint, Code, Digests, Ended, Failure, ImageInfo, Job, Origin, Outcome, Phase,
-    Progress, Retry, Stage,
+    Check, Checkpoint, Checks, Code, Digests, Ended, Failure, ImageInfo, Job, Origin, Outcome,
+    Phase, Progress, Retry, Stage,
 };
 use alloc::{
     boxed::Box,
@@ -422,6 +422,20 @@ impl Engine {
             code,
             format!("the image is {found}; {check} was announced"),
         ))
+    }
+
+    /// The size and the SHA-256 of the image, where its checkpoint is the one at its last byte.
+    pub(super) fn whole(&self) -> Option<(u64, String)> {
+        let update = self.record.running()?;
+        let (request, checkpoint) = (&update.request, update.checkpoint.as_ref()?);
+        let checks = Checks::restore(&checkpoint.checks)?;
+        let (bytes, digests) = (checks.bytes(), checks.finish());
+        let as_it_comes = checkpoint.packed.is_none() && checkpoint.sealed.is_none();
+        let total = checkpoint.total.filter(|_| as_it_comes);
+        let is_last = request.has_hash() || request.size.or(total) == Some(bytes);
+        let fits = checkpoint.content == request.content() && checkpoint.offset == bytes;
+        let whole = is_last && fits && self.mismatch(bytes, &digests).is_none();
+        whole.then(|| (bytes, HEXLOWER.encode(&digests.sha256)))
     }
 
     /// Starts applying; after a crash, starts it again.

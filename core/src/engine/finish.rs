@@ -274,6 +274,7 @@ impl Engine {
             self.record.confirmed_version = Some(version.clone());
             self.running_version = Some(version);
         }
+        self.change(|update| update.checkpoint = None);
         self.ended(Outcome::Failed { phase, failure });
         self.consider_desired();
     }

@@ -60,9 +60,22 @@ impl Engine {
             && (self.record.update.as_ref()).is_some_and(|update| {
                 !update.restart_asked && update.restart_attempts < RESTART_ATTEMPTS
             });
+        // It was activated, by a record that cannot be read any more: this is the one before it. Since its
+        // download began, no image of an earlier update is the new one.
+        if phase == Phase::Downloading
+            && image == ImageState::New
+            && let Some((bytes, sha256)) = self.whole()
+        {
+            self.change(|update| {
+                update.paused = false;
+                update.bytes = Some(bytes);
+                update.sha256 = Some(sha256);
+            });
+            return self.activated();
+        }
         match phase {
             Phase::Waiting => {}
-            // It was activated, by a record that cannot be read any more: this is the one before it.
+            // As much, where it had been held up before it was applied.
             Phase::Verifying
                 if image == ImageState::New
                     && (self.record.update.as_ref()).is_some_and(|u| u.bytes.is_some()) =>

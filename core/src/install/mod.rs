@@ -46,7 +46,8 @@ use std::{fmt, path::Path};
 /// [`rollback`](Self::rollback). [`abort`](Self::abort) ends an update before `activate`.
 pub trait Installer: Send + fmt::Debug {
     /// Which image runs. Asked at every start, and after a crash. The new one is the one written last, also
-    /// once it is confirmed: power may fail before that is saved.
+    /// once it is confirmed: power may fail before that is saved. From `begin` on it is the one being
+    /// written, which does not run.
     fn inspect(&mut self) -> Result<ImageState, Failure>;
 
     /// Makes ready to write an image. `resume_at` is the offset of the last checkpoint, in bytes;

@@ -246,6 +246,18 @@ pub(super) fn cases() -> Vec<Case> {
                 ],
             )
         },
+        // As much, where the one before it had the checkpoint at the last byte.
+        case(
+            Kind::System,
+            "configuration",
+            Course::Mute,
+            true,
+            0,
+            vec![
+                (At::Disk(50), Blow::Kill),
+                (At::Disk(57), Blow::Error(5, 1)),
+            ],
+        ),
         // The guard could not read the only copy of the record that was whole, and put it aside.
         Case {
             held: Some(Held::Delay),

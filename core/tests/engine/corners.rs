@@ -6,8 +6,8 @@ use twinflash::{
     contract::Contract,
     engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
     update::{
-        Checkpoint, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy, Progress,
-        Record, Restart, Retry,
+        Checkpoint, Checks, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
+        Progress, Record, Restart, Retry,
     },
 };
 
@@ -127,6 +127,7 @@ fn a_rollback_without_effect_does_not_restart_for_ever() {
             update.phase = Phase::RollingBack;
             update.boot_id = Some("0".into());
             update.reason = Some(Failure::new(Code::NotConfirmed, "it is no good"));
+            update.checkpoint = Some(checkpoint(1000));
         }
         let mut restarts = 0;
         for start in 1..20 {
@@ -139,13 +140,80 @@ fn a_rollback_without_effect_does_not_restart_for_ever() {
             record = last_saved(&outputs).unwrap_or(record);
             restarts += usize::from(outputs.contains(&Output::Restart));
         }
-        let outcome = record.update.unwrap().outcome;
+        let update = record.update.unwrap();
+        let outcome = update.outcome;
         println!("{image:?}: {restarts} restarts, {outcome:?}");
         assert!(restarts <= 3, "{restarts}");
         assert!(
             matches!(&outcome, Some(Outcome::Failed { failure, .. }) if failure.code == Code::RollbackFailed),
             "{outcome:?}"
         );
+        // Its bytes are of no use to the next request, nor do they go with it.
+        assert_eq!(update.checkpoint, None);
+    }
+}
+
+/// Of 1000 bytes, so many are there.
+fn checkpoint(offset: usize) -> Checkpoint {
+    let mut checks = Checks::new();
+    checks.update(&[7; 1000][..offset]);
+    Checkpoint {
+        packed: None,
+        sealed: None,
+        content: "https://host/new".into(),
+        validator: None,
+        total: Some(1000),
+        offset: offset as u64,
+        checks: checks.save(),
+    }
+}
+
+/// The newest copy of the record, that the image was being applied, cannot be read; the one before it has
+/// the checkpoint at the last byte. Fetched again, the image would take the place of the old one, too.
+#[test]
+fn the_new_image_runs_and_the_record_still_downloads_it() {
+    let started = |checkpoint: Option<Checkpoint>, image| {
+        let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
+        boot(&mut engine, None, ImageState::Old);
+        ask(&mut engine, 1);
+        let mut record = last_saved(&give(&mut engine, Input::Tick, 5)).unwrap();
+        let update = record.update.as_mut().unwrap();
+        assert_eq!(update.phase, Phase::Downloading);
+        update.checkpoint = checkpoint;
+        let mut engine = Engine::new(config("iothub-dm", Restart::System, 1));
+        let mut outputs = boot(&mut engine, Some(&record), image);
+        outputs.extend(give(&mut engine, Input::Tick, 60));
+        (engine.status().phase, outputs)
+    };
+    let (phase, outputs) = started(Some(checkpoint(1000)), ImageState::New);
+    assert_eq!(phase, Some(Phase::Rebooting));
+    assert!(outputs.contains(&Output::Restart), "{outputs:?}");
+    let update = last_saved(&outputs).unwrap().update.unwrap();
+    let mut whole = Checks::new();
+    whole.update(&[7; 1000]);
+    let sha256 = data_encoding::HEXLOWER.encode(&whole.finish().sha256);
+    assert_eq!((update.bytes, update.sha256), (Some(1000), Some(sha256)));
+
+    // Any other says nothing of this image: a new one may run since the update before.
+    let other = |change: fn(&mut Checkpoint)| {
+        let mut whole = checkpoint(1000);
+        change(&mut whole);
+        Some(whole)
+    };
+    for (checkpoint, image) in [
+        (Some(checkpoint(1000)), ImageState::Old),
+        (Some(checkpoint(1000)), ImageState::Partial),
+        (Some(checkpoint(1000)), ImageState::Unknown),
+        (Some(checkpoint(999)), ImageState::New),
+        (other(|it| it.total = None), ImageState::New),
+        (other(|it| it.packed = Some(1000)), ImageState::New),
+        (other(|it| it.content.push('2')), ImageState::New),
+        (other(|it| it.checks.clear()), ImageState::New),
+        (None, ImageState::New),
+    ] {
+        let (phase, outputs) = started(checkpoint.clone(), image);
+        assert_eq!(phase, Some(Phase::Downloading), "{image:?} {checkpoint:?}");
+        assert_eq!(downloads(&outputs).len(), 1);
     }
 }
 
