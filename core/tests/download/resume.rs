@@ -1,6 +1,7 @@
 //! Going on where it stopped, and when that must not be.
 
 use crate::device::*;
+use twinflash::update::Progress;
 
 #[test]
 fn resumed_on_a_strong_validator() {
@@ -45,6 +46,8 @@ fn a_server_that_ignores_ranges_is_read_from_zero_in_the_same_answer() {
     let ended = device.fetch(&job);
     device.assert_complete(ended, &image(1));
     assert_eq!(device.started(), Some(0));
+    // Told first: the checkpoint must be gone before its bytes are.
+    assert_eq!(device.progress[0], Progress::StartingOver);
     assert_eq!(server.asked().len(), 2);
 }
 

@@ -139,6 +139,10 @@ fn a_rollback_without_effect_does_not_restart_for_ever() {
             }
             record = last_saved(&outputs).unwrap_or(record);
             restarts += usize::from(outputs.contains(&Output::Restart));
+            // The new one runs, and is told to: at once, and after each start.
+            let ended = record.update.as_ref().unwrap().outcome.is_some();
+            let running = engine.status().running_version;
+            assert_eq!(running.as_deref(), ended.then_some("2"));
         }
         let update = record.update.unwrap();
         let outcome = update.outcome;
