@@ -289,7 +289,10 @@ type Async<T> = T | PromiseLike<T>;
  * `confirm` or `rollback`. `abort` ends an update before `activate`.
  */
 export interface Installer {
-  /** Which image runs. Asked at every start, and after a crash. A promise needs `Updater.open`. */
+  /**
+   * Which image runs. Asked at every start, and after a crash. A promise needs `Updater.open`. The new one is the one written last,
+   * also once it is confirmed; from `begin` on the one being written, which does not run.
+   */
   inspect(): Async<ImageState>;
   /**
    * Makes ready to write an image. `resumeAt` is the offset of the last checkpoint; the answer is where writing really starts:

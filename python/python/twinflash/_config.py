@@ -120,7 +120,8 @@ class Installer(Protocol):
     """
 
     def inspect(self) -> str:
-        """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``."""
+        """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``. The new one is
+        the one written last, also once it is confirmed; from ``begin`` on the one being written, which does not run."""
         ...
 
     def begin(self, image: Image, resume_at: int) -> int:
