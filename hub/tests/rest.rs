@@ -10,6 +10,7 @@ mod common;
 
 use common::{start, token, unix};
 use serde_json::{Value, json};
+use twinflash_hub::Event;
 
 const KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
@@ -118,7 +119,7 @@ fn what_is_not_there_is_refused_in_azure_s_shape() {
     bad(b"[".repeat(100_000)).refused(400, "IotHubFormatError");
     bad(vec![b' '; 513 * 1024]).refused(413, "MessageTooLarge");
     fixture.event(|event| match event {
-        twinflash_hub::Event::RequestRefused {
+        Event::RequestRefused {
             path,
             status: 404,
             code: 404_001,
@@ -293,11 +294,27 @@ fn many_devices_in_one_request() {
         &owner.get("/twins/b").body["etag"],
     );
     let (device_etag, twin_etag) = (etags.0.clone(), etags.1.clone());
+    // Quoted or not; that of the twin counts by itself.
+    let quoted = format!("\"{}\"", device_etag.as_str().unwrap());
+    let stale = bulk(json!([
+        {"id": "a", "importMode": "updateIfMatchETag", "eTag": quoted, "twinETag": "stale", "tags": {"t": 1}},
+    ]));
+    assert_eq!(stale.body["errors"][0]["errorCode"], "PreconditionFailed");
+    assert_eq!(owner.get("/twins/a").body["tags"], json!({}));
     done(json!([
-        {"id": "a", "importMode": "deleteIfMatchETag", "eTag": device_etag},
+        {"id": "a", "importMode": "deleteIfMatchETag", "eTag": quoted},
         {"id": "b", "importMode": "updateTwinIfMatchETag", "twinETag": twin_etag, "tags": {"place": null}},
+        {"id": "d1", "importMode": "update", "properties": {"desired": {"n": 2}}},
         {"id": "d2", "importMode": "Update", "status": "disabled"},
     ]));
+    let message = device.message().json();
+    assert_eq!(message["n"], 2);
+    fixture.event(|event| match event {
+        Event::DesiredPatched { device, patch, .. } if device == "d1" && *patch == message => {
+            Some(())
+        }
+        _ => None,
+    });
     owner.get("/devices/a").refused(404, "DeviceNotFound");
     assert_eq!(owner.get("/twins/b").body["tags"], json!({}));
     assert_eq!(owner.get("/devices/d2").body["status"], "disabled");
