@@ -60,6 +60,7 @@ impl Engine {
             && (self.record.update.as_ref()).is_some_and(|update| {
                 !update.restart_asked && update.restart_attempts < RESTART_ATTEMPTS
             });
+        let verified = (self.record.update.as_ref()).is_some_and(|update| update.bytes.is_some());
         // It was activated, by a record that cannot be read any more: this is the one before it. Since its
         // download began, no image of an earlier update is the new one.
         if phase == Phase::Downloading
@@ -76,19 +77,9 @@ impl Engine {
         match phase {
             Phase::Waiting => {}
             // As much, where it had been held up before it was applied.
-            Phase::Verifying
-                if image == ImageState::New
-                    && (self.record.update.as_ref()).is_some_and(|u| u.bytes.is_some()) =>
-            {
-                self.activated();
-            }
+            Phase::Verifying if verified && image == ImageState::New => self.activated(),
             // Verified, and held up before it is applied.
-            Phase::Verifying
-                if self
-                    .record
-                    .update
-                    .as_ref()
-                    .is_some_and(|u| u.bytes.is_some()) => {}
+            Phase::Verifying if verified => {}
             Phase::Downloading | Phase::Verifying => {
                 self.change(|update| update.phase = Phase::Downloading);
                 // For the status: where it is paused, or has still to start.

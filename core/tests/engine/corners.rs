@@ -6,8 +6,8 @@ use twinflash::{
     contract::Contract,
     engine::{Config, Engine, Event, Input, Now, Output, Step, Stored},
     update::{
-        Checkpoint, Checks, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
-        Progress, Record, Restart, Retry,
+        Check, Checkpoint, Checks, Code, Ended, Failure, ImageState, Job, Outcome, Phase, Policy,
+        Progress, Record, Restart, Retry, Sealed, Update,
     },
 };
 
@@ -176,47 +176,88 @@ fn checkpoint(offset: usize) -> Checkpoint {
 /// the checkpoint at the last byte. Fetched again, the image would take the place of the old one, too.
 #[test]
 fn the_new_image_runs_and_the_record_still_downloads_it() {
-    let started = |checkpoint: Option<Checkpoint>, image| {
+    let started = |change: &dyn Fn(&mut Update), image| {
         let mut engine = Engine::new(config("iothub-dm", Restart::System, 0));
         boot(&mut engine, None, ImageState::Old);
         ask(&mut engine, 1);
         let mut record = last_saved(&give(&mut engine, Input::Tick, 5)).unwrap();
         let update = record.update.as_mut().unwrap();
         assert_eq!(update.phase, Phase::Downloading);
-        update.checkpoint = checkpoint;
+        update.checkpoint = Some(checkpoint(1000));
+        change(update);
         let mut engine = Engine::new(config("iothub-dm", Restart::System, 1));
         let mut outputs = boot(&mut engine, Some(&record), image);
         outputs.extend(give(&mut engine, Input::Tick, 60));
         (engine.status().phase, outputs)
     };
-    let (phase, outputs) = started(Some(checkpoint(1000)), ImageState::New);
-    assert_eq!(phase, Some(Phase::Rebooting));
-    assert!(outputs.contains(&Output::Restart), "{outputs:?}");
-    let update = last_saved(&outputs).unwrap().update.unwrap();
     let mut whole = Checks::new();
     whole.update(&[7; 1000]);
-    let sha256 = data_encoding::HEXLOWER.encode(&whole.finish().sha256);
-    assert_eq!((update.bytes, update.sha256), (Some(1000), Some(sha256)));
+    let sha256 = whole.finish().sha256;
+    let known_by_its_hash = |update: &mut Update| {
+        update.request.checks = vec![Check::Sha256(sha256)];
+        let checkpoint = update.checkpoint.as_mut().unwrap();
+        checkpoint.content = update.request.content();
+        checkpoint.total = None;
+    };
+    let changes: [&dyn Fn(&mut Update); 4] = [
+        &|_| {},
+        &|it| it.paused = true,
+        &known_by_its_hash,
+        // Held up before it was applied.
+        &|it| {
+            it.phase = Phase::Verifying;
+            it.bytes = Some(1000);
+            it.sha256 = Some(data_encoding::HEXLOWER.encode(&sha256));
+        },
+    ];
+    for (n, change) in changes.into_iter().enumerate() {
+        let (phase, outputs) = started(change, ImageState::New);
+        assert_eq!(phase, Some(Phase::Rebooting), "{n}");
+        assert!(outputs.contains(&Output::Restart), "{n}: {outputs:?}");
+        let update = last_saved(&outputs).unwrap().update.unwrap();
+        let hex = data_encoding::HEXLOWER.encode(&sha256);
+        assert_eq!((update.bytes, update.sha256), (Some(1000), Some(hex)));
+        assert!(!update.paused && update.starts_allowed > 0, "{n}");
+    }
 
     // Any other says nothing of this image: a new one may run since the update before.
-    let other = |change: fn(&mut Checkpoint)| {
-        let mut whole = checkpoint(1000);
-        change(&mut whole);
-        Some(whole)
+    type Other = (fn(&mut Checkpoint), ImageState);
+    let others: [Other; 10] = [
+        (|_| {}, ImageState::Old),
+        (|_| {}, ImageState::Partial),
+        (|_| {}, ImageState::Unknown),
+        (|it| *it = checkpoint(999), ImageState::New),
+        (|it| it.offset = 999, ImageState::New),
+        (|it| it.total = None, ImageState::New),
+        (|it| it.packed = Some(1000), ImageState::New),
+        (
+            |it| {
+                it.sealed = Some(Sealed {
+                    header: 0,
+                    key: String::new(),
+                })
+            },
+            ImageState::New,
+        ),
+        (|it| it.content.push('2'), ImageState::New),
+        (|it| it.checks.clear(), ImageState::New),
+    ];
+    for (n, (change, image)) in others.into_iter().enumerate() {
+        let (phase, outputs) = started(&|it| change(it.checkpoint.as_mut().unwrap()), image);
+        assert_eq!(phase, Some(Phase::Downloading), "{n}");
+        assert_eq!(downloads(&outputs).len(), 1, "{n}");
+    }
+    let another = |update: &mut Update| {
+        known_by_its_hash(update);
+        update.request.checks = vec![Check::Sha256([1; 32])];
+        update.checkpoint.as_mut().unwrap().content = update.request.content();
     };
-    for (checkpoint, image) in [
-        (Some(checkpoint(1000)), ImageState::Old),
-        (Some(checkpoint(1000)), ImageState::Partial),
-        (Some(checkpoint(1000)), ImageState::Unknown),
-        (Some(checkpoint(999)), ImageState::New),
-        (other(|it| it.total = None), ImageState::New),
-        (other(|it| it.packed = Some(1000)), ImageState::New),
-        (other(|it| it.content.push('2')), ImageState::New),
-        (other(|it| it.checks.clear()), ImageState::New),
-        (None, ImageState::New),
+    for change in [
+        &|it: &mut Update| it.checkpoint = None,
+        &another as &dyn Fn(&mut Update),
     ] {
-        let (phase, outputs) = started(checkpoint.clone(), image);
-        assert_eq!(phase, Some(Phase::Downloading), "{image:?} {checkpoint:?}");
+        let (phase, outputs) = started(change, ImageState::New);
+        assert_eq!(phase, Some(Phase::Downloading));
         assert_eq!(downloads(&outputs).len(), 1);
     }
 }
