@@ -86,6 +86,29 @@ fn a_silent_server_is_a_stall() {
     assert_eq!(device.started(), None);
 }
 
+/// What has come is told while the server is silent, not only with the next checkpoint.
+#[test]
+fn what_came_before_the_silence_is_told() {
+    let server = Server::http(|reply| {
+        reply.head("200 OK", &[("Content-Length", "1000000")]);
+        reply.body(&[1; 10_000]);
+        reply.hang();
+    });
+    let mut device = Device::new();
+    let stop = Stop::new();
+    let job = Job {
+        stall_time: Duration::from_secs(20),
+        checkpoint_interval: Duration::from_secs(3600),
+        ..job(server.url("/"))
+    };
+    let ended = device.fetch_until(&job, &stop, &mut |progress| {
+        if *progress == Progress::Received(10_000) {
+            stop.stop();
+        }
+    });
+    assert_eq!(ended, Ended::Stopped);
+}
+
 /// The time the installer takes is not the network's.
 #[test]
 fn a_slow_installer_is_not_a_stall() {
