@@ -109,6 +109,10 @@ describe('azure-iot-device, and what goes wrong', { concurrency: true, ...withSd
     // Nor at the first: that of the twin is lost, and read again over the next line.
     await client.getTwin();
     line.deaf = true;
+    const early = updaterIn(t, directory(t));
+    const refused = assert.rejects(attach(client, early), { code: 'state' });
+    await early.close();
+    await refused;
     const attaching = attach(client, updater);
     await sleep(200);
     line.cut();
