@@ -52,8 +52,9 @@ unsafe extern "C" {
 /// Returns at once, but for a method that starts an update: then it waits until the hub has the first
 /// report (twinflash_updater_report_done was called) or two seconds have passed, so that no back end
 /// reads the last update's outcome. Where the same thread serves the network, as in the loop of
-/// azure-iot-sdk-c's IoTHubDeviceClient_LL_DoWork, set "policy.answer_wait" to 0: then it waits for
-/// nothing, and what waits in twinflash_updater_next_outbound is to be sent before the answer.
+/// azure-iot-sdk-c's IoTHubDeviceClient_LL_DoWork, set "policy.answer_wait" to 0: then it waits only
+/// until that report is handed over, and what waits in twinflash_updater_next_outbound is to be sent
+/// before the answer. A callback for what is to be sent has been called with it by then.
 /// In a callback of the updater it returns TWINFLASH_STATUS_IN_CALLBACK.
 ///
 /// `payload` need not end with a zero; NULL with length 0 is an empty one.

@@ -8,6 +8,7 @@
 #include <iothub_device_client.h>
 #include <iothub_device_client_ll.h>
 #include <iothubtransportmqtt.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@
 #endif
 
 struct azure {
+    bool initialized;
     CLIENT_HANDLE client;
     twinflash_updater *updater;
 };
@@ -60,11 +62,16 @@ static int on_method(const char *name, const unsigned char *payload, size_t leng
     twinflash_answer answer;
     if (twinflash_updater_handle_method(connection->updater, name, payload, length, &answer, NULL)
         == TWINFLASH_STATUS_OK) {
-        /* The first report goes before the answer: no back end reads the last update's outcome. */
+#ifdef AZURE_LL
+        /* The first report goes before the answer: no back end reads the last update's outcome. (With
+         * threads the updater has called azure_send by now.) */
         twinflash_outbound *outbound;
         while (twinflash_updater_next_outbound(connection->updater, 0, &outbound, NULL)
-            == TWINFLASH_STATUS_OK)
-            azure_send(connection, outbound);
+            == TWINFLASH_STATUS_OK) {
+            azure_send(outbound, connection);
+            twinflash_outbound_free(outbound);
+        }
+#endif
         *response = (unsigned char *)answer.payload; /* The SDK calls free(). */
         *response_length = answer.payload_length;
         return answer.status;
@@ -77,8 +84,9 @@ static int on_method(const char *name, const unsigned char *payload, size_t leng
     return 404;
 }
 
-void azure_send(azure *connection, twinflash_outbound *outbound)
+void azure_send(const twinflash_outbound *outbound, void *user_data)
 {
+    azure *connection = (azure *)user_data;
     if (outbound->kind == TWINFLASH_OUTBOUND_KIND_READ_TWIN) {
         CLIENT(GetTwinAsync)(connection->client, on_twin, connection);
     } else if (outbound->kind == TWINFLASH_OUTBOUND_KIND_REPORT) {
@@ -96,29 +104,27 @@ void azure_send(azure *connection, twinflash_outbound *outbound)
             free(sent);
         }
     }
-    twinflash_outbound_free(outbound);
 }
 
-azure *azure_open(const char *connection_string, twinflash_updater *updater)
+azure *azure_new(void)
 {
-    azure *connection = (azure *)calloc(1, sizeof *connection);
-    if (!connection || IoTHub_Init() != 0) {
-        free(connection);
-        return NULL;
-    }
+    return (azure *)calloc(1, sizeof(azure));
+}
+
+int azure_open(azure *connection, const char *connection_string, twinflash_updater *updater)
+{
     connection->updater = updater;
+    connection->initialized = IoTHub_Init() == 0;
+    if (!connection->initialized)
+        return 0;
     connection->client = CLIENT(CreateFromConnectionString)(connection_string, MQTT_Protocol);
-    if (!connection->client
-        || CLIENT(SetConnectionStatusCallback)(connection->client, on_status, connection)
-            != IOTHUB_CLIENT_OK
-        || CLIENT(SetDeviceMethodCallback)(connection->client, on_method, connection)
-            != IOTHUB_CLIENT_OK
-        || CLIENT(SetDeviceTwinCallback)(connection->client, on_twin, connection)
-            != IOTHUB_CLIENT_OK) {
-        azure_close(connection);
-        return NULL;
-    }
-    return connection;
+    return connection->client
+        && CLIENT(SetConnectionStatusCallback)(connection->client, on_status, connection)
+            == IOTHUB_CLIENT_OK
+        && CLIENT(SetDeviceMethodCallback)(connection->client, on_method, connection)
+            == IOTHUB_CLIENT_OK
+        && CLIENT(SetDeviceTwinCallback)(connection->client, on_twin, connection)
+            == IOTHUB_CLIENT_OK;
 }
 
 void azure_work(azure *connection)
@@ -132,8 +138,11 @@ void azure_work(azure *connection)
 
 void azure_close(azure *connection)
 {
+    if (!connection)
+        return;
     if (connection->client)
         CLIENT(Destroy)(connection->client);
-    IoTHub_Deinit();
+    if (connection->initialized)
+        IoTHub_Deinit();
     free(connection);
 }

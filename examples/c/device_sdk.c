@@ -1,20 +1,12 @@
 /* A device application on azure-iot-sdk-c whose firmware updates twinflash does.
  *
  * device_sdk STATE_DIR TARGET, with the connection string in TWINFLASH_DEVICE. Ends on SIGTERM or
- * SIGINT. The SDK calls back on its own thread; this one sends what there is to send. */
+ * SIGINT. The SDK calls back on its own thread, the updater on another; this one waits. */
 #include "azure.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static volatile sig_atomic_t stopped;
-
-static void stop(int signal)
-{
-    (void)signal;
-    stopped = 1;
-}
 
 static void on_event(const twinflash_event *event, void *user_data)
 {
@@ -27,16 +19,22 @@ int main(int argc, char **argv)
     const char *connection_string = getenv("TWINFLASH_DEVICE");
     twinflash_error error;
     twinflash_updater *updater = NULL;
-    twinflash_outbound *outbound;
     twinflash_builder *builder = twinflash_builder_new();
-    azure *connection;
+    azure *connection = azure_new();
     twinflash_status status = TWINFLASH_STATUS_OK;
+    sigset_t signals;
+    int signal, opened;
     if (argc != 3 || !connection_string) {
         fprintf(stderr, "usage: TWINFLASH_DEVICE=CONNECTION_STRING device_sdk STATE_DIR TARGET\n");
         return 2;
     }
-    signal(SIGTERM, stop);
-    signal(SIGINT, stop);
+    if (!connection)
+        return 1;
+    /* Blocked in every thread that is started from here on, and waited for below. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     status = twinflash_builder_set_string(builder, "state_dir", argv[1], &error);
     if (status == TWINFLASH_STATUS_OK)
         status = twinflash_builder_set_string(builder, "install.file", argv[2], &error);
@@ -48,18 +46,20 @@ int main(int argc, char **argv)
     if (status == TWINFLASH_STATUS_OK)
         status = twinflash_builder_on_event(builder, on_event, NULL, NULL, &error);
     if (status == TWINFLASH_STATUS_OK)
+        status = twinflash_builder_on_outbound(builder, azure_send, connection, NULL, &error);
+    if (status == TWINFLASH_STATUS_OK)
         status = twinflash_builder_start(builder, &updater, &error);
     twinflash_builder_free(builder);
     if (status != TWINFLASH_STATUS_OK) {
         fprintf(stderr, "%s (%s)\n", error.message, twinflash_status_name(error.status));
         return 1;
     }
-    connection = azure_open(connection_string, updater);
-    while (connection && !stopped)
-        if (twinflash_updater_next_outbound(updater, 200, &outbound, NULL) == TWINFLASH_STATUS_OK)
-            azure_send(connection, outbound);
-    if (connection)
-        azure_close(connection);
+    opened = azure_open(connection, connection_string, updater);
+    if (opened)
+        sigwait(&signals, &signal);
+    /* Nothing is sent from here on: the connection may go. */
+    twinflash_updater_close(updater, NULL);
+    azure_close(connection);
     twinflash_updater_free(updater);
-    return connection ? 0 : 1;
+    return opened ? 0 : 1;
 }

@@ -24,8 +24,10 @@ static void work(azure *connection, twinflash_updater *updater)
     twinflash_event *event;
     struct pollfd waited[2];
     azure_work(connection);
-    while (twinflash_updater_next_outbound(updater, 0, &outbound, NULL) == TWINFLASH_STATUS_OK)
-        azure_send(connection, outbound);
+    while (twinflash_updater_next_outbound(updater, 0, &outbound, NULL) == TWINFLASH_STATUS_OK) {
+        azure_send(outbound, connection);
+        twinflash_outbound_free(outbound);
+    }
     while (twinflash_updater_next_event(updater, 0, &event, NULL) == TWINFLASH_STATUS_OK) {
         fprintf(stderr, "%s\n", event->text);
         twinflash_event_free(event);
@@ -43,12 +45,15 @@ int main(int argc, char **argv)
     twinflash_error error;
     twinflash_updater *updater = NULL;
     twinflash_builder *builder = twinflash_builder_new();
-    azure *connection;
+    azure *connection = azure_new();
+    int opened;
     twinflash_status status = TWINFLASH_STATUS_OK;
     if (argc != 3 || !connection_string) {
         fprintf(stderr, "usage: TWINFLASH_DEVICE=CONNECTION_STRING device_sdk_ll STATE_DIR TARGET\n");
         return 2;
     }
+    if (!connection)
+        return 1;
     signal(SIGTERM, stop);
     signal(SIGINT, stop);
     status = twinflash_builder_set_string(builder, "state_dir", argv[1], &error);
@@ -66,11 +71,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s (%s)\n", error.message, twinflash_status_name(error.status));
         return 1;
     }
-    connection = azure_open(connection_string, updater);
-    while (connection && !stopped)
+    opened = azure_open(connection, connection_string, updater);
+    while (opened && !stopped)
         work(connection, updater);
-    if (connection)
-        azure_close(connection);
+    azure_close(connection);
     twinflash_updater_free(updater);
-    return connection ? 0 : 1;
+    return opened ? 0 : 1;
 }

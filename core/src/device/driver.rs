@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-/// Things to send that nobody takes; the reporter has one report in flight.
+/// Things to send that nobody takes; the reporter has one report in flight, or a few before a method's answer.
 const OUTBOUND: usize = 16;
 
 type EventHandler = Box<dyn FnMut(&Event) + Send>;

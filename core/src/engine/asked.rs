@@ -180,8 +180,12 @@ impl Engine {
         let place = self.accept(request);
         let payload = self.config.contract.started().to_string();
         let wait = match self.config.policy.answer_wait {
-            // Handing over may need another turn of the caller's loop.
-            wait if wait.is_zero() => Duration::from_secs(2),
+            wait if wait.is_zero() => {
+                // Whoever calls serves the network, too: till then no answer to a report comes.
+                self.reporter.hand_over(place);
+                // Handing over may need another turn of the caller's loop.
+                Duration::from_secs(2)
+            }
             wait => wait,
         };
         self.answers.push(PendingAnswer {

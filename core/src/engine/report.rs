@@ -46,8 +46,8 @@ impl Engine {
 
     /// Hands over the next report, and the answers that waited for one.
     pub(super) fn flush(&mut self) {
-        let contract = &self.config.contract;
-        if !self.is_unsaved_success()
+        while !self.is_unsaved_success()
+            && let contract = &self.config.contract
             && let Some(report) = self
                 .reporter
                 .poll(self.now.monotonic, |wanted| contract.whole_patch(wanted))

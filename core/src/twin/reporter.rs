@@ -1,5 +1,8 @@
 //! Brings the reported properties to what they should be: one patch in flight, the difference
 //! between what is wanted and what the hub holds.
+//!
+//! One exception: where the thread that would bring an answer waits for a report to be handed over, that
+//! report waits for no answer, and says the whole.
 
 use super::diff;
 use alloc::{
@@ -34,6 +37,8 @@ pub struct Reporter {
     pushed: u64,
     settled: u64,
     sent: u64,
+    /// Up to this place nothing waits for the answer to what was handed over before it.
+    urgent: u64,
     wait_for_twin: Option<Duration>,
     pause: Duration,
     paused_until: Option<Duration>,
@@ -138,6 +143,12 @@ impl Reporter {
         self.wait_for_twin = None;
     }
 
+    /// Up to this place nothing waits for the answer to a report that is in flight either: the answer
+    /// may not come before this has been handed over.
+    pub fn hand_over(&mut self, place: u64) {
+        self.urgent = place;
+    }
+
     /// A twin was read: this is what the hub holds of what we report.
     pub fn twin_read(&mut self, held: Value) {
         self.wait_for_twin = None;
@@ -204,8 +215,12 @@ impl Reporter {
         {
             self.again(lost, now);
         }
+        let urgent = self
+            .queue
+            .front()
+            .is_some_and(|next| next.sequence <= self.urgent);
         if !self.connected
-            || self.in_flight.is_some()
+            || (self.in_flight.is_some() && !urgent)
             || self.wait_for_twin.is_some_and(|until| now < until)
             || self.paused_until.is_some_and(|until| now < until)
         {
@@ -213,6 +228,10 @@ impl Reporter {
         }
         self.paused_until = None;
         self.wait_for_twin = None;
+        if self.in_flight.take().is_some() {
+            // What comes of it will not be known.
+            self.held = None;
+        }
         while let Some(entry) = self.queue.pop_front() {
             let patch = match &self.held {
                 Some(held) => diff(held, &entry.wanted),
@@ -285,6 +304,48 @@ mod tests {
         reporter.done(second.id, 204, at(1));
         assert!(reporter.settled(place));
         assert!(reporter.is_idle());
+    }
+
+    #[test]
+    fn what_is_urgent_waits_for_no_answer_and_says_the_whole() {
+        let mut reporter = Reporter::default();
+        reporter.connected(at(0));
+        reporter.twin_read(json!({}));
+        reporter.push(json!({"s": 1}), None);
+        let first = reporter.poll(at(0), whole).unwrap();
+        reporter.push(json!({"s": 1, "t": 1}), None);
+        let place = reporter.push(json!({"s": 1, "t": 2}), None);
+        reporter.push(json!({"s": 1, "t": 3}), None);
+        assert_eq!(reporter.poll(at(0), whole), None);
+        reporter.hand_over(place);
+        let second = reporter.poll(at(0), whole).unwrap();
+        assert_eq!(second.patch, r#"{"s":1,"t":1}"#, "in order");
+        assert!(!reporter.handed_over(place));
+        let third = reporter.poll(at(0), whole).unwrap();
+        assert_eq!(third.patch, r#"{"s":1,"t":2}"#);
+        assert!(reporter.handed_over(place));
+        assert_eq!(reporter.poll(at(0), whole), None, "the rest is not urgent");
+        for before in [first.id, second.id] {
+            assert_eq!(reporter.done(before, 204, at(1)), Reported::Unknown);
+        }
+        assert!(!reporter.settled(place));
+        assert_eq!(reporter.done(third.id, 204, at(1)), Reported::Accepted);
+        assert_eq!(reporter.poll(at(1), whole).unwrap().patch, r#"{"t":3}"#);
+    }
+
+    #[test]
+    fn a_hub_that_is_too_busy_is_given_its_pause_whatever_is_urgent() {
+        let mut reporter = Reporter::default();
+        reporter.connected(at(0));
+        reporter.twin_read(json!({}));
+        reporter.push(json!({"s": 1}), None);
+        let report = reporter.poll(at(0), whole).unwrap();
+        reporter.done(report.id, 429, at(0));
+        let place = reporter.push(json!({"s": 2}), None);
+        reporter.hand_over(place);
+        assert_eq!(reporter.poll(at(1), whole), None);
+        assert_eq!(reporter.poll(at(2), whole).unwrap().patch, r#"{"s":1}"#);
+        assert_eq!(reporter.poll(at(2), whole).unwrap().patch, r#"{"s":2}"#);
     }
 
     #[test]

@@ -116,6 +116,44 @@ fn extreme_policies_do_not_overflow() {
     assert!(engine.wake_at().is_some());
 }
 
+/// Whoever calls a method may be the thread that would bring the answers to reports: what was in flight
+/// holds nothing up.
+#[test]
+fn an_answer_that_waits_for_nothing_comes_after_its_own_first_report() {
+    let mut config = config("iothub-dm", Restart::None, 0);
+    config.policy.answer_wait = Duration::ZERO;
+    let mut engine = Engine::new(config);
+    boot(&mut engine, None, ImageState::Old);
+    give(&mut engine, Input::Connected, 1);
+    let twin = br#"{"desired": {"$version": 1}, "reported": {}}"#;
+    let read = Input::Twin {
+        complete: true,
+        json: twin,
+    };
+    let reports = |outputs: &[Output]| {
+        let mut reports = Vec::new();
+        for output in outputs {
+            if let Output::Report(report) = output {
+                reports.push(report.clone());
+            }
+        }
+        reports
+    };
+    let idle = reports(&give(&mut engine, read, 1));
+    assert_eq!(idle.len(), 1, "what is so before any update");
+    let outputs = ask(&mut engine, 2);
+    let answered = outputs
+        .iter()
+        .position(|output| matches!(output, Output::Answer { status: 200, .. }))
+        .expect("it waits for the answer to a report");
+    let before = reports(outputs.get(..answered).unwrap());
+    let last = before.last().expect("no report comes before it");
+    let patch: serde_json::Value = serde_json::from_str(&last.patch).unwrap();
+    let state = patch.pointer("/iothubDM/firmwareUpdate").unwrap();
+    assert!(state["startedWaitingTime"].is_string(), "{patch}");
+    assert_eq!(state["status"], "waiting", "the whole: {patch}");
+}
+
 /// A rollback that is reported done, but after which the new image runs again and again.
 #[test]
 fn a_rollback_without_effect_does_not_restart_for_ever() {
