@@ -142,13 +142,18 @@ impl Shared {
     }
 
     pub(super) fn feed(&self, state: &mut State, input: Input<'_>) {
+        self.give(state, input);
+        // The time to wake up may have changed, too.
+        self.work.notify_one();
+        self.changed.notify_all();
+    }
+
+    /// As [`feed`](Self::feed), and wakes nobody.
+    fn give(&self, state: &mut State, input: Input<'_>) {
         state.engine.handle(input, self.now());
         while let Some(output) = state.engine.poll() {
             state.outputs.push_back(output);
         }
-        // The time to wake up may have changed, too.
-        self.work.notify_one();
-        self.changed.notify_all();
     }
 
     /// The monotonic clock the engine is given.
@@ -252,8 +257,7 @@ impl Shared {
     }
 
     pub(super) fn method(&self, name: &str, payload: &[u8]) -> Option<Answer> {
-        let (state, id, answer) = self.call(name, payload, Slot::Waiting)?;
-        drop(state);
+        let (id, answer) = self.call(name, payload, Slot::Waiting)?;
         if let Some((answer, _)) = answer {
             return Some(answer);
         }
@@ -269,10 +273,9 @@ impl Shared {
     }
 
     pub(super) fn method_then(&self, name: &str, payload: &[u8], slot: Slot) -> bool {
-        let Some((state, _, answer)) = self.call(name, payload, slot) else {
+        let Some((_, answer)) = self.call(name, payload, slot) else {
             return false;
         };
-        drop(state);
         if let Some((answer, Slot::Then(then))) = answer {
             then(answer);
         }
@@ -281,13 +284,12 @@ impl Shared {
 
     /// Gives the engine a method. An answer that waits for nothing is taken out at once, so that a
     /// refusal or a repetition costs no change of threads.
-    #[expect(clippy::type_complexity)]
     fn call(
         &self,
         name: &str,
         payload: &[u8],
         slot: Slot,
-    ) -> Option<(MutexGuard<'_, State>, u64, Option<(Answer, Slot)>)> {
+    ) -> Option<(u64, Option<(Answer, Slot)>)> {
         let mut state = self.lock();
         if !state.engine.takes_method(name) {
             return None;
@@ -296,26 +298,37 @@ impl Shared {
         let id = state.next_method;
         // Closed without having been asked to: the driver's thread has ended by a callback's panic.
         if state.closing || state.closed {
-            return Some((state, id, Some((closing(), slot))));
+            return Some((id, Some((closing(), slot))));
         }
         let idle = state.outputs.is_empty() && !state.performing;
-        self.feed(&mut state, Input::Method { id, name, payload });
+        let wake_at = state.engine.wake_at();
+        self.give(&mut state, Input::Method { id, name, payload });
         let place = state
             .outputs
             .iter()
             .position(|output| !matches!(output, Output::Event(_)));
-        let at_once = idle && place.is_some_and(
-            |at| matches!(state.outputs.get(at), Some(Output::Answer { id: of, .. }) if *of == id),
-        );
-        if at_once
-            && let Some(Output::Answer {
-                status, payload, ..
-            }) = place.and_then(|at| state.outputs.remove(at))
-        {
-            return Some((state, id, Some((Answer { status, payload }, slot))));
+        let answer = place
+            .filter(|at| {
+                let first = state.outputs.get(*at);
+                idle && matches!(first, Some(Output::Answer { id: of, .. }) if *of == id)
+            })
+            .and_then(|at| state.outputs.remove(at));
+        let Some(Output::Answer {
+            status, payload, ..
+        }) = answer
+        else {
+            state.methods.insert(id, slot);
+            self.work.notify_one();
+            self.changed.notify_all();
+            return Some((id, None));
+        };
+        // Whoever was woken while the lock is held would only wait for it.
+        let work = !state.outputs.is_empty() || state.engine.wake_at() != wake_at;
+        drop(state);
+        if work {
+            self.work.notify_one();
         }
-        state.methods.insert(id, slot);
-        Some((state, id, None))
+        Some((id, Some((Answer { status, payload }, slot))))
     }
 
     /// Begins to close, if that has not been done: until when that may take.
