@@ -21,7 +21,8 @@
  * Rules that hold everywhere:
  *
  * - Every function that can fail returns a twinflash_status, 0 for success, and takes as its last
- *   argument a twinflash_error to fill in, which may be NULL.
+ *   argument a twinflash_error to fill in, which may be NULL (twinflash_updater_free and
+ *   twinflash_device_free take none).
  * - What a function ending in _new, _start, _connect or _state, or with _next_ in it, gives is the caller's, to be
  *   given to the _free of its type, once. _free(NULL) does nothing. What is handed in stays the
  *   caller's, and is copied where it is needed longer than the call.

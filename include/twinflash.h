@@ -29,7 +29,8 @@
  * Rules that hold everywhere:
  *
  * - Every function that can fail returns a twinflash_status, 0 for success, and takes as its last
- *   argument a twinflash_error to fill in, which may be NULL.
+ *   argument a twinflash_error to fill in, which may be NULL (twinflash_updater_free and
+ *   twinflash_device_free take none).
  * - What a function ending in _new, _start, _connect or _state, or with _next_ in it, gives is the caller's, to be
  *   given to the _free of its type, once. _free(NULL) does nothing. What is handed in stays the
  *   caller's, and is copied where it is needed longer than the call.
@@ -524,7 +525,8 @@ typedef struct twinflash_installer {
     int32_t restart;
     /**
      * Which image runs: a twinflash_image_state. Asked at every start, and after a crash. The new one is
-     * the one written last, also once it is confirmed: power may fail before that is remembered.
+     * the one written last, also once it is confirmed: power may fail before that is remembered. From
+     * `begin` on it is the one being written, which does not run.
      */
     int32_t (*inspect)(void *user_data, int32_t *state, struct twinflash_error *error);
     /**
@@ -880,8 +882,13 @@ twinflash_status twinflash_builder_on_event(struct twinflash_builder *builder,
 
 /**
  * `callback` gets what is to be sent to the hub; without one it is polled by
- * twinflash_updater_next_outbound. Not needed with twinflash_device. `destroy` as with
- * twinflash_builder_on_event.
+ * twinflash_updater_next_outbound. Not needed with twinflash_device.
+ *
+ * It is called on the updater's own thread, and not before the application has said that it is connected,
+ * or has handed over a method or a twin: it sees what was written before that. `destroy` is called in
+ * every case; of an updater that runs, when it closes, after the last call has returned. A connection
+ * that `callback` uses must stay until then, and an updater that the connection calls until it is gone:
+ * close the updater, wait for `destroy`, end the connection, free the updater.
  */
 twinflash_status twinflash_builder_on_outbound(struct twinflash_builder *builder,
                                                twinflash_outbound_callback callback,
@@ -978,8 +985,8 @@ twinflash_status twinflash_updater_resume(const struct twinflash_updater *update
 /**
  * Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
  * download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
- * is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
- * closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+ * is tried again), or not within `timeout_ms` milliseconds (negative: waits for ever). In a callback:
+ * TWINFLASH_STATUS_IN_CALLBACK.
  */
 twinflash_status twinflash_updater_flush(const struct twinflash_updater *updater,
                                          int64_t timeout_ms,
@@ -1138,7 +1145,8 @@ twinflash_status twinflash_updater_offer_response(const struct twinflash_updater
  * taken, from the first on: fewer than there are, or none, where the updater cannot hash and write
  * them as fast. The others are to be offered again a little later. It waits for room for the first at
  * most `timeout_ms` milliseconds (0: does not wait; negative: waits for ever).
- * TWINFLASH_STATUS_NOT_WANTED: they are not wanted any more: end the request, and ask what is.
+ * TWINFLASH_STATUS_NOT_WANTED: they are not wanted any more: end the request, and ask what is. So a
+ * request to a server that is silent is to be looked after by a call with `length` 0 now and then.
  * TWINFLASH_STATUS_INVALID_ARGUMENT: they are not the next ones, or the answer was not offered before.
  */
 twinflash_status twinflash_updater_offer(const struct twinflash_updater *updater,
@@ -1221,8 +1229,8 @@ twinflash_status twinflash_updater_state(const struct twinflash_updater *updater
 /**
  * Waits until an update has ended, none runs, and the hub has been told (if it is connected);
  * `*outcome` (may be NULL) is durable then. TWINFLASH_STATUS_TIMEOUT when there was no end within
- * `timeout_ms` milliseconds (negative: waits for ever). Not on the thread that serves the network, and
- * not in a callback: TWINFLASH_STATUS_IN_CALLBACK.
+ * `timeout_ms` milliseconds (negative: waits for ever), TWINFLASH_STATUS_CLOSED once the updater is closed.
+ * Not on the thread that serves the network, and not in a callback: TWINFLASH_STATUS_IN_CALLBACK.
  */
 twinflash_status twinflash_updater_wait(const struct twinflash_updater *updater,
                                         int64_t timeout_ms,
@@ -1231,7 +1239,8 @@ twinflash_status twinflash_updater_wait(const struct twinflash_updater *updater,
 
 /**
  * Stops with a checkpoint and gives the state directory back, within a second, whatever network and
- * disk do. Everything after it does nothing. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+ * disk do. Everything after it does nothing; what would have to says TWINFLASH_STATUS_CLOSED. In a
+ * callback: TWINFLASH_STATUS_IN_CALLBACK.
  */
 twinflash_status twinflash_updater_close(const struct twinflash_updater *updater,
                                          struct twinflash_error *error);

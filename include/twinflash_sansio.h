@@ -259,6 +259,7 @@ typedef struct twinflash_sansio_board {
     /**
      * Which image runs: TWINFLASH_SANSIO_IMAGE_NEW where it is the one written last, also once it is
      * confirmed (power may fail before that is saved); TWINFLASH_SANSIO_IMAGE_OLD where it is the other.
+     * From `begin` on the new one is the one being written, which does not run.
      */
     int32_t (*inspect)(void *user_data, int32_t *image);
     /**

@@ -5,7 +5,6 @@ use crate::{
     boundary::{Identity, enter, handle, place, text},
     callbacks::Callbacks,
     installer::{TableInstaller, twinflash_installer},
-    queue::Queue,
     status::{Error, twinflash_error, twinflash_status},
     updater::{Polled, twinflash_updater},
 };
@@ -312,16 +311,13 @@ fn start(inner: Inner, identity: &Arc<Identity>) -> Result<twinflash_updater, Er
         }
         None => config.builder()?,
     };
-    let no_queue = |error| {
+    let polled = Polled::new().map_err(|error| {
         Error::new(
             Status::System,
             format_args!("cannot make a descriptor for what is polled: {error}"),
         )
-    };
-    let polled = Arc::new(Polled {
-        events: Queue::new().map_err(no_queue)?,
-        outbound: Queue::new().map_err(no_queue)?,
-    });
+    })?;
+    let polled = Arc::new(polled);
     #[cfg_attr(not(feature = "mqtt"), expect(unused_variables))]
     let (builder, listener) = inner.callbacks.given(builder, identity, &polled);
     #[cfg(feature = "mqtt")]

@@ -170,8 +170,13 @@ pub unsafe extern "C" fn twinflash_builder_on_event(
 }
 
 /// `callback` gets what is to be sent to the hub; without one it is polled by
-/// twinflash_updater_next_outbound. Not needed with twinflash_device. `destroy` as with
-/// twinflash_builder_on_event.
+/// twinflash_updater_next_outbound. Not needed with twinflash_device.
+///
+/// It is called on the updater's own thread, and not before the application has said that it is connected,
+/// or has handed over a method or a twin: it sees what was written before that. `destroy` is called in
+/// every case; of an updater that runs, when it closes, after the last call has returned. A connection
+/// that `callback` uses must stay until then, and an updater that the connection calls until it is gone:
+/// close the updater, wait for `destroy`, end the connection, free the updater.
 ///
 /// # Safety
 /// `builder` is null or a builder that is not freed; the callbacks are as their types say, and may be

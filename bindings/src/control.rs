@@ -43,7 +43,8 @@ pub unsafe extern "C" fn twinflash_updater_cancel(
     // SAFETY: as the caller vouches.
     unsafe {
         enter(error, || {
-            let was = handle(updater, "updater")?.updater.cancel()?;
+            let updater = handle(updater, "updater")?;
+            let was = updater.updater.cancel().map_err(|it| updater.failed(it))?;
             give(cancelled, was);
             Ok(Status::Ok)
         })
@@ -65,7 +66,8 @@ pub unsafe extern "C" fn twinflash_updater_approve(
     // SAFETY: as the caller vouches.
     unsafe {
         enter(error, || {
-            let was = handle(updater, "updater")?.updater.approve()?;
+            let updater = handle(updater, "updater")?;
+            let was = updater.updater.approve().map_err(|it| updater.failed(it))?;
             give(approved, was);
             Ok(Status::Ok)
         })
@@ -89,13 +91,17 @@ pub unsafe extern "C" fn twinflash_updater_defer(
     // SAFETY: as the caller vouches.
     unsafe {
         enter(error, || {
-            let time = Duration::try_from_secs_f64(seconds).map_err(|error| {
+            let time = Duration::try_from_secs_f64(seconds).map_err(|_| {
                 Error::new(
                     Status::InvalidArgument,
-                    format_args!("seconds is {seconds}: {error}"),
+                    format_args!("seconds is {seconds:?}; give how long, from 0 on"),
                 )
             })?;
-            let was = handle(updater, "updater")?.updater.defer(time)?;
+            let updater = handle(updater, "updater")?;
+            let was = updater
+                .updater
+                .defer(time)
+                .map_err(|it| updater.failed(it))?;
             give(deferred, was);
             Ok(Status::Ok)
         })
@@ -132,8 +138,9 @@ pub unsafe extern "C" fn twinflash_updater_install_file(
             options.check = optional(check, "check")?;
             options.manifest = optional(manifest, "manifest")?.map(PathBuf::from);
             let path = text(path, "path")?;
-            let updater = &handle(updater, "updater")?.updater;
-            updater.install_file(path.as_ref(), &options)?;
+            let updater = handle(updater, "updater")?;
+            let begun = updater.updater.install_file(path.as_ref(), &options);
+            begun.map_err(|it| updater.failed(it))?;
             Ok(Status::Ok)
         })
     }
@@ -180,8 +187,8 @@ pub unsafe extern "C" fn twinflash_updater_resume(
 
 /// Waits until everything that was decided so far is done and durable: after twinflash_updater_pause the
 /// download has stopped, and its last bytes are safe. TWINFLASH_STATUS_STATE: it could not be saved (and
-/// is tried again), not within `timeout_ms` milliseconds (negative: waits for ever), or the updater was
-/// closed. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+/// is tried again), or not within `timeout_ms` milliseconds (negative: waits for ever). In a callback:
+/// TWINFLASH_STATUS_IN_CALLBACK.
 ///
 /// # Safety
 /// As twinflash_updater_connected.
@@ -196,7 +203,8 @@ pub unsafe extern "C" fn twinflash_updater_flush(
         enter(error, || {
             let updater = handle(updater, "updater")?;
             not_in_callback(&updater.identity, "twinflash_updater_flush")?;
-            updater.updater.flush(timeout(timeout_ms))?;
+            let flushed = updater.updater.flush(timeout(timeout_ms));
+            flushed.map_err(|it| updater.failed(it))?;
             Ok(Status::Ok)
         })
     }

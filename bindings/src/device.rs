@@ -155,7 +155,8 @@ pub unsafe extern "C" fn twinflash_device_connect(
                 ));
             }
             let connected = Device::connect(Arc::clone(&updater.updater), options)
-                .inspect_err(|_| updater.connected.store(false, Ordering::Release))?;
+                .inspect_err(|_| updater.connected.store(false, Ordering::Release))
+                .map_err(|it| updater.failed(it))?;
             device.set(Box::into_raw(Box::new(twinflash_device {
                 identity: Arc::clone(&updater.identity),
                 polled: Arc::clone(&updater.polled),
@@ -181,6 +182,7 @@ pub unsafe extern "C" fn twinflash_device_free(device: *mut twinflash_device) ->
         enter(ptr::null_mut(), || {
             not_in_callback(&(*device).identity, "twinflash_device_free")?;
             let device = Box::from_raw(device);
+            device.polled.begin_close();
             device.device.close();
             device.polled.close();
             Ok(Status::Ok)

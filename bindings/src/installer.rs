@@ -68,7 +68,8 @@ pub struct twinflash_installer {
     /// What makes an activated image run: a twinflash_restart, but not TWINFLASH_RESTART_COMMAND.
     pub restart: i32,
     /// Which image runs: a twinflash_image_state. Asked at every start, and after a crash. The new one is
-    /// the one written last, also once it is confirmed: power may fail before that is remembered.
+    /// the one written last, also once it is confirmed: power may fail before that is remembered. From
+    /// `begin` on it is the one being written, which does not run.
     pub inspect: Option<
         unsafe extern "C" fn(
             user_data: *mut c_void,

@@ -127,7 +127,7 @@ pub unsafe extern "C" fn twinflash_updater_next_wanted(
             let updater = handle(updater, "updater")?;
             match updater.updater.next_wanted(timeout(timeout_ms)) {
                 Some(next) => wanted.set(Box::into_raw(twinflash_wanted::new(&next))),
-                None if updater.polled.is_closed() => return Ok(Status::Closed),
+                None if updater.polled.is_closing() => return Ok(Status::Closed),
                 None => return Ok(Status::Timeout),
             }
             Ok(Status::Ok)
@@ -193,7 +193,8 @@ pub unsafe extern "C" fn twinflash_updater_offer_response(
 /// taken, from the first on: fewer than there are, or none, where the updater cannot hash and write
 /// them as fast. The others are to be offered again a little later. It waits for room for the first at
 /// most `timeout_ms` milliseconds (0: does not wait; negative: waits for ever).
-/// TWINFLASH_STATUS_NOT_WANTED: they are not wanted any more: end the request, and ask what is.
+/// TWINFLASH_STATUS_NOT_WANTED: they are not wanted any more: end the request, and ask what is. So a
+/// request to a server that is silent is to be looked after by a call with `length` 0 now and then.
 /// TWINFLASH_STATUS_INVALID_ARGUMENT: they are not the next ones, or the answer was not offered before.
 ///
 /// # Safety

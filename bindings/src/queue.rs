@@ -77,10 +77,6 @@ impl<T> Queue<T> {
         self.mark(&mut state);
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
-    }
-
     pub(crate) fn next(&self, timeout: Duration) -> Result<T, Nothing> {
         let deadline = Instant::now().checked_add(timeout);
         let mut state = self.lock();

@@ -9,13 +9,20 @@ use crate::{
     state::{outcome_of, twinflash_outcome, twinflash_state},
     status::{Error, twinflash_error, twinflash_status},
 };
-use engine::device::Updater;
-use std::{ptr, sync::Arc, time::Duration};
+use engine::{device::Updater, update::Failure};
+use std::{
+    io, ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 #[cfg(feature = "mqtt")]
 use {
     crate::callbacks::Listener,
     engine::tls::{ClientIdentity, Roots},
-    std::sync::{Mutex, atomic::AtomicBool},
+    std::sync::Mutex,
 };
 
 /// Firmware updates for one device. Made by twinflash_builder_start. Every function may be called from
@@ -44,11 +51,25 @@ pub struct twinflash_updater {
 pub(crate) struct Polled {
     pub(crate) events: Queue<Box<twinflash_event>>,
     pub(crate) outbound: Queue<Box<twinflash_outbound>>,
+    closing: AtomicBool,
 }
 
 impl Polled {
-    pub(crate) fn is_closed(&self) -> bool {
-        self.events.is_closed()
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            events: Queue::new()?,
+            outbound: Queue::new()?,
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// What fails or ends from here on does so because of it.
+    pub(crate) fn begin_close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Who waits for more waits no longer.
@@ -65,7 +86,16 @@ const _: () = {
 };
 
 impl twinflash_updater {
+    /// Why a call failed.
+    pub(crate) fn failed(&self, failure: Failure) -> Error {
+        match self.polled.is_closing() {
+            true => Error::new(Status::Closed, Status::Closed.words()),
+            false => failure.into(),
+        }
+    }
+
     pub(crate) fn close(&self) {
+        self.polled.begin_close();
         self.updater.close();
         self.polled.close();
     }
@@ -197,8 +227,8 @@ pub unsafe extern "C" fn twinflash_updater_state(
 
 /// Waits until an update has ended, none runs, and the hub has been told (if it is connected);
 /// `*outcome` (may be NULL) is durable then. TWINFLASH_STATUS_TIMEOUT when there was no end within
-/// `timeout_ms` milliseconds (negative: waits for ever). Not on the thread that serves the network, and
-/// not in a callback: TWINFLASH_STATUS_IN_CALLBACK.
+/// `timeout_ms` milliseconds (negative: waits for ever), TWINFLASH_STATUS_CLOSED once the updater is closed.
+/// Not on the thread that serves the network, and not in a callback: TWINFLASH_STATUS_IN_CALLBACK.
 ///
 /// # Safety
 /// As twinflash_updater_state.
@@ -218,6 +248,7 @@ pub unsafe extern "C" fn twinflash_updater_wait(
             give(outcome, outcome_of(ended.as_ref()));
             Ok(match ended {
                 Some(_) => Status::Ok,
+                None if updater.polled.is_closing() => Status::Closed,
                 None => Status::Timeout,
             })
         })
@@ -225,7 +256,8 @@ pub unsafe extern "C" fn twinflash_updater_wait(
 }
 
 /// Stops with a checkpoint and gives the state directory back, within a second, whatever network and
-/// disk do. Everything after it does nothing. In a callback: TWINFLASH_STATUS_IN_CALLBACK.
+/// disk do. Everything after it does nothing; what would have to says TWINFLASH_STATUS_CLOSED. In a
+/// callback: TWINFLASH_STATUS_IN_CALLBACK.
 ///
 /// # Safety
 /// As twinflash_updater_connected.

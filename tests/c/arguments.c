@@ -270,6 +270,8 @@ static void updaters(void)
     CHECK(state->phase == TWINFLASH_PHASE_NONE && state->outcome == TWINFLASH_OUTCOME_NONE);
     CHECK(strcmp(state->running_version, "1.0.0") == 0 && state->version == NULL);
     twinflash_state_free(state);
+    CHECK_ERROR(twinflash_updater_defer(u, -1, NULL, &error), TWINFLASH_STATUS_INVALID_ARGUMENT, error,
+        "seconds is -1.0");
     CHECK_OK(twinflash_updater_cancel(u, &cancelled, &error), error);
     CHECK(!cancelled);
     CHECK(twinflash_updater_wait(u, 0, &outcome, &error) == TWINFLASH_STATUS_TIMEOUT);
@@ -290,6 +292,10 @@ static void updaters(void)
 
     CHECK_OK(twinflash_updater_close(u, &error), error);
     CHECK_OK(twinflash_updater_close(u, &error), error);
+    CHECK_ERROR(twinflash_updater_wait(u, -1, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
+    CHECK_ERROR(twinflash_updater_approve(u, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
+    CHECK_ERROR(twinflash_updater_install_file(u, directory, NULL, NULL, NULL, &error),
+        TWINFLASH_STATUS_CLOSED, error, "closed");
     while (twinflash_updater_next_event(u, 5000, &event, &error) == TWINFLASH_STATUS_OK)
         twinflash_event_free(event);
     CHECK(twinflash_updater_next_event(u, -1, &event, &error) == TWINFLASH_STATUS_CLOSED);

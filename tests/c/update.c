@@ -303,8 +303,9 @@ static void closed_in_mid_download(void)
     CHECK_OK(twinflash_updater_close(updater, &error), error);
     while (twinflash_updater_next_outbound(updater, -1, &outbound, &error) == TWINFLASH_STATUS_OK)
         twinflash_outbound_free(outbound);
-    CHECK_ERROR(twinflash_updater_cancel(updater, NULL, &error), TWINFLASH_STATUS_STATE, error,
-        "closed");
+    CHECK_ERROR(twinflash_updater_cancel(updater, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
+    CHECK_ERROR(twinflash_updater_defer(updater, 1, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
+    CHECK_ERROR(twinflash_updater_wait(updater, -1, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
     CHECK(twinflash_updater_free(updater) == TWINFLASH_STATUS_OK);
     CHECK(f->destroyed == 1 && f->size[1] > 0 && f->size[1] < image_size);
     f->destroyed = 0;

@@ -97,6 +97,7 @@ pub struct twinflash_sansio_board {
     >,
     /// Which image runs: TWINFLASH_SANSIO_IMAGE_NEW where it is the one written last, also once it is
     /// confirmed (power may fail before that is saved); TWINFLASH_SANSIO_IMAGE_OLD where it is the other.
+    /// From `begin` on the new one is the one being written, which does not run.
     pub inspect: Option<unsafe extern "C" fn(user_data: *mut c_void, image: *mut i32) -> i32>,
     /// An image is going to be written, of `size` bytes (0: not known): erases what it needs.
     /// `resume_at` bytes of it were synced before; `*start_at` is to be set to that, or to 0 where they
