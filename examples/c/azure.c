@@ -1,4 +1,4 @@
-/* azure-iot-sdk-c and twinflash: five callbacks, each of one call.
+/* azure-iot-sdk-c and twinflash: five callbacks, each of a call or two.
  *
  * With AZURE_LL it is made for the functions with _LL_ in their names, which one thread serves by
  * azure_work; without it for those of the same name that have a thread. */
@@ -43,8 +43,11 @@ static void on_status(IOTHUB_CLIENT_CONNECTION_STATUS status,
 static void on_twin(DEVICE_TWIN_UPDATE_STATE state, const unsigned char *json, size_t length,
     void *context)
 {
-    twinflash_updater_handle_twin(((azure *)context)->updater, state == DEVICE_TWIN_UPDATE_COMPLETE,
-        json, length, NULL);
+    twinflash_updater *updater = ((azure *)context)->updater;
+    if (json)
+        twinflash_updater_handle_twin(updater, state == DEVICE_TWIN_UPDATE_COMPLETE, json, length, NULL);
+    else
+        twinflash_updater_twin_failed(updater, NULL); /* It could not be read in time. */
 }
 
 static void on_reported(int status, void *context)
@@ -63,8 +66,9 @@ static int on_method(const char *name, const unsigned char *payload, size_t leng
     if (twinflash_updater_handle_method(connection->updater, name, payload, length, &answer, NULL)
         == TWINFLASH_STATUS_OK) {
 #ifdef AZURE_LL
-        /* The first report goes before the answer: no back end reads the last update's outcome. (With
-         * threads the updater has called azure_send by now.) */
+        /* The SDK has the first report before the answer, and sends it in its next round: a back end reads
+         * the last update's outcome for some milliseconds at most. (With threads the updater has called
+         * azure_send by now.) */
         twinflash_outbound *outbound;
         while (twinflash_updater_next_outbound(connection->updater, 0, &outbound, NULL)
             == TWINFLASH_STATUS_OK) {
@@ -88,7 +92,8 @@ void azure_send(const twinflash_outbound *outbound, void *user_data)
 {
     azure *connection = (azure *)user_data;
     if (outbound->kind == TWINFLASH_OUTBOUND_KIND_READ_TWIN) {
-        CLIENT(GetTwinAsync)(connection->client, on_twin, connection);
+        if (CLIENT(GetTwinAsync)(connection->client, on_twin, connection) != IOTHUB_CLIENT_OK)
+            twinflash_updater_twin_failed(connection->updater, NULL);
     } else if (outbound->kind == TWINFLASH_OUTBOUND_KIND_REPORT) {
         report *sent = (report *)malloc(sizeof *sent);
         if (sent) {
@@ -130,6 +135,8 @@ int azure_open(azure *connection, const char *connection_string, twinflash_updat
 void azure_work(azure *connection)
 {
 #ifdef AZURE_LL
+    /* Twice: what a callback of the first round has given to be sent goes out in the second. */
+    CLIENT(DoWork)(connection->client);
     CLIENT(DoWork)(connection->client);
 #else
     (void)connection;

@@ -101,6 +101,17 @@ static size_t on_bytes(char *bytes, size_t size, size_t count, void *data)
     return done;
 }
 
+/* Again and again while curl works or waits; what is not 0 ends the transfer. So one from a silent server ends, too. */
+static int on_progress(void *data, curl_off_t total, curl_off_t now, curl_off_t to_send, curl_off_t sent)
+{
+    const transfer *t = (transfer *)data;
+    size_t taken;
+    (void)total, (void)now, (void)to_send, (void)sent;
+    return stopped
+        || twinflash_updater_offer(t->updater, t->id, t->at, NULL, 0, 0, &taken, NULL)
+            == TWINFLASH_STATUS_NOT_WANTED;
+}
+
 static void fetch(twinflash_updater *updater, const twinflash_wanted *wanted)
 {
     CURL *curl = curl_easy_init();
@@ -130,10 +141,13 @@ static void fetch(twinflash_updater *updater, const twinflash_wanted *wanted)
     curl_easy_setopt(curl, CURLOPT_HEADERDATA, &t);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &t);
+    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
+    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, &t);
     result = curl_easy_perform(curl);
     if (result == CURLE_OK && answer(&t)) /* one with no body was not handed over yet */
         twinflash_updater_offer_end(updater, t.id, NULL);
-    else if (result != CURLE_WRITE_ERROR)
+    else if (result != CURLE_WRITE_ERROR && result != CURLE_ABORTED_BY_CALLBACK)
         twinflash_updater_offer_failed(updater, t.id,
             result == CURLE_PEER_FAILED_VERIFICATION ? TWINFLASH_STATUS_TLS : TWINFLASH_STATUS_NETWORK,
             curl_easy_strerror(result), true, NULL);

@@ -28,17 +28,9 @@ typedef struct flash {
     uint64_t length; /* how much of it is */
 } flash;
 
-static volatile sig_atomic_t stopped;
-
-static void stop(int signal)
-{
-    (void)signal;
-    stopped = 1;
-}
-
 static int32_t failed(twinflash_error *error, const char *what, int32_t status)
 {
-    snprintf(error->message, sizeof error->message, "flash: %s: %s", what, strerror(errno));
+    snprintf(error->message, sizeof error->message, "flash: %.300s: %s", what, strerror(errno));
     return status;
 }
 
@@ -208,14 +200,19 @@ int main(int argc, char **argv)
     twinflash_device *device = NULL;
     twinflash_builder *builder;
     twinflash_status status;
-    flash f;
+    static flash f; /* One of its functions may still run when the updater has been freed. */
+    sigset_t signals;
+    int signal;
     char state[512];
     if (argc != 2 || !connection) {
         fprintf(stderr, "usage: TWINFLASH_DEVICE=CONNECTION_STRING device_flash DIRECTORY\n");
         return 2;
     }
-    signal(SIGTERM, stop);
-    signal(SIGINT, stop);
+    /* Blocked in every thread that is started from here on, and waited for below. */
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
     f.directory = argv[1];
     f.bank = -1;
     f.length = 0;
@@ -257,8 +254,7 @@ int main(int argc, char **argv)
         twinflash_updater_free(updater);
         return 1;
     }
-    while (!stopped)
-        pause();
+    sigwait(&signals, &signal);
     twinflash_device_free(device);
     twinflash_updater_free(updater);
     return 3; /* Not to be started again. */

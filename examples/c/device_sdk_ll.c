@@ -44,18 +44,20 @@ int main(int argc, char **argv)
     const char *connection_string = getenv("TWINFLASH_DEVICE");
     twinflash_error error;
     twinflash_updater *updater = NULL;
-    twinflash_builder *builder = twinflash_builder_new();
-    azure *connection = azure_new();
+    twinflash_builder *builder;
+    azure *connection;
+    twinflash_status status;
     int opened;
-    twinflash_status status = TWINFLASH_STATUS_OK;
     if (argc != 3 || !connection_string) {
         fprintf(stderr, "usage: TWINFLASH_DEVICE=CONNECTION_STRING device_sdk_ll STATE_DIR TARGET\n");
         return 2;
     }
+    connection = azure_new();
     if (!connection)
         return 1;
     signal(SIGTERM, stop);
     signal(SIGINT, stop);
+    builder = twinflash_builder_new();
     status = twinflash_builder_set_string(builder, "state_dir", argv[1], &error);
     if (status == TWINFLASH_STATUS_OK)
         status = twinflash_builder_set_string(builder, "install.file", argv[2], &error);
@@ -69,9 +71,12 @@ int main(int argc, char **argv)
     twinflash_builder_free(builder);
     if (status != TWINFLASH_STATUS_OK) {
         fprintf(stderr, "%s (%s)\n", error.message, twinflash_status_name(error.status));
+        azure_close(connection);
         return 1;
     }
     opened = azure_open(connection, connection_string, updater);
+    if (!opened)
+        fprintf(stderr, "the SDK does not take the connection string\n");
     while (opened && !stopped)
         work(connection, updater);
     azure_close(connection);

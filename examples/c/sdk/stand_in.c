@@ -3,6 +3,8 @@
  *     method NAME JSON    in: a direct method; out: answer STATUS JSON
  *     twin JSON           in: the desired properties are patched
  *     report JSON         out: reported properties, which are acknowledged
+ *     slow                in: the next report takes two seconds to be handed over, as where the SDK works
+ *                         on the network meanwhile; out: it is being handed over
  */
 #include "iothub_device_client.h"
 #include "iothub_device_client_ll.h"
@@ -26,7 +28,8 @@ struct stand_in {
     IOTHUB_CLIENT_REPORTED_STATE_CALLBACK reported[MOST];
     void *status_context, *method_context, *twin_context, *read_context[MOST], *report_context[MOST];
     int reads, reports;
-    bool connected, ended;
+    bool connected, ended, slow;
+    int sending; /* calls that have not returned */
     char line[8192];
     size_t length;
 };
@@ -38,7 +41,11 @@ const void *MQTT_Protocol(void) { return NULL; }
 static void command(struct stand_in *client, char *line)
 {
     char *name = line + 7, *json;
-    if (strncmp(line, "twin ", 5) == 0 && client->on_twin) {
+    if (strcmp(line, "slow") == 0) {
+        pthread_mutex_lock(&client->lock);
+        client->slow = true;
+        pthread_mutex_unlock(&client->lock);
+    } else if (strncmp(line, "twin ", 5) == 0 && client->on_twin) {
         client->on_twin(DEVICE_TWIN_UPDATE_PARTIAL, (unsigned char *)line + 5, strlen(line + 5),
             client->twin_context);
     } else if (strncmp(line, "method ", 7) == 0 && client->on_method
@@ -115,6 +122,10 @@ IOTHUB_DEVICE_CLIENT_LL_HANDLE IoTHubDeviceClient_LL_CreateFromConnectionString(
 
 void IoTHubDeviceClient_LL_Destroy(IOTHUB_DEVICE_CLIENT_LL_HANDLE client)
 {
+    if (client->sending > 0) { /* The SDK would not notice, and crash sooner or later. */
+        fputs("the client is destroyed while it is used\n", stderr);
+        abort();
+    }
     /* As the SDK does: what was not acknowledged is lost. */
     while (client->reports > 0) {
         client->reports--;
@@ -170,6 +181,16 @@ IOTHUB_CLIENT_RESULT IoTHubDeviceClient_LL_SendReportedState(IOTHUB_DEVICE_CLIEN
 {
     IOTHUB_CLIENT_RESULT result = IOTHUB_CLIENT_ERROR;
     pthread_mutex_lock(&client->lock);
+    if (client->slow) {
+        client->slow = false;
+        client->sending++;
+        pthread_mutex_unlock(&client->lock);
+        puts("slow");
+        fflush(stdout);
+        poll(NULL, 0, 2000);
+        pthread_mutex_lock(&client->lock);
+        client->sending--;
+    }
     if (client->reports < MOST) {
         printf("report %.*s\n", (int)length, (const char *)json);
         fflush(stdout);
