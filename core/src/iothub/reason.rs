@@ -40,7 +40,9 @@ impl Attempt<'_> {
             ConnectionError::Io(error) => (Cause::Network, self.unreachable(error)),
             ConnectionError::NetworkTimeout => (
                 Cause::Network,
-                format!("{server} did not answer in time: check network, firewall and proxy"),
+                format!(
+                    "{server} did not answer in time: check the network and its firewall; MQTT goes straight to that port, past any proxy"
+                ),
             ),
             ConnectionError::FlushTimeout
             | ConnectionError::MqttState(StateError::AwaitPingResp) => {
