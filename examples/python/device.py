@@ -21,6 +21,7 @@ def main():
     arguments.add_argument("--file", required=True, help="what is updated")
     arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
     arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
+    arguments.add_argument("--allow-http", action="store_true", help="also images over plain http, to try it")
     given = arguments.parse_args()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
 
@@ -44,6 +45,7 @@ def main():
         current_version="1.0.0",
         install=twinflash.FileInstall(given.file),
         http=twinflash.Http(ca=given.image_ca),
+        policy=twinflash.Policy(allow_http=given.allow_http),
     )
     events = updater.events()
     attachment = twinflash.attach(client, updater, on_method)

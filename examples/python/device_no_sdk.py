@@ -25,6 +25,7 @@ def main():
     arguments.add_argument("--file", required=True, help="what is updated")
     arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
     arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
+    arguments.add_argument("--allow-http", action="store_true", help="also images over plain http, to try it")
     arguments.add_argument("--contract", default="python-firmware-status", help="how it is asked and reports")
     given = arguments.parse_args()
 
@@ -34,6 +35,7 @@ def main():
         current_version="1.0.0",
         install=twinflash.FileInstall(given.file),
         http=twinflash.Http(ca=given.image_ca),
+        policy=twinflash.Policy(allow_http=given.allow_http),
     )
     events = updater.events()
     identity = {"client_certificate": given.certificate, "client_key": given.key}

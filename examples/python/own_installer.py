@@ -5,7 +5,7 @@ by a link. twinflash downloads, verifies, resumes and reports; this says how wha
     python own_installer.py --connection 'HostName=…' --ca …/ca.pem --directory /opt/app
 
     /opt/app/current            a link to the release that runs
-    /opt/app/previous           while the new one has to prove itself: a link to the old one
+    /opt/app/previous           a link to the one before, to be gone back to; until the next update begins
     /opt/app/releases/a, b      both, in turn
 
 Asked by the direct method firmwareUpdate, contract iothub-dm. Ends with Ctrl-C.
@@ -39,6 +39,8 @@ class ReleaseInstall(twinflash.Installer):
 
     def begin(self, image, resume_at):
         self._close()
+        # What runs is now the old one.
+        self._remove(self.previous)
         if image.size is not None and shutil.disk_usage(self.directory).free < 3 * image.size:
             raise twinflash.TwinflashError(f"no room for {image.size} bytes and what is in them", code="no-space")
         there = self.incoming.exists()
@@ -74,7 +76,7 @@ class ReleaseInstall(twinflash.Installer):
             self._link(self.current, new)
 
     def confirm(self):
-        self._end()
+        self._remove(self.incoming)
 
     def rollback(self):
         if self.inspect() == "new":
@@ -96,8 +98,11 @@ class ReleaseInstall(twinflash.Installer):
 
     def _end(self):
         self._close()
-        for left in (self.incoming, self.previous):
-            left.unlink(missing_ok=True)
+        self._remove(self.incoming, self.previous)
+
+    def _remove(self, *files):
+        for file in files:
+            file.unlink(missing_ok=True)
         self._durable()
 
     def _link(self, link, target):
@@ -128,12 +133,14 @@ def main():
     arguments.add_argument("--directory", required=True, help="where releases are")
     arguments.add_argument("--state", default="twinflash-state", help="where an update survives a restart")
     arguments.add_argument("--image-ca", help="the certificate authorities of the images' server")
+    arguments.add_argument("--allow-http", action="store_true", help="also images over plain http, to try it")
     given = arguments.parse_args()
 
     updater = twinflash.Updater(
         state_dir=given.state,
         install=ReleaseInstall(given.directory),
         http=twinflash.Http(ca=given.image_ca),
+        policy=twinflash.Policy(allow_http=given.allow_http),
     )
     events = updater.events()
     with twinflash.Device(given.connection, updater, ca=given.ca):

@@ -138,6 +138,7 @@ def test_an_installer_of_ones_own(hub, registry, firmware, tmp_path, start):
     ask(release("first.zip", 1))
     running.until("completed")
     assert runs() == "print(1)"
+    assert sorted(os.listdir(app)) == ["current", "previous", "releases"], "which one is new is known, also once it is confirmed"
     ask(release("slow-second.zip", 2))
     eventually(lambda: (app / "incoming.zip").exists() and os.path.getsize(app / "incoming.zip"), "bytes")
     running.kill()
