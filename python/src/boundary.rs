@@ -1,11 +1,15 @@
 //! The border to Python: how is waited, who must not wait, what a fork leaves, and errors.
 
+use crate::lines;
 use engine::update::{Code, Failure};
 use pyo3::{exceptions::PyValueError, prelude::*, sync::PyOnceLock};
 use std::{
     cell::Cell,
     process,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -50,6 +54,7 @@ impl Drop for Call {
 #[pyfunction]
 pub(crate) fn quiesce(py: Python<'_>, timeout: f64) -> PyResult<bool> {
     let deadline = Instant::now() + duration(timeout)?;
+    lines::end();
     Ok(py.detach(|| {
         while CALLS.load(Ordering::SeqCst) > 0 {
             if Instant::now() > deadline {
@@ -89,6 +94,34 @@ pub(crate) fn wait<T: Send>(
             return Ok(None);
         }
     }
+}
+
+/// Does what may take long and cannot be told to stop, such as a command, on a thread of its own: Ctrl-C
+/// does not wait for it. What then comes of it is dropped.
+pub(crate) fn apart<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> PyResult<T> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let named = thread::Builder::new().name("twinflash start".into());
+    let done = match named.spawn(move || drop(sender.send(work()))) {
+        Ok(_) => wait(py, None, move |slice| match receiver.recv_timeout(slice) {
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+            done => Some(done.ok()),
+        })?
+        .flatten(),
+        Err(why) => {
+            let text = format_args!("a thread cannot be started: {why}");
+            Some(Err(Failure::new(Code::State, text)))
+        }
+    };
+    done.unwrap_or_else(|| {
+        Err(Failure::new(
+            Code::State,
+            "the thread that starts it failed",
+        ))
+    })
+    .map_err(|failure| error(py, &failure))
 }
 
 /// What is no time is the Python layer's mistake.

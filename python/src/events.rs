@@ -15,11 +15,16 @@ use std::sync::{
 /// Events a reader may be behind; then it misses some.
 const MOST: usize = 1000;
 
-/// What happened to an update or to its connection.
+/// What happened to an update or to its connection, or a line of the log.
 #[derive(Clone)]
 pub(crate) enum Happening {
     Update(Event),
     Device(DeviceEvent),
+    Line {
+        level: u8,
+        target: String,
+        text: String,
+    },
 }
 
 /// Gives what happens to every reader.
@@ -52,6 +57,13 @@ impl Readers {
         Reader(Owned::new(Mutex::new(receiver)))
     }
 
+    /// Nothing more happens.
+    pub(crate) fn end(&self) {
+        let mut readers = self.lock();
+        self.ended.store(true, Ordering::Relaxed);
+        readers.clear();
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
@@ -62,9 +74,7 @@ pub(crate) struct Teller(pub(crate) Readers);
 
 impl Drop for Teller {
     fn drop(&mut self) {
-        let mut readers = self.0.lock();
-        self.0.ended.store(true, Ordering::Relaxed);
-        readers.clear();
+        self.0.end();
     }
 }
 
@@ -145,6 +155,11 @@ fn tuple<'py>(py: Python<'py>, happening: &Happening) -> PyResult<Bound<'py, PyT
             DeviceEvent::Refused(error) => ("HubRefused", error.to_string()).into_bound_py_any(py),
             other => ("Warned", format!("{other:?}")).into_bound_py_any(py),
         },
+        Happening::Line {
+            level,
+            target,
+            text,
+        } => ("Line", level, target, text).into_bound_py_any(py),
     };
     Ok(made?.cast_into::<PyTuple>()?)
 }

@@ -8,6 +8,7 @@ mod device;
 mod events;
 mod guard;
 mod installer;
+mod lines;
 mod updater;
 
 use engine::update::Code;
@@ -21,6 +22,7 @@ mod _native {
         device::Device,
         events::Reader,
         guard::guard,
+        lines::lines,
         updater::Updater,
     };
     use pyo3::prelude::*;

@@ -1,7 +1,7 @@
 //! The updater.
 
 use crate::{
-    boundary::{Owned, callback, error, not_in_callback, wait},
+    boundary::{Owned, apart, callback, error, not_in_callback, wait},
     events::{Happening, Reader, Readers, Teller, outcome, pair},
     installer::{PythonInstaller, failure},
 };
@@ -63,8 +63,9 @@ impl Updater {
         let readers = Readers::default();
         let reader = readers.subscribe();
         let teller = Teller(readers.clone());
-        let started = py.detach(move || {
-            let config = Config::from_json(config)?;
+        let config = config.to_vec();
+        let updater = apart(py, move || {
+            let config = Config::from_json(&config)?;
             let mut builder = match installer {
                 Some(installer) => config.builder_with(installer)?,
                 None => config.builder()?,
@@ -75,8 +76,7 @@ impl Updater {
                 builder = builder.on_restart(move |restart| ask_for_restart(&handler, restart));
             }
             builder.start()
-        });
-        let updater = started.map_err(|failure| error(py, &failure))?;
+        })?;
         let inner = Inner {
             updater: Arc::new(updater),
             readers,

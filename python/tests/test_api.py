@@ -138,6 +138,7 @@ FILE = twinflash.FileInstall("app.bin")
         ({"trust": twinflash.Trust(["-----BEGIN nonsense"])}, ValueError, "trust.keys"),
         ({"on_event": 3}, TypeError, "on_event"),
         ({"on_restart": "exit"}, TypeError, "on_restart"),
+        ({"on_event": asyncio.sleep}, TypeError, "on_event must be a plain function"),
         ({"retries": 3}, TypeError, "retries"),
     ],
 )
@@ -416,8 +417,11 @@ def test_events_in_asyncio(make, server):
             await asyncio.wait_for(events.__anext__(), 0.05)
         asyncio.get_running_loop().call_later(0.1, updater.close)
         assert [event async for event in events] == []
+        return events
 
-    asyncio.run(main())
+    events = asyncio.run(main())
+    with pytest.raises(twinflash.StateError, match="another event loop"):
+        asyncio.run(events.__anext__())
     names = [thread.name for thread in threading.enumerate()]
     eventually(lambda: "twinflash events" not in [thread.name for thread in threading.enumerate()], f"threads end: {names}")
 

@@ -270,6 +270,31 @@ def test_wrong_clients_are_named(kind, updater):
         twinflash.attach(client, updater)
 
 
+def test_an_updater_has_one_client_at_a_time(kind, hub, updater):
+    client = kind.client()
+    attachment = twinflash.attach(client, updater)
+    with pytest.raises(twinflash.StateError, match="an attached client already"):
+        twinflash.attach(client, updater)
+    with pytest.raises(twinflash.StateError, match="an attached client already"):
+        twinflash.Device(hub.device("d2"), updater, ca=hub.ready["ca"])
+    kind.do(attachment.detach())
+    kind.do(twinflash.attach(client, updater).detach())
+    with twinflash.Device(hub.device("d2"), updater, ca=hub.ready["ca"]):
+        with pytest.raises(twinflash.StateError, match="a Device already"):
+            twinflash.attach(client, updater)
+    assert client.on_method_request_received is None
+
+
+def test_a_client_for_threads_takes_no_coroutine(hub, updater):
+    async def on_method(request):
+        pass
+
+    client = IoTHubDeviceClient.create_from_connection_string(hub.device("d1"), server_verification_cert=hub.ca_pem)
+    with pytest.raises(TypeError, match="on_method must be a plain function"):
+        twinflash.attach(client, updater, on_method)
+    client.shutdown()
+
+
 def test_a_client_that_cannot_connect_has_its_own_handlers_again(kind, updater):
     nowhere = f"HostName=127.0.0.1:{free_port()};DeviceId=d1;SharedAccessKey=a2V5"
     client = kind.of.create_from_connection_string(nowhere, connection_retry=False)
@@ -278,3 +303,4 @@ def test_a_client_that_cannot_connect_has_its_own_handlers_again(kind, updater):
         twinflash.attach(client, updater)
     assert type(caught.value).__name__ == "ConnectionFailedError"
     assert client.on_connection_state_change is client.on_method_request_received is None
+    kind.do(twinflash.attach(kind.client(), updater).detach())

@@ -1,5 +1,6 @@
 """The package's own connection: `twinflash hub`, nginx, and the service's SDK, unmodified."""
 
+import gc
 import hashlib
 import logging
 import os
@@ -83,6 +84,25 @@ def test_a_connection_by_a_certificate(hub, updater, registry, tmp_path):
         assert isinstance(events.next(20), twinflash.Connected)
         assert call(registry, "own", "getFirmwareUpdateStatus", None)[0] == 200
     registry.delete_device("own")
+
+
+def test_a_connection_that_only_the_updater_knows(hub, updater, registry):
+    """Written in one line, as in the README; it ends with the updater."""
+    events = updater.events()
+    twinflash.Device(hub.device("d2"), updater, ca=hub.ready["ca"])
+    gc.collect()
+    assert isinstance(events.next(20), twinflash.Connected)
+    assert call(registry, "d2", "getFirmwareUpdateStatus", None)[0] == 200
+    updater.close()
+    eventually(lambda: registry.get_twin("d2").connection_state == "Disconnected", "it ends with the updater")
+
+
+def test_a_method_cannot_be_answered_by_a_coroutine(updater):
+    async def on_method(name, payload):
+        return None
+
+    with pytest.raises(TypeError, match="on_method must be a plain function"):
+        twinflash.Device("HostName=h;DeviceId=d;SharedAccessKey=a2V5", updater, on_method=on_method)
 
 
 @pytest.mark.parametrize(

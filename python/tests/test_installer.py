@@ -5,7 +5,7 @@ import errno
 import pytest
 
 import twinflash
-from conftest import IMAGE, ask, serve
+from conftest import IMAGE, ask, eventually, serve
 
 
 class InMemory:
@@ -19,11 +19,15 @@ class InMemory:
 
     def inspect(self):
         self.calls.append("inspect")
-        return self.active
+        return "partial" if self.active == "old" and self.new else self.active
 
     def begin(self, image, resume_at):
         self.calls.append("begin")
         self.image = image
+        if self.active == "new":
+            # From here on the new one is that which comes.
+            self.old, self.new, self.active = bytes(self.new), bytearray(), "old"
+            resume_at = 0
         del self.new[resume_at:]
         return resume_at
 
@@ -69,6 +73,24 @@ def test_it_installs(make, server):
     assert bytes(installer.new) == IMAGE
     assert installer.image == twinflash.Image(len(IMAGE), None)
     assert installer.calls == ["inspect", "begin", "finish", "activate", "confirm"]
+    assert installer.inspect() == "new", "also once it is confirmed"
+
+
+def test_which_image_is_the_new_one_from_update_to_update(make, server):
+    """It is asked at a start in the middle of the second update: what runs is the old one then, and the half one is gone on with."""
+    installer = InMemory()
+    updater, outcome = run(make, server, installer)
+    assert outcome.is_success
+    assert ask(updater, server.url("slow")).status == 200
+    eventually(lambda: installer.old == IMAGE and installer.new, "bytes of the second")
+    updater.close()
+    assert (installer.inspect(), installer.old) == ("partial", IMAGE)
+    server.go.set()
+    updater = make(install=installer)
+    serve(updater)
+    assert updater.wait(20).is_success
+    assert (installer.inspect(), bytes(installer.new)) == ("new", IMAGE)
+    assert installer.calls.count("finish") == installer.calls.count("confirm") == 2
 
 
 @pytest.mark.parametrize(
@@ -129,6 +151,19 @@ def test_it_may_call_all_but_what_waits_for_itself(make, server):
     assert isinstance(installer.phase, twinflash.Phase)
 
 
+def test_what_a_command_printed_is_logged(make, server, caplog):
+    caplog.set_level("DEBUG", "twinflash")
+    command = ["sh", "-c", "echo began; echo 'the slot is worn out' >&2; exit 3"]
+    _, outcome = run(make, server, twinflash.CommandInstall(command))
+    assert (outcome.failure.code, outcome.failure.message) == ("install-failed", "sh ended with exit status: 3")
+
+    def printed():
+        return [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "twinflash.command"]
+
+    eventually(lambda: ("WARNING", "sh errors: the slot is worn out") in printed(), "what it printed")
+    assert ("WARNING", "sh output: began") in printed()
+
+
 def test_a_restart_is_the_applications(make, server, tmp_path):
     asked = []
     updater = make(install=twinflash.FileInstall(tmp_path / "app.bin", restart=["restart", "it"]), on_restart=asked.append)
@@ -145,6 +180,19 @@ def test_an_installer_without_a_method_is_refused(make):
 
     with pytest.raises(TypeError, match="Half lacks begin, write"):
         make(install=Half())
+    class Forgetful(twinflash.Installer):
+        def inspect(self):
+            return "old"
+
+    with pytest.raises(TypeError, match="Forgetful.* abort"):
+        Forgetful()
+
+    class Awaited(InMemory):
+        async def write(self, offset, data):
+            pass
+
+    with pytest.raises(TypeError, match="install.write must be a plain function"):
+        make(install=Awaited())
     installer = InMemory()
     installer.restart = ["a", "command"]
     with pytest.raises(ValueError, match="install.restart"):

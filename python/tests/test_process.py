@@ -80,6 +80,31 @@ except KeyboardInterrupt:
     assert time.monotonic() - start < 15, "at once, not at the end of the wait"
 
 
+@pytest.mark.parametrize("call", ["twinflash.Updater(state_dir=directory + '/b', install=updater_of, version_from={'command': ['sleep', '30']})",
+                                  "twinflash.Updater(state_dir=directory + '/b', install=Hangs())"])
+def test_ctrl_c_ends_a_start_that_hangs(program, call):
+    process = program(f"""
+from test_installer import InMemory
+class Hangs(InMemory):
+    def inspect(self):
+        go.wait(30)
+        return "old"
+updater_of, go = twinflash.FileInstall(directory + "/b.bin"), threading.Event()
+try:
+    print("waiting", flush=True)
+    {call}
+except KeyboardInterrupt:
+    print("interrupted")
+go.set()
+""")
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.3)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (0, "interrupted\n", "")
+    assert time.monotonic() - start < 15, "at once, not when it has been started"
+
+
 def test_ctrl_c_ends_a_method_that_waits_for_its_first_report(program):
     process = program("""
 updater.close()

@@ -8,6 +8,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Callable, Coroutine, Mapping, Optional, Protocol, Type, overload
 
+from . import _config
 from ._errors import StateError
 from ._log import logger
 from ._updater import Report, Updater
@@ -31,6 +32,7 @@ class _Attached:
         self._ended = threading.Event()
         self._telling = threading.Lock()
         self._noticed: "set[str]" = set()
+        updater._serve_by("an attached client")
         self._before = {name: getattr(client, name) for name in _HANDLERS}
         self._own_method = on_method or self._before["on_method_request_received"]
         # What the client is given; kept, because a bound method is another object each time.
@@ -47,6 +49,7 @@ class _Attached:
             # Setting one connects, which may fail.
             self._ended.set()
             self._restore()
+            updater._served_by = None
             raise
         self._connection_is()
         self._thread = threading.Thread(target=self._serve, name="twinflash reports", daemon=True)
@@ -71,6 +74,7 @@ class _Attached:
             self._updater.connected(False)
         if self._thread is not threading.current_thread():
             self._thread.join(2)
+        self._updater._served_by = None
 
     def _restore(self) -> None:
         for name in _HANDLERS:
@@ -259,7 +263,7 @@ def attach(client: Any, updater: Updater, on_method: Optional[OnMethodRequest] =
     """Serves an updater by an ``IoTHubDeviceClient`` of azure-iot-device, the one for threads or the one for asyncio: its methods,
     its desired properties, with the twin read after each connect (which the SDK leaves out), its reports and their results.
 
-    The handlers it finds are chained: what is not the updater's goes to them, and ``on_method`` takes the place of the one for
+    An updater has one client at a time. The handlers it finds are chained: what is not the updater's goes to them, and ``on_method`` takes the place of the one for
     methods. The SDK has one handler of each kind, so one that is set afterwards replaces ours; that is noticed and logged.
 
     As ever with the SDK, of either kind, setting a handler connects the client if it is not connected, and waits for the hub.
@@ -268,13 +272,13 @@ def attach(client: Any, updater: Updater, on_method: Optional[OnMethodRequest] =
         raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
     if updater.closed:
         raise StateError("the updater is closed")
-    if on_method is not None and not callable(on_method):
-        raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
     needed = (*_HANDLERS, "patch_twin_reported_properties", "get_twin", "send_method_response")
     missing = [name for name in needed if not hasattr(client, name)]
     if missing:
         raise TypeError(f"client must be an azure.iot.device.IoTHubDeviceClient; {type(client).__name__} lacks {missing[0]}")
     kind = AsyncAttachment if inspect.iscoroutinefunction(client.get_twin) else Attachment
+    if kind is Attachment or not callable(on_method):
+        _config.plain("on_method", on_method)
     return kind(client, updater, on_method)
 
 

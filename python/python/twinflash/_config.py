@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from abc import abstractmethod
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any, Callable, Dict, Mapping, Optional, Protocol, Sequence, Tuple, Union, runtime_checkable
@@ -108,7 +110,7 @@ class Image(Value):
 class Installer(Protocol):
     """How an application installs by itself.
 
-    All methods are called on one thread of the updater's, one at a time, and may block. Every one but ``write`` may be called
+    All methods are called on threads of the updater's, one at a time, and may block. Every one but ``write`` may be called
     again after a crash in the middle of it, and must then end in the same state. What they raise fails the update: a
     :class:`TwinflashError` with its code, ``OSError`` as ``no-space``, ``no-permission`` or ``storage``, anything else as
     ``install-failed``. None of them may call ``handle_method``, ``wait`` or ``close`` of the updater.
@@ -119,35 +121,44 @@ class Installer(Protocol):
     one of this digest, so that it need not be fetched again; and ``read_back(size: int, sha256: bytes)``.
     """
 
+    @abstractmethod
     def inspect(self) -> str:
         """Which image runs: ``"old"``, ``"new"``, ``"partial"`` (old, and a new one half written) or ``"unknown"``. The new one is
         the one written last, also once it is confirmed; from ``begin`` on the one being written, which does not run."""
         ...
 
+    @abstractmethod
     def begin(self, image: Image, resume_at: int) -> int:
         """Makes ready to write. The answer is where writing really starts: ``resume_at`` where the bytes before it are still
         there, else 0."""
         ...
 
+    @abstractmethod
     def write(self, offset: int, data: bytes) -> None:
         """Writes bytes. Offsets follow one another without gaps from where ``begin`` said."""
 
+    @abstractmethod
     def sync(self) -> int:
         """Makes durable what was written; the answer is up to which offset."""
         ...
 
+    @abstractmethod
     def finish(self) -> None:
         """All bytes are written, synced and verified: make the image ready to be activated."""
 
+    @abstractmethod
     def activate(self) -> None:
         """Switches to the new image, in one step that no power cut can halve."""
 
+    @abstractmethod
     def confirm(self) -> None:
         """The new image has proved itself: it stays."""
 
+    @abstractmethod
     def rollback(self) -> None:
         """Switches back to the old image."""
 
+    @abstractmethod
     def abort(self) -> None:
         """Ends an update that was not activated: what was written goes."""
 
@@ -305,6 +316,8 @@ def document(
     if isinstance(install, (FileInstall, SlotsInstall, CommandInstall)):
         made["install"] = install._document()
     elif isinstance(install, Installer):
+        for name in (*_METHODS, "holds", "read_back"):
+            plain(f"install.{name}", getattr(install, name, None))
         own = install
     else:
         missing = [name for name in _METHODS if not callable(getattr(install, name, None))]
@@ -409,6 +422,14 @@ def _contract(value: Union[Path, Mapping[str, Any]]) -> Any:
     if isinstance(value, os.PathLike) and os.sep not in given and not given.endswith(".json"):
         given = os.path.join(os.curdir, given)
     return given
+
+
+def plain(name: str, value: Optional[Callable[..., Any]]) -> None:
+    """What is called from threads, where nobody awaits."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+    if inspect.iscoroutinefunction(value):
+        raise TypeError(f"{name} must be a plain function, not a coroutine function: it is called on a thread, without an event loop")
 
 
 def flag(name: str, value: bool) -> bool:

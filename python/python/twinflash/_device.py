@@ -8,7 +8,6 @@ from typing import Any, Callable, Optional, Tuple, Type, Union
 
 from . import _config, _native
 from ._config import Path, Seconds
-from ._errors import StateError
 from ._events import Outcome
 from ._log import logger
 from ._updater import Answer, Updater
@@ -19,8 +18,8 @@ OnMethod = Callable[[str, Any], Union[Answer, Tuple[int, Any], None]]
 
 class Device:
     """An updater's own connection to its hub, without an SDK. It starts to connect at once, and stays connected, with a renewed
-    token and after every failure, until it is closed, which closes the updater, too. What happens to it comes with the updater's
-    events.
+    token and after every failure, until it or the updater is closed, which closes both. What happens to it comes with the
+    updater's events.
 
     ``connection_string`` may be ``@FILE``: what that file holds. ``ca`` is what the hub's certificate must come from:
     ``"system"``, a PEM text or a PEM file; by default the web's authorities. A device with a certificate (``x509=true`` in its
@@ -41,17 +40,19 @@ class Device:
     ) -> None:
         if not isinstance(updater, Updater):
             raise TypeError(f"updater must be a twinflash.Updater, not {type(updater).__name__}")
-        if on_method is not None and not callable(on_method):
-            raise TypeError(f"on_method must be callable, not {type(on_method).__name__}")
+        _config.plain("on_method", on_method)
         self.updater = updater
         document = _config.connection(
             connection_string, ca=ca, client_certificate=client_certificate, client_key=client_key
         )
         answer = None if on_method is None else _answerer(on_method)
-        if updater._has_device:
-            raise StateError("the updater has a Device already")
-        self._native = _native.Device.connect(updater._native, document, answer)
-        updater._has_device = True
+        updater._serve_by("a Device")
+        try:
+            self._native = _native.Device.connect(updater._native, document, answer)
+        except BaseException:
+            updater._served_by = None
+            raise
+        updater._connections.append(self._native)
 
     def wait(self, timeout: Optional[Seconds] = None) -> Optional[Outcome]:
         """As :meth:`Updater.wait`."""

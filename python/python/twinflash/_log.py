@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
+
+from . import _native
 
 if TYPE_CHECKING:
     import logging
@@ -18,3 +21,22 @@ def logger() -> logging.Logger:
         # Without logging set up by the application, nothing is printed.
         found.addHandler(logging.NullHandler())
     return found
+
+
+def listen() -> None:
+    """From now on what the core logs goes there, too: what a configured command printed, under ``twinflash.command``."""
+    reader = _native.lines()
+    if reader is not None:
+        logger()
+        threading.Thread(target=_relay, args=(reader,), name="twinflash log", daemon=True).start()
+
+
+def _relay(reader: _native.Reader) -> None:
+    import logging
+
+    while True:
+        line = reader.next(None)
+        if not line:
+            return
+        _, level, target, text = line
+        logging.getLogger(target.replace("::", ".")).log(level, "%s", text)

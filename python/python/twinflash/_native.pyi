@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, final
 
 from ._events import RawOutcome
 
-__all__ = ["CODES", "Device", "Reader", "Updater", "__version__", "after_fork", "guard", "quiesce"]
+__all__ = ["CODES", "Device", "Reader", "Updater", "__version__", "after_fork", "guard", "lines", "quiesce"]
 
 __version__: str
 """The package's and the core's."""
@@ -13,6 +13,9 @@ CODES: Dict[str, int]
 
 def quiesce(timeout: float) -> bool:
     """Waits until no thread is in Rust any more that would come back to the interpreter; says whether that is so."""
+
+def lines() -> Optional[Reader]:
+    """A reader of what the core logs, until :func:`quiesce`: ("Line", level, target, text). ``None`` where there is one."""
 
 def after_fork() -> None:
     """Forgets the threads that a process that was forked off does not have."""

@@ -17,7 +17,7 @@ from . import _config, _native
 from ._config import CommandInstall, FileInstall, Http, Image, Installer, Path, Policy, Seconds, SlotsInstall, Trust
 from ._errors import StateError, Thrown, TwinflashError
 from ._events import CauseOf, Event, Outcome, Status, event_of, level_of, outcome_of, status_of
-from ._log import logger
+from ._log import listen, logger
 from ._value import Value
 
 if TYPE_CHECKING:
@@ -51,11 +51,12 @@ Outbound = Union[Report, ReadTwin]
 
 class Events:
     """Everything that happens from now on: to be read by ``for``, which waits for the next one and ends when the updater is
-    closed, or by ``async for``; from one thread or task. Who is more than 1000 events behind misses some."""
+    closed, or by ``async for``; from one thread or task, and one event loop. Who is more than 1000 events behind misses some."""
 
     def __init__(self, reader: _native.Reader, cause_of: CauseOf) -> None:
         self._reader, self._cause_of = reader, cause_of
         self._queue: "Optional[asyncio.Queue[Optional[Event]]]" = None
+        self._loop: "Optional[asyncio.AbstractEventLoop]" = None
 
     def next(self, timeout: Optional[Seconds] = None) -> Optional[Event]:
         """The next event; ``None`` where there was none in time, or the updater is closed."""
@@ -78,11 +79,14 @@ class Events:
         # Here: it would be much of the time it takes to import twinflash, for those who do not use it.
         import asyncio
 
+        loop = asyncio.get_running_loop()
         if self._queue is None:
-            self._queue = asyncio.Queue()
-            bring = (weakref.ref(self), self._reader, self._cause_of, asyncio.get_running_loop(), self._queue)
+            self._queue, self._loop = asyncio.Queue(), loop
+            bring = (weakref.ref(self), self._reader, self._cause_of, loop, self._queue)
             # Not the loop's own executor: asyncio.run would wait for its threads at the end.
             threading.Thread(target=_bring, args=bring, name="twinflash events", daemon=True).start()
+        if loop is not self._loop:
+            raise StateError("these events are brought to another event loop: ask for others by updater.events()")
         event = await self._queue.get()
         if event is None:
             self._queue.put_nowait(None)
@@ -158,9 +162,8 @@ class Updater:
         Raises ``TypeError`` or ``ValueError`` where an argument is wrong (:class:`ConfigError` is one), :class:`LockedError`
         where another process has the state directory, :class:`StateError` where it cannot be used.
         """
-        for name, handler in (("on_event", on_event), ("on_restart", on_restart)):
-            if handler is not None and not callable(handler):
-                raise TypeError(f"{name} must be callable, not {type(handler).__name__}")
+        _config.plain("on_event", on_event)
+        _config.plain("on_restart", on_restart)
         document, own = _config.document(
             state_dir=state_dir, contract=contract, current_version=current_version, version_from=version_from,
             install=install, policy=policy, trust=trust, http=http,
@@ -170,6 +173,7 @@ class Updater:
             on_restart = _exit
         if own is not None and restart not in (None, "none", "exit", "system"):
             raise ValueError(f'install.restart is {restart!r}; it must be "none", "exit" or "system"')
+        listen()
         thrown = Thrown()
         self._cause_of = thrown.cause_of
         self._native, reader = _native.Updater.start(
@@ -182,8 +186,10 @@ class Updater:
         log = logger()
         self._thread = threading.Thread(target=_tell, args=(reader, log, self._cause_of, on_event), name="twinflash events", daemon=True)
         self._thread.start()
-        self._has_device = False
-        self._finalizer = weakref.finalize(self, _close, self._native, self._thread)
+        # What serves it. A Device's connection is kept here, also where the application keeps only the updater.
+        self._served_by: Optional[str] = None
+        self._connections: "list[_native.Device]" = []
+        self._finalizer = weakref.finalize(self, _close, self._native, self._thread, self._connections)
         # At exit it may be too late: other modules' finalizers decide when these run. See _at_exit.
         self._finalizer.atexit = False
         _updaters.add(self)
@@ -300,10 +306,18 @@ class Updater:
         return self._native.closed
 
     def close(self) -> None:
-        """Stops with a checkpoint and gives the state directory back; a running update goes on at the next start. Returns within
-        a second or so, whatever network and disk do."""
+        """Stops with a checkpoint and gives the state directory back; a running update goes on at the next start. Ends the
+        connection of a :class:`Device`, too. Returns within a second or so, whatever network and disk do."""
+        for connection in self._connections:
+            connection.close()
         self._native.close()
         self._finalizer()
+
+    def _serve_by(self, what: str) -> None:
+        """Two that serve one updater would take each other's reports, and two of one device its connection."""
+        if self._served_by is not None:
+            raise StateError(f"the updater has {self._served_by} already")
+        self._served_by = what
 
     def __enter__(self) -> "Updater":
         return self
@@ -326,8 +340,10 @@ class Updater:
 _updaters: "weakref.WeakSet[Updater]" = weakref.WeakSet()
 
 
-def _close(native: _native.Updater, thread: threading.Thread) -> None:
+def _close(native: _native.Updater, thread: threading.Thread, connections: "list[_native.Device]") -> None:
     if native.is_ours:
+        for connection in connections:
+            connection.close()
         native.close()
         if thread is not threading.current_thread():
             thread.join(1)
@@ -336,7 +352,7 @@ def _close(native: _native.Updater, thread: threading.Thread) -> None:
 def _at_exit() -> None:
     """No thread of ours may come back to an interpreter that is gone."""
     for updater in list(_updaters):
-        _close(updater._native, updater._thread)
+        _close(updater._native, updater._thread, updater._connections)
     if not _native.quiesce(5):
         logger().warning("an installer or a handler is still at work while the interpreter ends")
 
