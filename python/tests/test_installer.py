@@ -184,7 +184,7 @@ def test_an_installer_without_a_method_is_refused(make):
         def inspect(self):
             return "old"
 
-    with pytest.raises(TypeError, match="Forgetful.* abort"):
+    with pytest.raises(TypeError, match="Forgetful.*abort"):
         Forgetful()
 
     class Awaited(InMemory):
