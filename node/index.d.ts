@@ -603,6 +603,7 @@ export function guard(stateDir: string): Guarded;
 
 /** What of azure-iot-device's `Client` is used. */
 export interface AzureClient {
+  open(): Promise<unknown>;
   onDeviceMethod(name: string, callback: (request: any, response: any) => void): void;
   getTwin(callback: (error?: Error, twin?: any) => void): void;
   on(event: string, listener: (...args: any[]) => void): unknown;
@@ -614,8 +615,11 @@ export interface AzureClient {
  * results. The application's handlers for other methods, and its own use of the twin, are left alone. The client stays the
  * application's to open and close; it is opened here if it is not. Detached by what this answers with, and when the updater is closed.
  *
- * @throws Error of the SDK, where a method of the updater's has a handler already, or the twin cannot be read. TwinflashError with code
- * `'state'`, where the updater is closed or being closed.
+ * A line that breaks is the SDK's to make anew. Where it cannot for longer than it tries (four minutes), the client emits `disconnect` and tries
+ * no more: the application has to open it again, and the updater goes on by itself.
+ *
+ * @throws Error of the SDK, where the client cannot be opened, a method of the updater's has a handler already, or the twin cannot be read.
+ * TwinflashError with code `'state'`, where the updater is closed or being closed.
  */
 export function attach(client: AzureClient, updater: Updater): Promise<{ detach(): void }>;
 

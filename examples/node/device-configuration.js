@@ -39,6 +39,13 @@ async function main() {
 
   const client = Client.fromConnectionString(process.env.TWINFLASH_DEVICE, Mqtt);
   await client.open();
+  // A line that broke the SDK makes anew, but not where that takes more than four minutes.
+  const reopen = () =>
+    client.open().catch((error) => {
+      console.warn(`not connected: ${error.message}`);
+      setTimeout(reopen, 5000);
+    });
+  client.on('disconnect', reopen);
   await attach(client, updater);
   // The program's other desired properties are its own, as before.
   const twin = await client.getTwin();
@@ -48,6 +55,7 @@ async function main() {
   process.once('SIGTERM', async () => {
     await updater.close();
     await client.close();
+    process.exit();
   });
 }
 

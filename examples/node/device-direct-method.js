@@ -32,6 +32,13 @@ async function main() {
 
   const client = Client.fromConnectionString(process.env.TWINFLASH_DEVICE, Mqtt);
   await client.open();
+  // A line that broke the SDK makes anew, but not where that takes more than four minutes.
+  const reopen = () =>
+    client.open().catch((error) => {
+      console.warn(`not connected: ${error.message}`);
+      setTimeout(reopen, 5000);
+    });
+  client.on('disconnect', reopen);
   // The program's other methods are its own, as before.
   client.onDeviceMethod('reboot', (request, response) => response.send(200, 'Rebooting.', () => {}));
   await attach(client, updater);
@@ -40,6 +47,7 @@ async function main() {
   process.once('SIGTERM', async () => {
     await updater.close();
     await client.close();
+    process.exit();
   });
 }
 

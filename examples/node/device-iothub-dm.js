@@ -26,12 +26,20 @@ async function main() {
   });
   const client = Client.fromConnectionString(process.env.TWINFLASH_DEVICE, Mqtt);
   await client.open();
+  // A line that broke the SDK makes anew, but not where that takes more than four minutes.
+  const reopen = () =>
+    client.open().catch((error) => {
+      console.warn(`not connected: ${error.message}`);
+      setTimeout(reopen, 5000);
+    });
+  client.on('disconnect', reopen);
   await attach(client, updater);
   console.log('Waiting for the direct method firmwareUpdate.');
 
   process.once('SIGTERM', async () => {
     await updater.close();
     await client.close();
+    process.exit();
   });
 
   for await (const { type, value } of updater.events()) {

@@ -28,10 +28,12 @@ async function syncDirectory(directory) {
 
 /**
  *     app/current      link to the release that runs
- *     app/next         link to the release of an update, from `finish` to its end
+ *     app/next         link to the release of the last update, from `finish` on
  *     app/back         link to the release it goes back to
  *     app/incoming     the archive, as far as it has come
  *     app/releases/…   one directory each
+ *
+ * The old release goes when the next update begins: until it is saved that the new one is confirmed, it may have to be taken back.
  */
 class ArchiveInstall {
   #file;
@@ -48,15 +50,19 @@ class ArchiveInstall {
     return (await stat(this.at('incoming')).catch(() => null)) ? 'partial' : 'old';
   }
 
+  /** Also for each new attempt at a download. */
   async begin(image, resumeAt) {
+    await this.#close();
     const there = await stat(this.at('incoming')).catch(() => ({ size: 0 }));
     this.#end = there.size >= resumeAt ? resumeAt : 0;
-    this.#file = await open(this.at('incoming'), this.#end ? 'r+' : 'w');
+    if (!this.#end) await this.#clear();
+    this.#file = await open(this.at('incoming'), 'a');
+    await this.#file.truncate(this.#end);
     return this.#end;
   }
 
   async write(offset, bytes) {
-    await this.#file.write(bytes, 0, bytes.length, offset);
+    await this.#file.appendFile(bytes);
     this.#end = offset + bytes.length;
   }
 
@@ -66,8 +72,7 @@ class ArchiveInstall {
   }
 
   async finish() {
-    await this.#file?.close();
-    this.#file = undefined;
+    await this.#close();
     const hash = createHash('sha256');
     for await (const bytes of createReadStream(this.at('incoming'))) hash.update(bytes);
     const release = this.#release(hash.digest('hex'));
@@ -88,7 +93,7 @@ class ArchiveInstall {
   }
 
   async confirm() {
-    await this.#clear();
+    await rm(this.at('incoming'), { force: true });
   }
 
   async rollback() {
@@ -99,8 +104,7 @@ class ArchiveInstall {
   }
 
   async abort() {
-    await this.#file?.close();
-    this.#file = undefined;
+    await this.#close();
     await this.#clear();
   }
 
@@ -112,6 +116,11 @@ class ArchiveInstall {
   /** Named by its content: a version is the back end's word, and no file name. */
   #release(sha256) {
     return join('releases', sha256.slice(0, 16));
+  }
+
+  async #close() {
+    await this.#file?.close();
+    this.#file = undefined;
   }
 
   /** Removes all but what is current. `back` goes last: without it there is no way back. */

@@ -21,9 +21,8 @@ const STATUS = {
 const statusOf = (error) => (error ? STATUS[error.constructor?.name] ?? 0 : 204);
 
 async function attach(client, updater) {
-  if (typeof client?.onDeviceMethod !== 'function' || typeof client.getTwin !== 'function') {
-    throw new TypeError('client is no Client of azure-iot-device: it has no onDeviceMethod or no getTwin');
-  }
+  const missing = ['open', 'onDeviceMethod', 'getTwin'].find((name) => typeof client?.[name] !== 'function');
+  if (missing) throw new TypeError(`client is no Client of azure-iot-device: it has no ${missing}`);
   if (!(updater instanceof Updater)) throw new TypeError('updater is no Updater');
   Updater.checkOpen(updater);
   const before = attached.get(client) ?? { methods: new Set(), link: null };
@@ -43,6 +42,9 @@ async function attach(client, updater) {
 /** So long, in milliseconds, the SDK has to bring an answer of the hub's. It waits for ever for one that was lost with its line. */
 const ANSWER_TIME = 60_000;
 
+/** The SDK's own names for a line that broke are repeated by it; this one of its MQTT library's is not. It connects anew all the same. */
+const lineBroke = (error) => error.message === 'Connection closed';
+
 /** Says when it has a new token, for which the SDK connects anew and tells nobody. `undefined` where there are no tokens. */
 const tokens = (client) => client._transport?._authenticationProvider;
 
@@ -52,6 +54,8 @@ class Link {
   #slot;
   #twin;
   #detached = false;
+  /** The SDK has given up to ask for changes of the desired properties. */
+  #deaf = false;
   /** How many there were. What was asked for over one is not waited for over the next. */
   #connection = 0;
   /** One request after the other: the SDK may still try to send a report, which must not come after a newer one. */
@@ -65,13 +69,38 @@ class Link {
   }
 
   async start() {
-    for (const name of this.#updater.methods) {
-      if (this.#slot.methods.has(name)) continue;
-      this.#client.onDeviceMethod(name, (request, response) => method(this.#slot, request, response));
-      this.#slot.methods.add(name);
+    let again;
+    let stop;
+    const twin = new Promise((resolve, reject) => {
+      again = () =>
+        this.#client.getTwin((error, twin) => {
+          if (!error) resolve(twin);
+          else if (!lineBroke(error)) reject(error);
+        });
+      stop = () => reject(closed());
+    });
+    this.#updater.once('close', stop);
+    try {
+      // Says why it cannot; a method's handler would throw it where nobody catches it.
+      await Promise.race([this.#client.open(), twin]);
+      for (const name of this.#updater.methods) {
+        if (this.#slot.methods.has(name)) continue;
+        this.#client.onDeviceMethod(name, (request, response) => method(this.#slot, request, response));
+        this.#slot.methods.add(name);
+      }
+      // Read again over each new line: an answer that is lost with its line the SDK never brings. Not before: where two wait for the
+      // client's first SUBSCRIBE and it breaks, the SDK sends no other.
+      this.#client.on('connect', again);
+      tokens(this.#client)?.on?.('newTokenAvailable', again);
+      again();
+      this.#twin = await twin;
+    } finally {
+      this.#client.removeListener('connect', again);
+      tokens(this.#client)?.removeListener?.('newTokenAvailable', again);
+      this.#updater.removeListener('close', stop);
     }
-    this.#twin = await this.#firstTwin();
     if (this.#detached) return;
+    this.#twin.on('error', this.#twinFailed);
     this.#twin.on('properties.desired', this.#desired);
     this.#client.on('connect', this.#connected);
     this.#client.on('disconnect', this.#disconnected);
@@ -82,33 +111,12 @@ class Link {
     this.#updater.connected(true);
   }
 
-  /** Read again over each new line, and after a while: an answer that is lost with its line the SDK never brings. */
-  async #firstTwin() {
-    let again;
-    let stop;
-    const first = new Promise((resolve, reject) => {
-      again = () => this.#client.getTwin((error, twin) => (error ? reject(error) : resolve(twin)));
-      stop = () => reject(closed());
-    });
-    const time = setInterval(again, ANSWER_TIME);
-    time.unref?.();
-    this.#client.on('connect', again);
-    this.#updater.once('close', stop);
-    try {
-      again();
-      return await first;
-    } finally {
-      clearInterval(time);
-      this.#client.removeListener('connect', again);
-      this.#updater.removeListener('close', stop);
-    }
-  }
-
   detach = () => {
     if (this.#detached) return;
     this.#detached = true;
     this.#slot.link = null;
     this.#twin?.removeListener('properties.desired', this.#desired);
+    this.#twin?.removeListener('error', this.#twinFailed);
     this.#client.removeListener('connect', this.#connected);
     this.#client.removeListener('disconnect', this.#disconnected);
     tokens(this.#client)?.removeListener?.('newTokenAvailable', this.#connected);
@@ -127,6 +135,10 @@ class Link {
   #connected = () => {
     // The SDK does not say when the line broke, only that there is another one.
     this.#disconnected();
+    if (this.#deaf) {
+      this.#deaf = false;
+      this.#twin.removeListener('properties.desired', this.#desired).on('properties.desired', this.#desired);
+    }
     this.#updater.connected(true);
   };
 
@@ -134,6 +146,11 @@ class Link {
     this.#connection++;
     this.#giveUp();
     this.#updater.connected(false);
+  };
+
+  #twinFailed = () => {
+    this.#deaf = true;
+    this.#disconnected();
   };
 
   #desired = (patch) => {

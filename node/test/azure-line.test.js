@@ -9,11 +9,14 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import common from 'azure-iot-common';
 import device from 'azure-iot-device';
 import transports from 'azure-iot-device-mqtt';
 import { attach } from 'twinflash';
-import { ca, call, fields, ready, reported, withSdk } from './hub.js';
+import { ca, call, fields, ready, registry, reported, withSdk } from './hub.js';
 import { directory, ended, eventually, serve, updaterIn } from './support.js';
+
+const { NoRetry } = common;
 
 async function clientFor(t, name, host, tokenRenewal) {
   const { HostName, SharedAccessKey } = fields(name);
@@ -24,11 +27,12 @@ async function clientFor(t, name, host, tokenRenewal) {
   return client;
 }
 
-/** Passes everything on to the hub; `deaf` nothing that comes from it. */
+/** Passes everything on to the hub; `deaf` nothing that comes from it, `dead` nobody new. */
 async function lineToTheHub(t) {
   const [host, port = 8883] = fields('lost').HostName.split(':');
-  const line = { deaf: false, sockets: new Set(), cut: () => line.sockets.forEach((socket) => socket.destroy()) };
+  const line = { deaf: false, dead: false, sockets: new Set(), cut: () => line.sockets.forEach((socket) => socket.destroy()) };
   const server = createServer((socket) => {
+    if (line.dead) return socket.destroy();
     const hub = connect(port, host);
     for (const [from, to] of [[socket, hub], [hub, socket]]) {
       line.sockets.add(from);
@@ -143,6 +147,67 @@ describe('azure-iot-device, and what goes wrong', { concurrency: true, ...withSd
     assert.equal((await reported('lost')).iothubDM.firmwareUpdate.status, 'applyComplete');
     assert.equal((await call('lost', 'reboot')).status, 200);
     assert.equal((await call('lost', 'getFirmwareUpdateStatus')).status, 200);
+  });
+
+  test('a hub that is not there is an error of attach, a line that breaks under it is none', async (t) => {
+    const line = await lineToTheHub(t);
+    line.dead = true;
+    const client = await clientFor(t, 'absent', line.host);
+    const updater = updaterIn(t, directory(t));
+    await assert.rejects(attach(client, updater), { name: 'UnauthorizedError' });
+    line.dead = false;
+    await client.open();
+    // The line breaks under its first SUBSCRIBE.
+    line.deaf = true;
+    const attaching = attach(client, updater);
+    await sleep(200);
+    line.cut();
+    line.deaf = false;
+    await attaching;
+    assert.equal((await call('absent', 'getFirmwareUpdateStatus')).status, 200);
+  });
+
+  test('where the SDK gives up, the updater goes on as soon as the application opens the client again', async (t) => {
+    const base = directory(t);
+    const { image, ask } = await serve(t);
+    const line = await lineToTheHub(t);
+    const client = await clientFor(t, 'given-up', line.host);
+    client.setRetryPolicy(new NoRetry());
+    await client.open();
+    const lose = async () => {
+      const gone = once(client, 'disconnect');
+      line.dead = true;
+      line.cut();
+      await gone;
+    };
+    // At the worst moment: between the twin's first read and its listener, whose error nobody else hears.
+    const { getTwin } = client;
+    const failed = new Promise((resolve) => {
+      client.getTwin = async (done) => {
+        client.getTwin = getTwin;
+        const twin = await client.getTwin();
+        const { emit } = twin;
+        twin.emit = (name, ...what) => (name === 'error' && resolve(), emit.call(twin, name, ...what));
+        await lose();
+        done(null, twin);
+      };
+    });
+    const updater = updaterIn(t, base, { contract: 'configuration' });
+    const reads = [];
+    updater.on('readTwin', () => reads.push(line.dead));
+    await attach(client, updater);
+    await failed;
+    for (let n = 1; n <= 2; n++) {
+      line.dead = false;
+      await client.open();
+      await eventually(() => reads.filter((dead) => !dead).length >= n, 'the twin is read');
+      const firmware = { fwVersion: `1.0.${n}`, fwPackageURI: ask.fwPackageUri, fwPackageCheckValue: ask.fwPackageCheckValue };
+      await registry().updateTwin('given-up', { properties: { desired: { firmware } } }, '*');
+      await eventually(() => updater.status().version === `1.0.${n}`, 'the patch');
+      assert.ok((await ended(updater)).success);
+      if (n === 1) await lose();
+    }
+    assert.deepEqual(readFileSync(join(base, 'app.bin')), image);
   });
 
   test('tokens of seven seconds, renewed after two: the update goes on, the twin is read again, and no status flips', async (t) => {

@@ -158,11 +158,13 @@ test('own-installer.mjs', withSdk, async (t) => {
     const back = service(t, 'service-iothub-dm.js', 'example5', address, '--loop');
     return [await back.end, back.out()];
   };
-  for (const name of ['one', 'two']) {
+  for (const [name, links] of [['one', ['current', 'next']], ['two', ['back', 'current', 'next']]]) {
     const [code, out] = await update(archive(name, 'app.js'));
     assert.equal(code, 0, out + device.out());
     assert.match(current(), new RegExp(name));
-    assert.deepEqual(readdirSync(join(base, 'firmware/app')).sort(), ['current', 'releases']);
+    // The old one stays until the next update.
+    assert.deepEqual(readdirSync(join(base, 'firmware/app')).sort(), [...links, 'releases']);
+    assert.equal(readdirSync(join(base, 'firmware/app/releases')).length, name === 'one' ? 1 : 2);
   }
   // No application in it, and no archive.
   for (const address of [archive('three', 'other.js'), url('noise.tar.gz', randomBytes(1000))]) {

@@ -19,7 +19,8 @@ function mayUse(port) {
 }
 
 const devices = [
-  'mqtt', 'websockets', 'own', 'desired', 'failing', 'lost', 'renewed', 'killed', 'example1', 'example2', 'example3', 'example4', 'example5',
+  'mqtt', 'websockets', 'own', 'desired', 'failing', 'lost', 'absent', 'given-up', 'renewed', 'killed',
+  'example1', 'example2', 'example3', 'example4', 'example5',
 ];
 const [program, ...words] = process.env.TWINFLASH_HUB.split(' ');
 const ports = ['--mqtt-port', '0', '--https-port', (await mayUse(443)) ? '443' : '0'];
