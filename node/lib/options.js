@@ -12,6 +12,9 @@ const camel = (key) => key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCas
 /** Objects whose keys are not ours. */
 const THEIRS = new Set(['contract', 'install.slots', 'http.headers']);
 
+/** Objects of options. */
+const TABLES = new Set(['install', 'policy', 'http', 'trust']);
+
 /** Everything that is an object of options: its keys are ours. */
 function convert(value, path) {
   if (typeof value === 'bigint' || typeof value === 'function' || typeof value === 'symbol') {
@@ -20,9 +23,18 @@ function convert(value, path) {
   if (typeof value === 'number' && !Number.isFinite(value)) {
     throw wrongOption(`${path} is ${value}; it must be a finite number`);
   }
+  if (TABLES.has(path) && (value === null || typeof value !== 'object' || Array.isArray(value))) {
+    throw wrongOption(`${path} is ${kind(value)}; it must be an object`);
+  }
   if (Array.isArray(value)) return value.map((item, index) => convert(item, `${path}[${index}]`));
   if (value === null || typeof value !== 'object' || THEIRS.has(path)) return value;
-  if (value instanceof URL) return value.protocol === 'file:' ? fileURLToPath(value) : value.href;
+  if (value instanceof URL) {
+    if (value.protocol === 'file:') return fileURLToPath(value);
+    if (path === 'http.proxy') return value.href;
+    throw wrongOption(`${path} is a URL with ${value.protocol}, which it cannot be`);
+  }
+  // What is in a Map would be passed over.
+  if (Object.prototype.toString.call(value) !== '[object Object]') throw wrongOption(`${path} is ${kind(value)}, which it cannot be`);
   const converted = {};
   for (const [key, item] of Object.entries(value)) {
     const place = path ? `${path}.${key}` : key;
@@ -34,7 +46,11 @@ function convert(value, path) {
 }
 
 /** What a value is, where it is not what it should be. */
-const kind = (value) => (value === null || value === undefined ? `${value}` : `a ${typeof value}`);
+function kind(value) {
+  if (value === null || value === undefined) return `${value}`;
+  if (Array.isArray(value)) return 'an array';
+  return `a ${typeof value === 'object' ? value.constructor?.name : typeof value}`;
+}
 
 /** Whether `install` is an installer of the application's own. */
 const isOwn = (install) => STEPS.some((step) => typeof install?.[step] === 'function');

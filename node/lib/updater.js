@@ -328,7 +328,8 @@ class Updater extends EventEmitter {
 
   #error({ code, message }) {
     const thrown = this.#thrown;
-    const text = thrown && String(thrown.message ?? thrown);
+    // As a message has it: in one line, and not too long.
+    const text = thrown && String(thrown.message ?? thrown).replace(/\p{Cc}/gu, ' ').slice(0, 100);
     return new TwinflashError(message, code, text && message.includes(text) ? thrown : undefined);
   }
 

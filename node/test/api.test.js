@@ -69,6 +69,9 @@ test('wrong options are TypeErrors that name the option', (t) => {
     [{ install }, /stateDir is missing/],
     [{ stateDir: '', install }, /stateDir is empty/],
     [{ stateDir }, /install is missing/],
+    [{ stateDir: new URL('https://example.com/state?sig=1'), install }, /^stateDir is a URL with https:, /],
+    [{ stateDir: Buffer.from('state'), install }, /^stateDir is a Buffer/],
+    [{ stateDir, install: [] }, /^install is an array; it must be an object/],
     [{ stateDir, install: {} }, /install must have one of file, slots and command/],
     [{ stateDir, install: { file: 1 } }, /install/],
     [{ stateDir, install: { ...install, installTime: 1 } }, /install\.installTime means nothing/],
@@ -89,7 +92,10 @@ test('wrong options are TypeErrors that name the option', (t) => {
     [{ stateDir, install, http: { userAgent: 'a\nb' } }, /http\.userAgent: /],
     [{ stateDir, install, onRestart: 'exit' }, /onRestart must be a function/],
     [{ stateDir, install, source: 'offered' }, /source is no option/],
-    [{ stateDir, install, policy: 7 }, /policy/],
+    [{ stateDir, install, policy: 7 }, /^policy is a number; it must be an object/],
+    [{ stateDir, install, policy: null }, /^policy is null; it must be an object/],
+    [{ stateDir, install, policy: [] }, /^policy is an array; it must be an object/],
+    [{ stateDir, install, policy: new Map([['allowHttp', true]]) }, /^policy is a Map/],
     [{ stateDir, install, policy: itself }, /cannot be written as JSON/],
     [{ stateDir, install, contract: itself }, /cannot be written as JSON/],
     [{ stateDir, install, trust: { threshold: 2n } }, /trust\.threshold is a bigint/],
@@ -227,6 +233,7 @@ test('the guard counts starts, and brings the old image back', async (t) => {
   const install = { file: join(base, 'app.bin'), restart: 'exit' };
   writeFileSync(install.file, 'the old image');
   assert.throws(() => guard(), TypeError);
+  assert.throws(() => guard(''), TypeError);
   assert.deepEqual(guard(join(base, 'state')), { kind: 'nothing', starts: 0, allowed: 0 });
   const updater = updaterIn(t, base, { install, policy: { confirm: 'call', confirmAttempts: 1 }, onRestart: () => {} });
   hubFor(updater);
