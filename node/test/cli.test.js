@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'node:test';
 import { version } from 'twinflash';
@@ -39,9 +39,11 @@ test('a signal for it is one for the command', async (t) => {
   }
 });
 
-test('the library brings no command, and nothing but its own files', () => {
+test('the library brings no command, no script, and nothing but its own files', () => {
   const files = (name) => readdirSync(join(import.meta.dirname, 'node_modules', name)).sort();
   const every = ['LICENSE-APACHE', 'LICENSE-MIT', 'README.md'];
   assert.deepEqual(files('twinflash'), [...every, 'index.d.ts', 'index.js', 'index.mjs', 'lib', 'package.json']);
+  // Not even to build it, of which npm would warn.
+  assert.equal(JSON.parse(readFileSync(join(import.meta.dirname, 'node_modules/twinflash/package.json'))).scripts, undefined);
   assert.deepEqual(files('twinflash-linux-x64-gnu'), [...every, 'package.json', 'twinflash.linux-x64-gnu.node']);
 });

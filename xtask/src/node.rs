@@ -154,6 +154,9 @@ impl Package {
         if source.join("lib").is_dir() {
             copy_all(&source.join("lib"), &package.join("lib"))?;
         }
+        // They build a clone's native part, and npm warns who installs a package that has some.
+        let mut npm = run.command("npm", &["pkg", "delete", "scripts"]);
+        execute(npm.current_dir(&package))?;
         for package in [&platform, &package] {
             for licence in ["LICENSE-APACHE", "LICENSE-MIT"] {
                 copy(&run.root.join(licence), &package.join(licence))?;
