@@ -295,8 +295,8 @@ export interface Installer {
    */
   inspect(): Async<ImageState>;
   /**
-   * Makes ready to write an image. `resumeAt` is the offset of the last checkpoint; the answer is where writing really starts:
-   * `resumeAt` where the bytes before it are still there, else 0.
+   * Makes ready to write an image; called for each attempt at its download, or twice where the server starts over. `resumeAt` is the offset of the
+   * last checkpoint; the answer is where writing really starts: `resumeAt` where the bytes before it are still there, else 0.
    */
   begin(image: { readonly size: number | null; readonly version: string | null }, resumeAt: number): Async<number>;
   /** Writes bytes at an offset. Offsets follow one another without gaps from where `begin` said. */
