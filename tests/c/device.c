@@ -152,10 +152,9 @@ int main(int argc, char **argv)
     /* The application's own methods. */
     CHECK(back_end("job start --method reboot --payload '{\"delay\":5}' --where \"deviceId = 'device1'\""
         " --follow", "202") == 0);
-    CHECK(called == 1);
 
     CHECK(twinflash_device_free(device) == TWINFLASH_STATUS_OK);
-    CHECK(destroyed == 3);
+    CHECK(called == 1 && destroyed == 3);
     CHECK(pthread_join(polling, NULL) == 0 && connected == 1);
     CHECK(twinflash_updater_free(updater) == TWINFLASH_STATUS_OK);
     snprintf(path, sizeof path, "%s/certified", argv[1]);
