@@ -1,8 +1,9 @@
 /* What the library costs an application: cost none|updater|calls DIRECTORY
  *
  * "none" and "updater" print the KiB of memory that the process has while it is idle, without an updater and
- * with one: what is resident, and what of that is its own, not pages of files; "calls" the nanoseconds from a method call that starts nothing to its answer, median of rounds:
- * of a request that is refused, and of the question how the update stands. */
+ * with one: what is resident, and what of that is its own, not pages of files; "calls" the nanoseconds from a
+ * method call that starts nothing to its answer, median of rounds: of a request that is refused, and of the
+ * question how the update stands. */
 #include "../check.h"
 #include "twinflash.h"
 
@@ -21,7 +22,7 @@ static void print_memory(void)
     CHECK(file != NULL);
     while (fgets(line, sizeof line, file))
         if (sscanf(line, "Rss: %ld kB", &resident) != 1)
-            sscanf(line, "Private_Dirty: %ld kB", &own);
+            sscanf(line, "Anonymous: %ld kB", &own);
     CHECK(fclose(file) == 0 && resident > 0 && own > 0);
     printf("%ld %ld\n", resident, own);
 }
