@@ -10,6 +10,8 @@ static void reset(void)
 }
 
 /* The C library asks QEMU for another stack. */
-__attribute__((section(".vectors"), used)) static void *const vectors[16] = {
-    (void *)0x20400000, (void *)reset
-};
+__attribute__((section(".vectors"), used)) static const struct {
+    void *stack;
+    void (*start)(void);
+    void *others[14];
+} vectors = { (void *)0x20400000, reset, { 0 } };
