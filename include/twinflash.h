@@ -197,7 +197,7 @@ enum twinflash_event_kind
     TWINFLASH_EVENT_KIND_ENDED = 6,
     /** A request was refused: `status`, `message`. */
     TWINFLASH_EVENT_KIND_REFUSED = 7,
-    /** Something a person should look at: `message`. */
+    /** Something a person should look at, such as a line of what a command printed that failed: `message`. */
     TWINFLASH_EVENT_KIND_WARNING = 8,
     /** The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted. */
     TWINFLASH_EVENT_KIND_WANTED = 9,

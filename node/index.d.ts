@@ -207,7 +207,7 @@ export interface UpdaterEvents {
   refused: [TwinflashError];
   /** Other keys are trusted from now on: the version of their set. */
   keysRotated: [number];
-  /** Something a person should look at. */
+  /** Something a person should look at, such as a line of what a command printed that failed. */
   warning: [string];
   /** To be sent to the hub. Kept until somebody listens. Not needed with `attach` or `Device`. */
   report: [Report];

@@ -35,7 +35,7 @@ pub enum twinflash_event_kind {
     Ended = 6,
     /// A request was refused: `status`, `message`.
     Refused = 7,
-    /// Something a person should look at: `message`.
+    /// Something a person should look at, such as a line of what a command printed that failed: `message`.
     Warning = 8,
     /// The application is to fetch something else, or nothing any more: twinflash_updater_next_wanted.
     Wanted = 9,

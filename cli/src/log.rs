@@ -1,4 +1,4 @@
-//! What failing commands have printed, what is wrong with the files of the configuration, and what the local hub has to
+//! What commands have printed that failed while no updater was there yet, what is wrong with the files of the configuration, and what the local hub has to
 //! complain of, in the output of agent and hub.
 
 use crate::screen::{Screen, Tone};
@@ -8,13 +8,15 @@ use serde::Serialize;
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 enum Event {
-    Command { line: String },
     Warning { message: String },
 }
 
 /// What is shown, at `warn`.
-const TARGETS: [&str; 3] = [COMMAND, "twinflash::config::secret", "twinflash_hub"];
-const COMMAND: &str = "twinflash::command";
+const TARGETS: [&str; 3] = [
+    "twinflash::command",
+    "twinflash::config::secret",
+    "twinflash_hub",
+];
 
 struct Lines(Screen);
 
@@ -25,13 +27,9 @@ impl Log for Lines {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let line = record.args().to_string();
-            let text = line.clone();
-            if record.target() == COMMAND {
-                let event = Event::Command { line };
-                return self.0.event(&event, "command", Tone::Dim, || text);
-            }
-            let event = Event::Warning { message: line };
+            let message = record.args().to_string();
+            let text = message.clone();
+            let event = Event::Warning { message };
             self.0.event(&event, "warning", Tone::Warning, || text);
         }
     }
@@ -39,7 +37,7 @@ impl Log for Lines {
     fn flush(&self) {}
 }
 
-/// Shows from now on what commands have printed before they failed, files of secrets that everybody may read, and what goes
+/// Shows from now on what commands have printed that failed at a start, files of secrets that everybody may read, and what goes
 /// wrong within the hub.
 pub(crate) fn show(screen: Screen) {
     if log::set_boxed_logger(Box::new(Lines(screen))).is_ok() {

@@ -76,7 +76,7 @@ fn a_command_and_what_it_prints() {
     assert_eq!(end["message"], "sh ended with exit status: 9");
     assert!(!done.out.contains("shed"), "{}", done.out);
     let line = device.json_with("shed");
-    assert_eq!(line["event"], json!("command"));
-    assert_eq!(line["line"], "sh errors: no room in the shed");
+    assert_eq!(line["event"], json!("warning"));
+    assert_eq!(line["message"], "sh errors: no room in the shed");
     device.stop("TERM");
 }

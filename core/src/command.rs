@@ -7,11 +7,13 @@
 //! - It has a process group of its own. When its time is up the whole group gets SIGTERM, and five
 //!   seconds later SIGKILL.
 //! - What it prints is kept to a bounded length. The end of it goes to the log (crate `log`, target
-//!   `twinflash::command`), never into a failure's message: that goes to the cloud.
+//!   `twinflash::command`), never into a failure's message: that goes to the cloud. Of one that fails while
+//!   an updater works it becomes that updater's warnings instead, which are in every language's log.
 
 use crate::disk;
 use crate::update::{Code, Failure};
 use std::{
+    cell::RefCell,
     fmt,
     io::Read,
     path::Path,
@@ -29,6 +31,17 @@ const KEPT: usize = 256 << 10;
 const LOGGED: usize = 4 << 10;
 /// Who holds a command's output open after its end is not waited for longer than this.
 const DRAIN: Duration = Duration::from_millis(500);
+
+type Listener = Box<dyn Fn(String)>;
+
+thread_local! {
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
+}
+
+/// From now on `listener` gets each line that commands which fail on this thread have printed; the log does not.
+pub(crate) fn listen(listener: impl Fn(String) + 'static) {
+    LISTENER.set(Some(Box::new(listener)));
+}
 
 /// Runs a command and wants status 0. The answer is what it printed on its standard output, or the
 /// last 256 KiB of it.
@@ -57,10 +70,14 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
     running: impl FnOnce(),
 ) -> Result<String, Failure> {
     let program = command.first().map_or("", AsRef::as_ref);
-    let (status, printed) = end_of_run(command, limit, input, running)?;
-    match status.success() {
-        true => Ok(printed),
-        false => Err(failed(&format_args!("{program} ended with {status}"))),
+    let ended = end_of_run(command, limit, input, running)?;
+    ended.tell(program, !ended.status.success());
+    match ended.status.success() {
+        true => Ok(ended.printed),
+        false => Err(failed(&format_args!(
+            "{program} ended with {}",
+            ended.status
+        ))),
     }
 }
 
@@ -70,10 +87,14 @@ pub(crate) fn run_and_tell<S: AsRef<str>>(
 /// As [`run`], and where a signal ended it.
 pub(crate) fn ask<S: AsRef<str>>(command: &[S], limit: Duration) -> Result<(i32, String), Failure> {
     let program = command.first().map_or("", AsRef::as_ref);
-    let (status, printed) = end_of_run(command, limit, Stdio::null(), || {})?;
-    match status.code() {
-        Some(code) => Ok((code, printed)),
-        None => Err(failed(&format_args!("{program} ended with {status}"))),
+    let ended = end_of_run(command, limit, Stdio::null(), || {})?;
+    ended.tell(program, !ended.status.success());
+    match ended.status.code() {
+        Some(code) => Ok((code, ended.printed)),
+        None => Err(failed(&format_args!(
+            "{program} ended with {}",
+            ended.status
+        ))),
     }
 }
 
@@ -81,12 +102,36 @@ fn failed(what: &dyn fmt::Display) -> Failure {
     Failure::new(Code::InstallFailed, what)
 }
 
+/// How a program ended, and what it printed.
+#[derive(Default)]
+struct Ended {
+    status: ExitStatus,
+    printed: String,
+    errors: String,
+}
+
+impl Ended {
+    fn tell(&self, program: &str, failed: bool) {
+        for (text, of) in [(&self.printed, "output"), (&self.errors, "errors")] {
+            for line in end_of(text).lines() {
+                match failed {
+                    true => LISTENER.with_borrow(|listener| match listener {
+                        Some(listener) => listener(format!("{program} {of}: {line}")),
+                        None => log::warn!("{program} {of}: {line}"),
+                    }),
+                    false => log::debug!("{program} {of}: {line}"),
+                }
+            }
+        }
+    }
+}
+
 fn end_of_run<S: AsRef<str>>(
     command: &[S],
     limit: Duration,
     input: Stdio,
     running: impl FnOnce(),
-) -> Result<(ExitStatus, String), Failure> {
+) -> Result<Ended, Failure> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(failed(&"no command is configured"));
     };
@@ -101,7 +146,10 @@ fn end_of_run<S: AsRef<str>>(
         running();
         let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
         return simulated::run(program, &arguments)
-            .map(|printed| (ExitStatus::default(), printed))
+            .map(|printed| Ended {
+                printed,
+                ..Ended::default()
+            })
             .map_err(|how| failed(&format_args!("{program} ended with {how}")));
     }
     let mut command = Command::new(program);
@@ -126,26 +174,21 @@ fn end_of_run<S: AsRef<str>>(
     running();
     let ended = wait(&mut child, limit);
     let (printed, errors) = (printed.take(), errors.take());
-    let result = match ended {
-        Ok(Some(status)) => Ok(status),
-        Ok(None) => Err(failed(&format_args!(
+    let gone = |status| Ended {
+        status,
+        printed,
+        errors,
+    };
+    let failure = match ended {
+        Ok(Some(status)) => return Ok(gone(status)),
+        Ok(None) => failed(&format_args!(
             "{program} did not end within {} s and was killed",
             limit.as_secs_f64()
-        ))),
-        Err(error) => Err(failed(&format_args!(
-            "{program} cannot be waited for: {error}"
-        ))),
+        )),
+        Err(error) => failed(&format_args!("{program} cannot be waited for: {error}")),
     };
-    let level = match result {
-        Ok(status) if status.success() => log::Level::Debug,
-        _ => log::Level::Warn,
-    };
-    for (text, of) in [(&printed, "output"), (&errors, "errors")] {
-        for line in end_of(text).lines() {
-            log::log!(level, "{program} {of}: {line}");
-        }
-    }
-    result.map(|status| (status, printed))
+    gone(ExitStatus::default()).tell(program, true);
+    Err(failure)
 }
 
 /// A command with its placeholders replaced, such as `{slot}`.

@@ -154,14 +154,18 @@ def test_it_may_call_all_but_what_waits_for_itself(make, server):
 def test_what_a_command_printed_is_logged(make, server, caplog):
     caplog.set_level("DEBUG", "twinflash")
     command = ["sh", "-c", "echo began; echo 'the slot is worn out' >&2; exit 3"]
-    _, outcome = run(make, server, twinflash.CommandInstall(command))
+    failing, outcome = run(make, server, twinflash.CommandInstall(command))
     assert (outcome.failure.code, outcome.failure.message) == ("install-failed", "sh ended with exit status: 3")
 
-    def printed():
-        return [(record.levelname, record.getMessage()) for record in caplog.records if record.name == "twinflash.command"]
+    def logged():
+        return [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
 
-    eventually(lambda: ("WARNING", "sh errors: the slot is worn out") in printed(), "what it printed")
-    assert ("WARNING", "sh output: began") in printed()
+    eventually(lambda: ("twinflash", "WARNING", "sh errors: the slot is worn out") in logged(), "what it printed")
+    assert ("twinflash", "WARNING", "sh output: began") in logged()
+    failing.close()
+    _, outcome = run(make, server, twinflash.CommandInstall(["sh", "-c", "echo installed"]))
+    assert outcome.is_success
+    eventually(lambda: ("twinflash.command", "DEBUG", "sh output: installed") in logged(), "what the other printed")
 
 
 def test_a_restart_is_the_applications(make, server, tmp_path):

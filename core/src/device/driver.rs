@@ -205,6 +205,7 @@ impl Driver {
         // Dropped last: the state directory is given back before anybody is told that it is.
         let _end = End(Arc::clone(&self.shared));
         let mut driver = self;
+        driver.shared.warn_of_commands();
         while let Some(output) = driver.next() {
             driver.perform(output);
         }

@@ -186,6 +186,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("twinflash-image".into())
             .spawn(move || {
+                self.shared.warn_of_commands();
                 while let Ok(task) = self.tasks.recv() {
                     // An application's installer may panic; the update fails, nothing hangs.
                     let broken = task.broken();

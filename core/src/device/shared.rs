@@ -3,6 +3,7 @@
 use super::driver::OutboundHandler;
 use super::{Answer, Event, Outbound};
 use crate::clock;
+use crate::command;
 use crate::download::Offers;
 use crate::engine::{Engine, Input, Now, Output, Status};
 use crate::update::{Code, Ended, Failure};
@@ -100,6 +101,18 @@ impl Shared {
             if let Some(shared) = shared.upgrade() {
                 let mut state = shared.lock();
                 state.outputs.push_back(Output::Event(Event::Wanted));
+                shared.work.notify_one();
+            }
+        });
+    }
+
+    /// What commands that fail on this thread print becomes warnings from now on.
+    pub(super) fn warn_of_commands(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        command::listen(move |line| {
+            if let Some(shared) = shared.upgrade() {
+                let mut state = shared.lock();
+                state.outputs.push_back(Output::Event(Event::Warning(line)));
                 shared.work.notify_one();
             }
         });

@@ -291,7 +291,7 @@ pub enum Event {
     Ended(Outcome),
     /// A request was refused.
     Refused(Failure),
-    /// Something a person should look at.
+    /// Something a person should look at, such as a line of what a command printed that failed.
     Warning(String),
     /// The application is to fetch something else, or nothing any more; see
     /// [`Updater::wanted`](https://docs.rs/twinflash). Only where the application brings the bytes.

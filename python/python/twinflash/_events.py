@@ -216,7 +216,7 @@ class Refused(Value):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Warned(Value):
-    """Something a person should look at."""
+    """Something a person should look at, such as a line of what a command printed that failed."""
 
     message: str
 

@@ -24,7 +24,8 @@ def logger() -> logging.Logger:
 
 
 def listen() -> None:
-    """From now on what the core logs goes there, too: what a configured command printed, under ``twinflash.command``."""
+    """From now on what the core logs goes there, too: what a command printed that succeeded, under
+    ``twinflash.command``. (What one that fails printed comes as warnings among the events.)"""
     reader = _native.lines()
     if reader is not None:
         logger()
