@@ -50,6 +50,8 @@ pub(super) struct Twin {
     pub(super) patches: Vec<String>,
     /// How often the twin was read.
     pub(super) reads: u64,
+    /// It has not been, over this connection, and will be.
+    pub(super) unread: bool,
     /// Reports and reads that came while the connection was there, ever.
     pub(super) came: u64,
 }
@@ -122,6 +124,7 @@ impl Hub {
         let mut twin = self.twin();
         twin.connected = connected;
         twin.held.clear();
+        twin.unread = connected && twin.twins.is_none();
         drop(twin);
         let told = subject.ask("connected", json!({ "connected": connected }));
         told.map(drop).map_err(|failure| failure.to_string())
@@ -142,7 +145,10 @@ impl Hub {
             }
             drop(twin);
             let answered = subject.ask("twin", json!({"complete": true, "json": document}));
-            self.twin().reads += 1;
+            let mut twin = self.twin();
+            twin.reads += 1;
+            twin.unread = false;
+            drop(twin);
             return answered;
         };
         let treat = twin.treat.pop_front().unwrap_or(Treat::Answer {

@@ -274,6 +274,15 @@ impl Stage {
     }
 
     fn desired(&self, patch: &Value, step: &Value) -> Checked {
+        // One that overtakes the twin being read has that read again: that is a scenario of its own.
+        let deadline = Instant::now() + Duration::from_secs_f64(WITHIN);
+        let unread = || {
+            let twin = self.hub.twin();
+            twin.connected && twin.unread
+        };
+        while unread() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
         let mut twin = self.hub.twin();
         twinflash::twin::merge(&mut twin.desired, patch);
         twin.version += 1;
