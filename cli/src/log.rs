@@ -1,14 +1,14 @@
-//! What commands have printed that failed while no updater was there yet, what is wrong with the files of the configuration, and what the local hub has to
-//! complain of, in the output of agent and hub.
+//! What commands have printed that failed while no updater was there yet, what is wrong with the files of the configuration,
+//! and what the local hub has to complain of, in the output of agent and hub.
 
 use crate::screen::{Screen, Tone};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use serde::Serialize;
 
 #[derive(Serialize)]
-#[serde(tag = "event", rename_all = "camelCase")]
-enum Event {
-    Warning { message: String },
+#[serde(tag = "event", rename = "warning")]
+struct Warning {
+    message: String,
 }
 
 /// What is shown, at `warn`.
@@ -29,8 +29,8 @@ impl Log for Lines {
         if self.enabled(record.metadata()) {
             let message = record.args().to_string();
             let text = message.clone();
-            let event = Event::Warning { message };
-            self.0.event(&event, "warning", Tone::Warning, || text);
+            self.0
+                .event(&Warning { message }, "warning", Tone::Warning, || text);
         }
     }
 

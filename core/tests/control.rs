@@ -28,7 +28,7 @@ use support::{
 use twinflash::{
     contract::Contract,
     device::{Builder, Device, DeviceOptions, Updater},
-    engine::{CANCEL_METHOD, STATUS_METHOD},
+    engine::{CANCEL_METHOD, Event, STATUS_METHOD},
     install::{FileInstall, Installer, Restart},
     journal::{Journal, Loaded},
     update::{Code, Confirm, Outcome, Phase, Policy, Record},
@@ -212,6 +212,50 @@ fn a_restart_command_is_known_to_run_while_it_does() {
     ask(&updater, &server.url("/image"));
     let outcome = updater.wait(Duration::from_secs(20));
     assert_eq!(outcome, Some(Outcome::Completed));
+}
+
+/// The thread that tells of it sleeps by then, and nothing else wakes it.
+#[test]
+fn a_refusal_is_told_though_nothing_else_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let updater = start(dir.path());
+    let refuse = || {
+        let payload = br#"{"fwPackageUri":"ftp://host/image"}"#;
+        let answer = updater.handle_method("firmwareUpdate", payload).unwrap();
+        assert_eq!(answer.status, 400);
+    };
+    // The first tells that there is a hub, whose twin is to be read.
+    refuse();
+    updater.flush(Duration::from_secs(20)).unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let events = updater.events();
+    refuse();
+    let event = events.next_within(Duration::from_secs(20));
+    assert!(matches!(event, Some(Event::Refused(_))), "{event:?}");
+}
+
+/// What it printed comes as warnings, one a line.
+#[test]
+fn a_restart_command_that_fails_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::http(|reply: &mut Reply| {
+        reply.serve(&image(SIZE, 7), Some("\"1\""), usize::MAX);
+    });
+    let script = "echo 'no such unit'; echo 'try again' >&2; exit 5";
+    let restart = Restart::Command(["sh", "-c", script].map(String::from).into());
+    let installer = FileInstall::new(dir.path().join("app.bin")).restart(restart);
+    let updater = builder(dir.path(), installer).start().unwrap();
+    let events = updater.events();
+    ask(&updater, &server.url("/image"));
+    let mut expected = ["sh output: no such unit", "sh errors: try again"].iter();
+    let mut next = expected.next();
+    while let Some(line) = next {
+        let event = events.next_within(Duration::from_secs(20));
+        match event.unwrap_or_else(|| panic!("nothing says {line:?}")) {
+            Event::Warning(text) if text == *line => next = expected.next(),
+            _ => {}
+        }
+    }
 }
 
 /// A hub that says nothing to whoever connects.

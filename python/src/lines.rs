@@ -1,4 +1,4 @@
-//! What the core logs, such as what a configured command printed, for Python's `logging`. By a queue: whoever
+//! What the core logs, such as what a command printed that succeeded, for Python's `logging`. By a queue: whoever
 //! logs waits for no interpreter.
 
 use crate::events::{Happening, Reader, Readers};

@@ -184,6 +184,7 @@ def test_an_installer_without_a_method_is_refused(make):
 
     with pytest.raises(TypeError, match="Half lacks begin, write"):
         make(install=Half())
+
     class Forgetful(twinflash.Installer):
         def inspect(self):
             return "old"

@@ -99,9 +99,7 @@ impl Shared {
         let shared = Arc::downgrade(self);
         self.offers.on_wanted(move || {
             if let Some(shared) = shared.upgrade() {
-                let mut state = shared.lock();
-                state.outputs.push_back(Output::Event(Event::Wanted));
-                shared.work.notify_one();
+                shared.tell(Event::Wanted);
             }
         });
     }
@@ -111,11 +109,15 @@ impl Shared {
         let shared = Arc::downgrade(self);
         command::listen(move |line| {
             if let Some(shared) = shared.upgrade() {
-                let mut state = shared.lock();
-                state.outputs.push_back(Output::Event(Event::Warning(line)));
-                shared.work.notify_one();
+                shared.tell(Event::Warning(line));
             }
         });
+    }
+
+    /// An event that the engine knows nothing of.
+    fn tell(&self, event: Event) {
+        self.lock().outputs.push_back(Output::Event(event));
+        self.work.notify_one();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {

@@ -310,9 +310,10 @@ mod tests {
     fn what_is_urgent_waits_for_no_answer_and_says_the_whole() {
         let mut reporter = Reporter::default();
         reporter.connected(at(0));
-        reporter.twin_read(json!({}));
-        reporter.push(json!({"s": 1}), None);
+        reporter.twin_read(json!({"s": 1}));
+        reporter.push(json!({"s": 2}), None);
         let first = reporter.poll(at(0), whole).unwrap();
+        // Which is what the hub held before.
         reporter.push(json!({"s": 1, "t": 1}), None);
         let place = reporter.push(json!({"s": 1, "t": 2}), None);
         reporter.push(json!({"s": 1, "t": 3}), None);

@@ -141,17 +141,26 @@ fn an_answer_that_waits_for_nothing_comes_after_its_own_first_report() {
     };
     let idle = reports(&give(&mut engine, read, 1));
     assert_eq!(idle.len(), 1, "what is so before any update");
-    let outputs = ask(&mut engine, 2);
-    let answered = outputs
-        .iter()
-        .position(|output| matches!(output, Output::Answer { status: 200, .. }))
-        .expect("it waits for the answer to a report");
-    let before = reports(outputs.get(..answered).unwrap());
-    let last = before.last().expect("no report comes before it");
-    let patch: serde_json::Value = serde_json::from_str(&last.patch).unwrap();
-    let state = patch.pointer("/iothubDM/firmwareUpdate").unwrap();
-    assert!(state["startedWaitingTime"].is_string(), "{patch}");
-    assert_eq!(state["status"], "waiting", "the whole: {patch}");
+    // Nothing of all this is acknowledged: before the last, more and more waits to be handed over.
+    for second in 2..5 {
+        let outputs = ask(&mut engine, second);
+        let answered = outputs
+            .iter()
+            .position(|output| matches!(output, Output::Answer { status: 200, .. }))
+            .expect("it waits for the answer to a report");
+        let before = reports(outputs.get(..answered).unwrap());
+        let last = before.last().expect("no report comes before it");
+        let patch: serde_json::Value = serde_json::from_str(&last.patch).unwrap();
+        let state = patch.pointer("/iothubDM/firmwareUpdate").unwrap();
+        let time = format!("2027-01-15T08:00:0{second}.000Z");
+        assert_eq!(state["startedWaitingTime"], time, "{patch}");
+        assert_eq!(state["status"], "waiting", "the whole: {patch}");
+        let failure = Failure::new(Code::HttpStatus, "404");
+        let ended = Ended::Failed(failure, Retry::Never);
+        give(&mut engine, Input::TransferEnded(ended), second);
+        give(&mut engine, Input::Done(Step::Abort, Ok(())), second);
+        assert!(engine.status().phase.is_none());
+    }
 }
 
 /// A rollback that is reported done, but after which the new image runs again and again.
