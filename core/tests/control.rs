@@ -219,17 +219,14 @@ fn a_restart_command_is_known_to_run_while_it_does() {
 fn a_refusal_is_told_though_nothing_else_happens() {
     let dir = tempfile::tempdir().unwrap();
     let updater = start(dir.path());
-    let refuse = || {
-        let payload = br#"{"fwPackageUri":"ftp://host/image"}"#;
-        let answer = updater.handle_method("firmwareUpdate", payload).unwrap();
-        assert_eq!(answer.status, 400);
-    };
-    // The first tells that there is a hub, whose twin is to be read.
-    refuse();
+    updater.connected(true);
+    updater.handle_twin(true, br#"{"desired":{"$version":1},"reported":{}}"#);
     updater.flush(Duration::from_secs(20)).unwrap();
     thread::sleep(Duration::from_millis(100));
     let events = updater.events();
-    refuse();
+    let payload = br#"{"fwPackageUri":"ftp://host/image"}"#;
+    let answer = updater.handle_method("firmwareUpdate", payload).unwrap();
+    assert_eq!(answer.status, 400);
     let event = events.next_within(Duration::from_secs(20));
     assert!(matches!(event, Some(Event::Refused(_))), "{event:?}");
 }
