@@ -155,6 +155,8 @@ int main(int argc, char **argv)
 
     CHECK(twinflash_device_free(device) == TWINFLASH_STATUS_OK);
     CHECK(called == 1 && destroyed == 3);
+    /* The updater was closed with its connection. */
+    CHECK_ERROR(twinflash_updater_cancel(updater, NULL, &error), TWINFLASH_STATUS_CLOSED, error, "closed");
     CHECK(pthread_join(polling, NULL) == 0 && connected == 1);
     CHECK(twinflash_updater_free(updater) == TWINFLASH_STATUS_OK);
     snprintf(path, sizeof path, "%s/certified", argv[1]);
