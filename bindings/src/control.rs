@@ -7,6 +7,7 @@ use crate::{
     updater::{timeout, twinflash_updater},
 };
 use engine::device::InstallFile;
+use serde_json::Number;
 use std::{ffi::c_char, path::PathBuf, time::Duration};
 
 /// The application says that the new version is good (needed for "policy.confirm" = "call"; taken under
@@ -92,9 +93,14 @@ pub unsafe extern "C" fn twinflash_updater_defer(
     unsafe {
         enter(error, || {
             let time = Duration::try_from_secs_f64(seconds).map_err(|_| {
+                let shown = match Number::from_f64(seconds) {
+                    Some(number) => number.to_string(),
+                    None if seconds.is_nan() => "NaN".into(),
+                    None => "infinite".into(),
+                };
                 Error::new(
                     Status::InvalidArgument,
-                    format_args!("seconds is {seconds:?}; give how long, from 0 on"),
+                    format_args!("seconds is {shown}; give how long, from 0 on"),
                 )
             })?;
             let updater = handle(updater, "updater")?;

@@ -278,5 +278,9 @@ impl twinflash_event {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
+    format!(
+        "{}.{} s",
+        duration.as_secs(),
+        duration.subsec_millis() / 100
+    )
 }

@@ -10,7 +10,6 @@ use crate::{
     service::Service,
     signals,
 };
-use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
@@ -108,7 +107,7 @@ impl Demo {
             })?,
         };
         let (bytes, digests) = image::digest(&image)?;
-        let sha256 = HEXLOWER.encode(&digests.sha256);
+        let sha256 = base16ct::lower::encode_string(&digests.sha256);
         let directory = tempfile::tempdir().map_err(failed)?;
         let target = directory.path().join("app.bin");
         fs::write(&target, format!("firmware {OLD}\n")).map_err(failed)?;

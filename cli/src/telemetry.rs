@@ -5,7 +5,7 @@ use crate::{
     screen::{Screen, Tone, parse_time},
     service::{About, Refused, Request, Service},
 };
-use data_encoding::{BASE64, HEXLOWER};
+use base64ct::{Base64, Encoding as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::{thread, time::Duration};
@@ -118,7 +118,7 @@ fn show(service: &Service, line: &[u8], screen: &Screen) -> Result<(), Refused> 
             system_properties,
             body,
         } => {
-            let body = BASE64.decode(body.as_bytes()).map_err(|_| no_hub())?;
+            let body = Base64::decode_vec(&body).map_err(|_| no_hub())?;
             let message = Message {
                 device: device_id,
                 properties,
@@ -169,7 +169,7 @@ impl Body {
         let is_text = |text: &&str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
         match std::str::from_utf8(bytes).ok().filter(is_text) {
             Some(text) => Self::Text(text.into()),
-            None => Self::Hex(HEXLOWER.encode(bytes)),
+            None => Self::Hex(base16ct::lower::encode_string(bytes)),
         }
     }
 }

@@ -11,6 +11,7 @@
 //!   an updater works it becomes that updater's warnings instead, which are in every language's log.
 
 use crate::disk;
+use crate::seconds::Seconds;
 use crate::update::{Code, Failure};
 use std::{
     cell::RefCell,
@@ -183,7 +184,7 @@ fn end_of_run<S: AsRef<str>>(
         Ok(Some(status)) => return Ok(gone(status)),
         Ok(None) => failed(&format_args!(
             "{program} did not end within {} s and was killed",
-            limit.as_secs_f64()
+            Seconds(limit)
         )),
         Err(error) => failed(&format_args!("{program} cannot be waited for: {error}")),
     };

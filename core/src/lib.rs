@@ -54,6 +54,8 @@ pub mod install;
 #[cfg(feature = "mqtt")]
 pub mod iothub;
 pub mod journal;
+mod json;
+mod seconds;
 #[cfg(all(test, feature = "std", unix))]
 mod testing;
 #[cfg(any(feature = "http", feature = "mqtt"))]

@@ -24,9 +24,11 @@ pub type Clock = Arc<dyn Fn() -> Option<SystemTime> + Send + Sync>;
 #[derive(Clone, Default)]
 pub enum Roots {
     /// Mozilla's, built in. What the web and Azure use.
+    #[cfg(feature = "built-in-roots")]
     #[default]
     BuiltIn,
-    /// Those of the operating system.
+    /// Those of the operating system. The default where none are built in.
+    #[cfg_attr(not(feature = "built-in-roots"), default)]
     System,
     /// These and no others.
     These(Arc<[CertificateDer<'static>]>),
@@ -66,12 +68,13 @@ impl Roots {
         Ok(Self::These(certificates.into()))
     }
 
-    /// The certificates themselves; `None` for [`Roots::BuiltIn`], which are kept as trust anchors.
+    /// The certificates themselves; `None` for those built in, which are kept as trust anchors.
     ///
     /// # Errors
     /// The operating system's store cannot be read or is empty.
     pub fn certificates(&self) -> Result<Option<Vec<CertificateDer<'static>>>, RootsError> {
         match self {
+            #[cfg(feature = "built-in-roots")]
             Self::BuiltIn => Ok(None),
             Self::These(certificates) => Ok(Some(certificates.to_vec())),
             Self::System => {
@@ -93,11 +96,13 @@ impl Roots {
     /// # Errors
     /// As [`Roots::certificates`]; or none of the certificates can be used.
     pub fn store(&self) -> Result<RootCertStore, RootsError> {
-        let Some(certificates) = self.certificates()? else {
+        #[cfg(feature = "built-in-roots")]
+        if matches!(self, Self::BuiltIn) {
             return Ok(RootCertStore {
                 roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
             });
-        };
+        }
+        let certificates = self.certificates()?.unwrap_or_default();
         let mut store = RootCertStore::empty();
         let (added, _) = store.add_parsable_certificates(certificates);
         if added == 0 {
@@ -194,6 +199,7 @@ impl fmt::Debug for Time {
 impl fmt::Debug for Roots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            #[cfg(feature = "built-in-roots")]
             Self::BuiltIn => f.write_str("BuiltIn"),
             Self::System => f.write_str("System"),
             Self::These(certificates) => write!(f, "These({})", certificates.len()),

@@ -165,7 +165,7 @@ fn beyond_4_gib(how: How, part: &str) {
     zeros(&mut checks, ZEROS - last);
     checks.update(&end);
     assert_eq!(checks.bytes(), SIZE);
-    let sha256 = data_encoding::HEXLOWER.encode(&checks.finish().sha256);
+    let sha256 = base16ct::lower::encode_string(&checks.finish().sha256);
 
     let most = [100_000, 200_000, 200_000, u64::MAX];
     let body = end.clone();

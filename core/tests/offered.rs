@@ -20,13 +20,17 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+#[cfg(unix)]
+use twinflash::config::Config;
+#[cfg(any(feature = "ring", feature = "rustcrypto"))]
+use twinflash::update::trust::{Identity, KeySet, Trust};
 use twinflash::{
     contract::Contract,
     device::{Builder, Event, NotTaken, Response, Updater, Wanted},
     install::{FileInstall, ImageInfo, ImageState, Installer},
     update::{
         Code, Confirm, Failure, Outcome, Policy, Retry,
-        trust::{Algorithm, Identity, KeySet, PublicKey, Trust},
+        trust::{Algorithm, PublicKey},
     },
 };
 
@@ -415,6 +419,7 @@ fn a_slow_disk_holds_the_application_up_but_never_long() {
     drop(go_on);
 }
 
+#[cfg(any(feature = "ring", feature = "rustcrypto"))]
 #[test]
 fn a_manifest_is_wanted_like_an_image() {
     let directory = tempfile::tempdir().unwrap();
@@ -435,6 +440,37 @@ fn a_manifest_is_wanted_like_an_image() {
     desk.feed(wanted.id, 0, b"not signed").unwrap();
     desk.updater.offer_end(wanted.id);
     assert_eq!(desk.failure().code, Code::ManifestInvalid);
+}
+
+/// What is left out of a build is not passed over in silence.
+#[cfg(unix)]
+#[test]
+fn what_is_not_built_in_is_refused() {
+    let key = PublicKey::from_bytes(Algorithm::EdDsa, &[1; 32]).unwrap();
+    let window = json!({"from": "02:00", "to": "04:00"});
+    let signatures = cfg!(any(feature = "ring", feature = "rustcrypto"));
+    for (built_in, table, named) in [
+        (
+            signatures,
+            json!({"trust": {"keys": [key.to_pem()]}}),
+            "trust.keys: this program was built without support for signatures",
+        ),
+        (
+            cfg!(feature = "windows"),
+            json!({"policy": {"apply_windows": [window]}}),
+            "policy.apply_windows[0]: this program was built without maintenance windows",
+        ),
+    ] {
+        let mut config = table.clone();
+        config["state_dir"] = "state".into();
+        config["install"] = json!({"file": "app.bin", "restart": "none"});
+        let config = Config::from_json(config.to_string().as_bytes()).unwrap();
+        match (config.builder(), built_in) {
+            (Ok(_), true) => {}
+            (Err(failure), false) => assert!(failure.message.contains(named), "{failure}"),
+            (got, _) => panic!("{table}: {:?}", got.map(drop)),
+        }
+    }
 }
 
 /// The application brings the file as it is served; after a break from the chunk that was not whole.

@@ -241,7 +241,7 @@ fn tracking_id() -> String {
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
     format!(
         "{}-G:0-TimeStamp:{}",
-        data_encoding::HEXLOWER.encode(&bytes),
+        base16ct::lower::encode_string(&bytes),
         crate::clock::now()
     )
 }

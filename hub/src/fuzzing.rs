@@ -12,7 +12,7 @@ use crate::{
     throttle::Throttle,
     x509::Authorities,
 };
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use ring::hmac;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -47,11 +47,11 @@ impl Bench {
             .0
             .policy_keys()
             .find(|(name, _)| *name == "iothubowner");
-        let key = key.and_then(|(_, key)| BASE64.decode(key.as_bytes()).ok());
+        let key = key.and_then(|(_, key)| Base64::decode_vec(key).ok());
         let key = hmac::Key::new(hmac::HMAC_SHA256, &key.unwrap_or_default());
         let expiry = clock::unix() + 3600;
         let signature = hmac::sign(&key, format!("localhost\n{expiry}").as_bytes());
-        let signature = BASE64.encode(signature.as_ref()).replace('+', "%2B");
+        let signature = Base64::encode_string(signature.as_ref()).replace('+', "%2B");
         format!("SharedAccessSignature sr=localhost&sig={signature}&se={expiry}&skn=iothubowner")
     }
 

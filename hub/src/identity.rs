@@ -6,7 +6,7 @@ use crate::{
     sas::{Key, Keys},
     x509::Thumbprints,
 };
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -115,7 +115,7 @@ impl Identity {
 
     /// The etag, without quotes.
     pub(crate) fn etag(&self) -> String {
-        BASE64.encode(format!("{}/{}", self.generation_id, self.etag).as_bytes())
+        Base64::encode_string(format!("{}/{}", self.generation_id, self.etag).as_bytes())
     }
 
     pub(crate) fn status(&self) -> &'static str {

@@ -6,7 +6,7 @@
 //! fields differently.
 
 use crate::error::Error;
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use ring::{hmac, rand::SecureRandom};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -22,14 +22,12 @@ impl Key {
         ring::rand::SystemRandom::new()
             .fill(&mut bytes)
             .map_err(|_| Error::System("the system gives no random numbers".into()))?;
-        Ok(Self(BASE64.encode(&bytes)))
+        Ok(Self(Base64::encode_string(&bytes)))
     }
 
     /// Whether it is one that Azure takes: base64 of 16 to 64 bytes.
     pub(crate) fn is_valid(&self) -> bool {
-        BASE64
-            .decode(self.0.as_bytes())
-            .is_ok_and(|bytes| (16..=64).contains(&bytes.len()))
+        Base64::decode_vec(&self.0).is_ok_and(|bytes| (16..=64).contains(&bytes.len()))
     }
 }
 
@@ -110,7 +108,7 @@ impl<'a> Token<'a> {
         }
         let raw_expiry = expiry.ok_or("the token has no expiry (se)")?;
         let signature = decode(signature.ok_or("the token has no signature (sig)")?)
-            .and_then(|signature| BASE64.decode(signature.as_bytes()).ok())
+            .and_then(|signature| Base64::decode_vec(&signature).ok())
             .ok_or("the token's signature (sig) is no base64")?;
         Ok(Self {
             raw_resource: resource.ok_or("the token has no resource (sr)")?,
@@ -137,7 +135,7 @@ impl<'a> Token<'a> {
         [&keys.primary_key, &keys.secondary_key]
             .into_iter()
             .any(|key| {
-                BASE64.decode(key.0.as_bytes()).is_ok_and(|key| {
+                Base64::decode_vec(&key.0).is_ok_and(|key| {
                     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
                     hmac::verify(&key, message.as_bytes(), &self.signature).is_ok()
                 })
@@ -196,15 +194,16 @@ mod tests {
 
     fn keys() -> Keys {
         Keys {
-            primary_key: Key(BASE64.encode(&[1; 32])),
-            secondary_key: Key(BASE64.encode(&[2; 32])),
+            primary_key: Key(Base64::encode_string(&[1; 32])),
+            secondary_key: Key(Base64::encode_string(&[2; 32])),
         }
     }
 
     fn sign(key: &Key, resource: &str, expiry: &str) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &BASE64.decode(key.0.as_bytes()).unwrap());
-        let signature =
-            BASE64.encode(hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes()).as_ref());
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &Base64::decode_vec(&key.0).unwrap());
+        let signature = Base64::encode_string(
+            hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes()).as_ref(),
+        );
         signature
             .replace('+', "%2B")
             .replace('/', "%2F")
@@ -242,7 +241,7 @@ mod tests {
             format!("SharedAccessSignature sr=hub&sig={signature}&se=11"),
             format!(
                 "SharedAccessSignature sr=hub&sig={}&se=10",
-                sign(&Key(BASE64.encode(&[3; 32])), "hub", "10")
+                sign(&Key(Base64::encode_string(&[3; 32])), "hub", "10")
             ),
         ] {
             assert!(!Token::parse(&text).unwrap().is_signed_by(&keys));

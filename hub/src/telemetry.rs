@@ -5,7 +5,7 @@
 
 use crate::{clock, sas::decode};
 use axum::body::{Bytes, HttpBody};
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use hyper::body::Frame;
 use serde_json::{Map, Value, json};
 use std::{
@@ -83,7 +83,7 @@ impl Message<'_> {
             "enqueuedTime": clock::now(),
             "properties": own,
             "systemProperties": system,
-            "body": BASE64.encode(self.body),
+            "body": Base64::encode_string(self.body),
         });
         line_of(&line)
     }

@@ -5,7 +5,7 @@ use crate::{
     error::{Code, Refusal},
     query::walk,
 };
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -124,7 +124,7 @@ impl Twin {
 
     /// The etag, without quotes.
     pub(crate) fn etag(&self) -> String {
-        BASE64.encode(&self.etag.to_be_bytes())
+        Base64::encode_string(&self.etag.to_be_bytes())
     }
 
     /// The body of the answer to a device's GET.

@@ -4,7 +4,6 @@
 //! certificate's common name is the device's id and its chain ends at an authority the hub trusts.
 
 use crate::error::{Error, Refusal};
-use data_encoding::HEXUPPER_PERMISSIVE;
 use ring::digest;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
@@ -60,8 +59,9 @@ impl Thumbprints {
 
     /// Whether the certificate is one of these.
     pub(crate) fn include(&self, certificate: &CertificateDer<'_>) -> bool {
-        let of =
-            |algorithm| HEXUPPER_PERMISSIVE.encode(digest::digest(algorithm, certificate).as_ref());
+        let of = |algorithm| {
+            base16ct::upper::encode_string(digest::digest(algorithm, certificate).as_ref())
+        };
         let [sha1, sha256] = [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256].map(of);
         self.iter().any(|thumbprint| {
             thumbprint.eq_ignore_ascii_case(&sha1) || thumbprint.eq_ignore_ascii_case(&sha256)

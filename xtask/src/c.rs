@@ -91,6 +91,7 @@ pub(crate) fn run(run: &test::Run) -> Outcome {
         destination: Path::new("/"),
         libraries: "lib",
         profile: "dev",
+        features: None,
     };
     install::run(root, target, &options)?;
     let built = programs.join("lib");

@@ -72,6 +72,7 @@ pub(crate) fn package(directory: &str, profile: &str) -> Outcome {
         destination: built.path(),
         libraries: &libraries,
         profile,
+        features: None,
     };
     install::run(&run.root, &run.target, &options)?;
     let agent = ["build", "--quiet", "-p", "twinflash-cli", "--profile"];

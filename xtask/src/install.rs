@@ -21,20 +21,23 @@ pub(crate) struct Options<'a> {
     pub(crate) destination: &'a Path,
     /// Where libraries go, below the prefix: "lib", or as the system has it.
     pub(crate) libraries: &'a str,
-    /// The profile: "release", or "dev" for tests.
+    /// The profile: "release", "small", or "dev" for tests.
     pub(crate) profile: &'a str,
+    /// What is built in, as bindings/Cargo.toml calls it, with commas between; by default what it has there.
+    pub(crate) features: Option<&'a str>,
 }
 
 impl<'a> Options<'a> {
     /// # Errors
     /// What is wrong with the arguments.
     pub(crate) fn parse(arguments: &[&'a str]) -> Result<Self, String> {
-        let (mut prefix, mut profile) = (None, "release");
+        let (mut prefix, mut profile, mut features) = (None, "release", None);
         let (mut destination, mut libraries) = (Path::new("/"), "lib");
         for pair in arguments.chunks(2) {
             match *pair {
                 ["--prefix", directory] => prefix = Some(Path::new(directory)),
                 ["--profile", name] => profile = name,
+                ["--features", list] => features = Some(list),
                 ["--destdir", directory] => destination = Path::new(directory),
                 ["--libdir", directory] => libraries = directory.trim_matches('/'),
                 _ => return Err(format!("what is {}?", pair.join(" "))),
@@ -47,6 +50,7 @@ impl<'a> Options<'a> {
                 destination,
                 libraries,
                 profile,
+                features,
             }),
             false => Err(format!("{} is not absolute", prefix.display())),
         }
@@ -60,7 +64,7 @@ impl<'a> Options<'a> {
 pub(crate) fn run(root: &Path, target: &Path, options: &Options<'_>) -> Result<(), String> {
     let version = env!("CARGO_PKG_VERSION");
     let abi = abi(version);
-    build(root, options.profile, &abi, &[])?;
+    build(root, target, options.profile, &abi, options.features)?;
     let built = target.join(directory(options.profile));
     let place =
         (options.destination).join(options.prefix.strip_prefix("/").unwrap_or(options.prefix));
@@ -146,38 +150,65 @@ fn board(
     write(&libraries.join("pkgconfig/twinflash-sansio.pc"), &pc)
 }
 
-/// Builds the library, with these features.
+/// Builds the library, with these features or its default ones.
 pub(crate) fn build(
     root: &Path,
+    target: &Path,
     profile: &str,
     abi: &str,
-    features: &[&str],
+    features: Option<&str>,
 ) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or("cargo".into());
     let mut build = Command::new(cargo);
-    build
-        .current_dir(root)
-        .args([
-            "rustc",
-            "--quiet",
-            "-p",
-            "twinflash-c",
-            "--profile",
-            profile,
-        ])
-        .args(features)
-        .arg("--")
-        .arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
-    // The linker that Rust brings on this platform can leave out what only unwinding needs.
-    if profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-        let script = root.join("bindings/small.ld");
-        build.args(["-Clink-arg=-Wl,--no-eh-frame-hdr"]);
-        build.arg(format!("-Clink-arg={}", script.display()));
+    build.current_dir(root);
+    build.args([
+        "rustc",
+        "--quiet",
+        "-p",
+        "twinflash-c",
+        "--profile",
+        profile,
+    ]);
+    if let Some(features) = features {
+        build.args(["--no-default-features", "--features", features]);
     }
-    match build.status() {
+    build.arg("--");
+    build.arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
+    // The linker that Rust brings on this platform leaves out what only unwinding needs, keeps one of functions
+    // that are alike, and packs relocations, which the system's library must know (glibc 2.36, musl 1.2.4).
+    let small = profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux"));
+    if small {
+        let script = |name: &str| root.join("bindings").join(name).display().to_string();
+        build.args(["--cfg", "twinflash_no_backtrace"]);
+        for argument in [
+            "-Wl,--no-eh-frame-hdr",
+            &script("small.ld"),
+            &format!("-Wl,--version-script={}", script("small.map")),
+            "-Wl,--icf=all",
+            "-Wl,-z,pack-relative-relocs",
+        ] {
+            build.arg(format!("-Clink-arg={argument}"));
+        }
+    }
+    succeeds(&mut build)?;
+    match small {
+        // What bindings/small.map does for the shared one.
+        true => succeeds(
+            Command::new("objcopy")
+                .arg("--localize-symbol=_Unwind_Backtrace")
+                .arg(target.join(directory(profile)).join("libtwinflash.a")),
+        ),
+        false => Ok(()),
+    }
+}
+
+fn succeeds(command: &mut Command) -> Result<(), String> {
+    let program = command.get_program().to_owned();
+    let program = program.display();
+    match command.status() {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("the library does not build: {status}")),
-        Err(error) => Err(format!("cannot run cargo: {error}")),
+        Ok(status) => Err(format!("the library does not build: {program}: {status}")),
+        Err(error) => Err(format!("cannot run {program}: {error}")),
     }
 }
 

@@ -30,8 +30,9 @@ cargo xtask sansio [--cortex-m4]
                               only those of the library for boards; with --cortex-m4 built for that processor,
                               and its programs run on one that QEMU emulates: takes a Rust target, a compiler
                               for ARM and QEMU (xtask/src/sansio.rs names them)
-cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P]
-                              install the C library: header, shared and static, for pkg-config and CMake
+cargo xtask install --prefix DIR [--libdir lib] [--destdir DIR] [--profile P] [--features A,B]
+                              install the C library: header, shared and static, for pkg-config and CMake; with
+                              these features of bindings/Cargo.toml in place of its default ones
 cargo xtask package-deb DIR [--profile P]
                               make Debian packages: library, -dev, and agent with its service; as root also
                               try them out, in a copy of this system that nothing is left of

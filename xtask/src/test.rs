@@ -205,7 +205,9 @@ fn features(run: &Run) -> Outcome {
         &["--features=mqtt"],
         &["--features=compression"],
         &["--features=encryption"],
+        &["--features=windows"],
         &["--features=rustcrypto"],
+        &["--features=std,rustcrypto"],
     ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash", "--no-default-features"]);
         execute(
@@ -214,7 +216,12 @@ fn features(run: &Run) -> Outcome {
                 .args(["--quiet", "--", "-D", "warnings"]),
         )?;
     }
-    for features in [&[][..], &["--features=http"], &["--features=mqtt"]] {
+    for features in [
+        &[][..],
+        &["--features=http"],
+        &["--features=mqtt"],
+        &["--features=signed"],
+    ] {
         let mut command = run.cargo(&["clippy", "-p", "twinflash-c", "--no-default-features"]);
         execute(
             command
@@ -222,10 +229,12 @@ fn features(run: &Run) -> Outcome {
                 .args(["--quiet", "--", "-D", "warnings"]),
         )?;
     }
-    // A whole update where there is no HTTP client.
-    let offered = ["--features=std", "--test=offered", "--quiet"];
-    let mut command = run.cargo(&["test", "-p", "twinflash", "--no-default-features"]);
-    execute(command.args(offered))
+    // A whole update where there is no HTTP client, without and with signatures.
+    for features in ["--features=std", "--features=std,rustcrypto"] {
+        let mut command = run.cargo(&["test", "-p", "twinflash", "--no-default-features"]);
+        execute(command.args([features, "--test=offered", "--quiet"]))?;
+    }
+    Ok(())
 }
 
 /// All tests and the examples in the documentation. Where tests can do more or less of the same, the

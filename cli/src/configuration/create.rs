@@ -9,7 +9,6 @@ use crate::{
     screen::{Screen, Tone},
     service::{About, Request, Service},
 };
-use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use twinflash::{
@@ -105,7 +104,7 @@ impl Create {
         let check = image.as_ref().map(|(_, digests)| match contract.name() {
             // All that the board knows.
             "devkit" => format!("{:x}", digests.crc16),
-            _ => HEXLOWER.encode(&digests.sha256),
+            _ => base16ct::lower::encode_string(&digests.sha256),
         });
         let (text, manifest) = signed.unzip();
         let text = text.map(|jws| jws.to_string());

@@ -11,7 +11,6 @@ use crate::{
     key::{Signer, read},
     screen::{Screen, Tone},
 };
-use data_encoding::HEXLOWER;
 use serde::Serialize;
 use std::{
     fs::{self, File},
@@ -62,7 +61,7 @@ impl Image {
             fw_size: size,
             fw_package_check_value: format!("{:x}", digests.crc16),
             crc32: format!("{:08x}", digests.crc32),
-            sha256: HEXLOWER.encode(&digests.sha256),
+            sha256: base16ct::lower::encode_string(&digests.sha256),
         };
         if screen.is_json() {
             screen.json(&info);

@@ -10,7 +10,6 @@ use crate::{
     key::{Keys, recipients},
     screen::{Screen, Tone, parse_time},
 };
-use data_encoding::HEXLOWER;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -143,7 +142,7 @@ impl Sign {
             .unwrap_or_else(|| format!("https://example.com/{name}"));
         let asked = |contract: &str| -> Result<(Contract, Value), Error> {
             let contract = Contract::built_in(contract)?;
-            let check = HEXLOWER.encode(&digests.sha256);
+            let check = base16ct::lower::encode_string(&digests.sha256);
             let asked = contract.ask(
                 &url,
                 Some(&manifest.version),

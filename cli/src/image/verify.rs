@@ -6,7 +6,6 @@ use crate::{
     key::{identities, public_keys},
     screen::{Screen, Tone, iso},
 };
-use data_encoding::HEXLOWER;
 use serde_json::json;
 use std::{path::PathBuf, time::Duration};
 use time::OffsetDateTime;
@@ -135,8 +134,8 @@ pub(crate) fn check_image(manifest: &Manifest, size: u64, sha256: &[u8; 32]) -> 
     if manifest.sha256 != *sha256 {
         return Err(Error::new(format_args!(
             "the image's SHA-256 is {}; the manifest is of {}",
-            HEXLOWER.encode(sha256),
-            HEXLOWER.encode(&manifest.sha256)
+            base16ct::lower::encode_string(sha256),
+            base16ct::lower::encode_string(&manifest.sha256)
         )));
     }
     Ok(())
@@ -155,7 +154,10 @@ pub(super) fn show(screen: &Screen, manifest: &Manifest) {
     for (name, value) in [
         ("version", Some(manifest.version.clone())),
         ("size", Some(manifest.size.to_string())),
-        ("sha256", Some(HEXLOWER.encode(&manifest.sha256))),
+        (
+            "sha256",
+            Some(base16ct::lower::encode_string(&manifest.sha256)),
+        ),
         ("manufacturer", list(&compatibility.manufacturer)),
         ("model", list(&compatibility.model)),
         ("hw revision", list(&compatibility.hardware_revision)),

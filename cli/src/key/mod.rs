@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     screen::{Screen, Tone},
 };
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use ring::{
     rand::{SecureRandom, SystemRandom},
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
@@ -166,7 +166,7 @@ fn new(kind: Type, file: &Path) -> Result<PublicKey, Error> {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let mut text = format!("-----BEGIN {label}-----\n");
-    let base64 = BASE64.encode(der);
+    let base64 = Base64::encode_string(der);
     let mut rest = base64.as_str();
     while !rest.is_empty() {
         let (line, after) = rest.split_at(rest.len().min(64));

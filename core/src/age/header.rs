@@ -1,7 +1,7 @@
 //! A file's header: for whom its key is encrypted.
 
 use super::{FILE_KEY, Identities, TAG, mac_key, open::Wrong};
-use data_encoding::BASE64_NOPAD;
+use base64ct::{Base64Unpadded, Encoding as _};
 use ring::hmac;
 
 /// No header is longer than this, in bytes: some 600 recipients.
@@ -111,7 +111,7 @@ fn parse(header: &[u8]) -> Result<Parsed, Wrong> {
         let mut body = Vec::new();
         loop {
             let line = lines.next().ok_or(broken("a recipient has no end"))?;
-            let bytes = BASE64_NOPAD.decode(line.as_bytes()).ok();
+            let bytes = Base64Unpadded::decode_vec(line).ok();
             let bytes = bytes.filter(|_| line.len() <= COLUMNS);
             body.extend(bytes.ok_or(broken("a recipient's text is no Base64 of 64 columns"))?);
             if line.len() < COLUMNS {
@@ -135,14 +135,17 @@ fn parse(header: &[u8]) -> Result<Parsed, Wrong> {
 }
 
 fn decode(text: &str) -> Option<[u8; 32]> {
-    BASE64_NOPAD.decode(text.as_bytes()).ok()?.try_into().ok()
+    Base64Unpadded::decode_vec(text).ok()?.try_into().ok()
 }
 
 /// A header, without the checksum in its last line.
 pub(super) fn write(wrapped: &[([u8; 32], Vec<u8>)]) -> String {
     let mut text = format!("{MAGIC}\n");
     for (share, body) in wrapped {
-        let (share, body) = (BASE64_NOPAD.encode(share), BASE64_NOPAD.encode(body));
+        let (share, body) = (
+            Base64Unpadded::encode_string(share),
+            Base64Unpadded::encode_string(body),
+        );
         // It is one short line: 43 columns.
         text.push_str(&format!("-> {KIND} {share}\n{body}\n"));
     }

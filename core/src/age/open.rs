@@ -2,7 +2,7 @@
 
 use super::{Aead, CHUNK, FILE_KEY, Identities, NONCE, TAG, chunk_nonce, header};
 use crate::update::Sealed;
-use data_encoding::BASE64_NOPAD;
+use base64ct::{Base64Unpadded, Encoding as _};
 use std::{fmt, ops::Range};
 
 /// Of a whole chunk, encrypted.
@@ -106,7 +106,7 @@ impl Decryptor {
     /// For the rest of a file: what [`sealed`](Self::sealed) gave, and of the decrypted bytes the first that is wanted.
     /// The bytes to be given are those from [`place`](Self::place) on. `None` where these identities cannot decrypt it.
     pub fn resume(identities: Identities, sealed: &Sealed, from: u64) -> Option<Self> {
-        let bytes = BASE64_NOPAD.decode(sealed.key.as_bytes()).ok()?;
+        let bytes = Base64Unpadded::decode_vec(&sealed.key).ok()?;
         let (share, rest) = bytes.split_first_chunk::<32>()?;
         let (body, nonce) = rest.split_first_chunk::<{ FILE_KEY + TAG }>()?;
         let nonce = nonce.try_into().ok()?;
@@ -223,7 +223,7 @@ impl Decryptor {
             skip: 0,
             sealed: Sealed {
                 header: (end + NONCE) as u64,
-                key: BASE64_NOPAD.encode(&kept),
+                key: Base64Unpadded::encode_string(&kept),
             },
         });
         self.buffer.clear();

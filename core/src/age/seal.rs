@@ -1,7 +1,7 @@
 //! Encrypts a file.
 
 use super::{Aead, CHUNK, Recipient, TAG, chunk_nonce, header, keys::random, mac_key};
-use data_encoding::BASE64_NOPAD;
+use base64ct::{Base64Unpadded, Encoding as _};
 use ring::hmac;
 use std::{
     fmt,
@@ -38,7 +38,7 @@ impl<W: Write> Encryptor<W> {
         }
         let header = header::write(&wrapped);
         let mac = hmac::sign(&mac_key(&file_key), header.as_bytes());
-        let header = format!("{header} {}\n", BASE64_NOPAD.encode(mac.as_ref()));
+        let header = format!("{header} {}\n", Base64Unpadded::encode_string(mac.as_ref()));
         if header.len() > header::LONGEST {
             return Err(input("there are more recipients than a header holds"));
         }

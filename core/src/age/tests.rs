@@ -95,7 +95,7 @@ fn vectors_of_the_format() {
                 Err(Wrong::Chunk(_)) => "payload failure",
             };
             assert_eq!([came_to], of("expect")[..], "{name}: {ended:?}");
-            let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(&released));
+            let hash = base16ct::lower::encode_string(&Sha256::digest(&released));
             match of("payload").first() {
                 Some(payload) if !HELD_BACK.contains(&&*name) => {
                     assert_eq!(hash, *payload, "{name}")

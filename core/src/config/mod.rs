@@ -35,11 +35,12 @@ use crate::{
     contract::Contract,
     device::{Builder, Updater},
     install::Installer,
+    json,
     update::{Code, Failure, Policy, trust::Trust},
     windows::Windows,
 };
 use install::InstallTable;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 use std::{
     fmt,
@@ -87,14 +88,22 @@ pub struct Config {
     directory: PathBuf,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a contract's name or file, or a contract"
-)]
+#[derive(Debug)]
 enum ContractChoice {
     Name(String),
-    Whole(serde_json::Map<String, Value>),
+    Whole(Value),
+}
+
+impl<'de> Deserialize<'de> for ContractChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(name) => Ok(Self::Name(name)),
+            whole @ Value::Object(_) => Ok(Self::Whole(whole)),
+            _ => Err(D::Error::custom(
+                "expected a contract's name or file, or a contract",
+            )),
+        }
+    }
 }
 
 impl Default for ContractChoice {
@@ -136,23 +145,10 @@ impl Config {
     /// # Errors
     /// [`Code::InvalidConfig`]: what is wrong, and under which key.
     pub fn from_json(json: &[u8]) -> Result<Self, Failure> {
-        let mut json = serde_json::Deserializer::from_slice(json);
-        let config: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let (path, error) = (error.path().to_string(), error.into_inner());
-            let text = error.to_string();
-            // Its path says where it is; most who are told of it have never seen the JSON.
-            let said = match text.rsplit_once(" at line ") {
-                Some((said, _)) if error.is_data() => said,
-                _ => &text,
-            };
-            match path.as_str() {
-                "." => wrong(format_args!("configuration: {said}")),
-                _ => wrong(format_args!("configuration, at {path}: {said}")),
-            }
-        })?;
-        json.end()
-            .map_err(|error| wrong(format_args!("configuration: {error}")))?;
-        Ok(config)
+        json::read(json).map_err(|error| match error.path() {
+            "" => wrong(format_args!("configuration: {error}")),
+            _ => wrong(format_args!("configuration, {error}")),
+        })
     }
 
     /// Relative paths are relative to this directory; by default to the process's own.

@@ -5,11 +5,13 @@ use super::secret;
 use super::wrong;
 #[cfg(feature = "http")]
 use crate::download::{HttpOptions, Proxy};
+use crate::json;
 #[cfg(any(feature = "http", feature = "mqtt"))]
 use crate::tls::{ClientIdentity, Roots};
 use crate::update::{Confirm, ConsentBy, Failure, Policy, Ready, Stage, VersionRule};
 use crate::windows::{Window, Windows};
 use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
 #[cfg(feature = "http")]
 use std::collections::BTreeMap;
 #[cfg(any(feature = "http", feature = "mqtt"))]
@@ -19,14 +21,21 @@ use std::time::Duration;
 /// Slower than this, servers and what lies between give a download up.
 const SLOWEST: u64 = 1024;
 
-#[derive(Debug, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected a word, or a command as an array of texts"
-)]
+#[derive(Debug)]
 pub(super) enum WordOrCommand {
     Word(String),
     Command(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for WordOrCommand {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::String(word) => Ok(Self::Word(word)),
+            command => json::of(&command).map(Self::Command).map_err(|_| {
+                de::Error::custom("expected a word, or a command as an array of texts")
+            }),
+        }
+    }
 }
 
 /// Every key as in [`Policy`]; times in seconds.
@@ -99,22 +108,15 @@ pub(super) struct Seconds(pub(super) Duration);
 
 impl<'de> Deserialize<'de> for Seconds {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const MOST: f64 = 366.0 * 24.0 * 3600.0;
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected a number of seconds")]
-        enum Number {
-            Whole(i64),
-            Part(f64),
-        }
-        let seconds = match Number::deserialize(deserializer)? {
-            #[expect(clippy::cast_precision_loss, reason = "out of bounds long before")]
-            Number::Whole(seconds) => seconds as f64,
-            Number::Part(seconds) => seconds,
+        const MOST: u32 = 366 * 24 * 3600;
+        let number = Value::deserialize(deserializer)?;
+        let Some(seconds) = number.as_f64() else {
+            return Err(de::Error::custom("expected a number of seconds"));
         };
-        (0.0..=MOST)
+        (0.0..=f64::from(MOST))
             .contains(&seconds)
             .then(|| Self(Duration::from_secs_f64(seconds)))
-            .ok_or_else(|| de::Error::custom(format!("{seconds} s is not from 0 to {MOST} s")))
+            .ok_or_else(|| de::Error::custom(format!("{number} s is not from 0 to {MOST} s")))
     }
 }
 
@@ -336,12 +338,12 @@ fn unreadable(key: &str, file: &Path, error: &std::io::Error) -> Failure {
     wrong(format_args!("{key}: cannot read {file}: {error}"))
 }
 
-/// Built-in authorities, the system's, those of a PEM text, or a file's.
+/// Built-in authorities where there are any, the system's, those of a PEM text, or a file's.
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub(super) fn roots(ca: Option<&str>, key: &str, directory: &Path) -> Result<Roots, Failure> {
     let named = |error| wrong(format_args!("{key}: {error}"));
     match ca {
-        None => Ok(Roots::BuiltIn),
+        None => Ok(Roots::default()),
         Some("system") => Ok(Roots::System),
         Some(pem) if pem.trim_start().starts_with("-----BEGIN ") => {
             Roots::from_pem(pem.as_bytes()).map_err(named)

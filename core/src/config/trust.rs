@@ -5,12 +5,9 @@ use super::secret;
 use super::wrong;
 #[cfg(feature = "encryption")]
 use crate::age::Identities;
-use crate::update::{
-    Failure,
-    trust::{Identity, KeyId, KeySet, PublicKey, Trust},
-};
+use crate::update::{Failure, trust::Trust};
 use serde::Deserialize;
-use std::{fmt, fs, path::Path};
+use std::{fmt, path::Path};
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -52,6 +49,20 @@ impl TrustTable {
                 "trust.decryption_key: this program was built without support for encrypted images",
             ));
         }
+        self.of_keys(given_keys, directory).map(Some)
+    }
+
+    /// There is nobody to verify a signature: keys that would not count are refused.
+    #[cfg(not(any(feature = "ring", feature = "rustcrypto")))]
+    fn of_keys(&self, _: &[String], _: &Path) -> Result<Trust, Failure> {
+        Err(wrong(
+            "trust.keys: this program was built without support for signatures",
+        ))
+    }
+
+    #[cfg(any(feature = "ring", feature = "rustcrypto"))]
+    fn of_keys(&self, given_keys: &[String], directory: &Path) -> Result<Trust, Failure> {
+        use crate::update::trust::{Identity, KeyId, KeySet, PublicKey};
         let refused = |place: &str, failure: Failure| {
             wrong(format_args!("trust.{place}: {}", failure.message))
         };
@@ -61,7 +72,7 @@ impl TrustTable {
                 true => ("keys".to_owned(), given.clone()),
                 false => {
                     let file = directory.join(given);
-                    let pem = fs::read_to_string(&file).map_err(|error| {
+                    let pem = std::fs::read_to_string(&file).map_err(|error| {
                         wrong(format_args!(
                             "trust.keys: cannot read {}: {error}",
                             file.display()
@@ -84,7 +95,7 @@ impl TrustTable {
             model: self.model.clone(),
             hardware_revision: self.hardware_revision.clone(),
         };
-        Ok(Some(Trust::new(keys, identity)))
+        Ok(Trust::new(keys, identity))
     }
 
     /// What decrypts images.

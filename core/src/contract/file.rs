@@ -1,13 +1,8 @@
 //! A contract's file: its layout, and what makes it wrong.
 
 use super::{ContractError, Moment, at_path, render};
-use crate::update::VersionRule;
-use alloc::{
-    collections::BTreeMap,
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
+use crate::{json, update::VersionRule};
+use alloc::{collections::BTreeMap, format, string::String, vec::Vec};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -152,26 +147,9 @@ pub struct Rollback {
 
 impl File {
     pub(super) fn read(json: &[u8]) -> Result<Self, ContractError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        #[cfg(feature = "std")]
-        let file = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = match error.path().to_string() {
-                path if path == "." => String::new(),
-                path => path,
-            };
-            let reason = error.inner().to_string();
-            ContractError { path, reason }
-        });
-        // Line and column have to do: keeping the path is 40 KiB of code.
-        #[cfg(not(feature = "std"))]
-        let file = Self::deserialize(&mut deserializer).map_err(|error| ContractError {
-            path: String::new(),
-            reason: error.to_string(),
-        });
-        let file: Self = file?;
-        deserializer.end().map_err(|error| ContractError {
-            path: String::new(),
-            reason: error.to_string(),
+        let file: Self = json::read(json).map_err(|wrong| ContractError {
+            path: wrong.path().into(),
+            reason: wrong.reason().into(),
         })?;
         file.check_sense()?;
         Ok(file)

@@ -6,6 +6,7 @@ use crate::download::{Downloader, Stop};
 use crate::engine::{Ask, Input, Question, Reply, Step};
 use crate::install::{DryInstall, Installer};
 use crate::update::{Code, Ended, Failure, ImageInfo, ImageState, Job, Progress, Retry};
+use serde_json::Value;
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -82,8 +83,8 @@ impl Asked {
 
 /// What a command prints in its first line, where that is a number of seconds.
 fn seconds(printed: &str) -> Option<Duration> {
-    let seconds = printed.lines().next()?.trim().parse().ok()?;
-    Duration::try_from_secs_f64(seconds)
+    let number: Value = serde_json::from_slice(printed.lines().next()?.trim().as_bytes()).ok()?;
+    Duration::try_from_secs_f64(number.as_f64()?)
         .ok()
         .filter(|time| !time.is_zero())
 }

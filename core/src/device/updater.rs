@@ -7,6 +7,7 @@ use crate::contract::Contract;
 use crate::download::local_uri;
 use crate::engine::{Engine, Input, Status};
 use crate::install::Installer;
+use crate::seconds::Seconds;
 use crate::twin::Report;
 use crate::update::{Code, Failure, LocalImage, Outcome, trust};
 use std::{
@@ -278,7 +279,7 @@ impl Updater {
             Some(Some(failure)) => Err(failure),
             None => Err(Failure::new(
                 Code::State,
-                format!("nothing was saved within {} s", timeout.as_secs_f64()),
+                format!("nothing was saved within {} s", Seconds(timeout)),
             )),
         }
     }

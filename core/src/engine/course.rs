@@ -13,7 +13,6 @@ use alloc::{
     string::{String, ToString},
 };
 use core::time::Duration;
-use data_encoding::HEXLOWER;
 
 /// An attempt that brought so many bytes shows that the server works: the next one starts at once.
 const GOOD_ATTEMPT: u64 = 64 << 10;
@@ -62,7 +61,8 @@ impl Engine {
         }
         let wanted = self.request().and_then(|request| request.sha256());
         let installed = &self.record.confirmed_sha256;
-        if wanted.is_some_and(|wanted| Some(HEXLOWER.encode(&wanted)) == *installed) {
+        if wanted.is_some_and(|wanted| Some(base16ct::lower::encode_string(&wanted)) == *installed)
+        {
             // It was installed; whether it still is there only the installer knows.
             self.compared = self.request().map(|request| request.key);
             self.start_step(Step::Compare);
@@ -322,7 +322,7 @@ impl Engine {
 
     /// Every byte is there: compare the checks, then install.
     fn downloaded(&mut self, bytes: u64, digests: &Digests) {
-        let sha256 = HEXLOWER.encode(&digests.sha256);
+        let sha256 = base16ct::lower::encode_string(&digests.sha256);
         self.transfer.received = bytes;
         self.transfer.total = Some(bytes);
         self.change(|update| {
@@ -435,7 +435,7 @@ impl Engine {
         let is_last = request.has_hash() || request.size.or(total) == Some(bytes);
         let fits = checkpoint.content == request.content() && checkpoint.offset == bytes;
         let whole = is_last && fits && self.mismatch(bytes, &digests).is_none();
-        whole.then(|| (bytes, HEXLOWER.encode(&digests.sha256)))
+        whole.then(|| (bytes, base16ct::lower::encode_string(&digests.sha256)))
     }
 
     /// Starts applying; after a crash, starts it again.

@@ -2,6 +2,7 @@
 
 use super::{Confirming, Engine, Event, Output, Step, Work};
 use crate::contract::Moment;
+use crate::seconds::Seconds;
 use crate::update::{Code, Confirm, Failure, Outcome, Phase, Restart};
 use alloc::{format, string::ToString};
 use core::time::Duration;
@@ -166,7 +167,7 @@ impl Engine {
         let now = self.now.monotonic;
         let policy = &self.config.policy;
         if now.saturating_sub(self.confirming.since) >= policy.confirm_time {
-            let seconds = policy.confirm_time.as_secs();
+            let seconds = Seconds(policy.confirm_time);
             let how = match &policy.confirm {
                 Confirm::Connected => "did not reach its hub",
                 Confirm::Health(_) => "did not pass its health check",
@@ -201,7 +202,7 @@ impl Engine {
         update.times.completed = now;
         update.checkpoint = None;
         let hash = update.request.sha256();
-        let asked = hash.map(|hash| data_encoding::HEXLOWER.encode(&hash));
+        let asked = hash.map(|hash| base16ct::lower::encode_string(&hash));
         self.record.confirmed_sha256 = update.sha256.clone().or(asked);
         if let Some(version) = &update.request.version {
             self.record.confirmed_version = Some(version.clone());

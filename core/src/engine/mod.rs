@@ -280,7 +280,7 @@ impl Engine {
     /// Size in bytes and SHA-256 of the image whose checks have passed, as they were saved.
     pub fn image(&self) -> Option<(u64, [u8; 32])> {
         let update = self.record.update.as_ref()?;
-        let sha256 = data_encoding::HEXLOWER.decode(update.sha256.as_ref()?.as_bytes());
+        let sha256 = base16ct::lower::decode_vec(update.sha256.as_ref()?);
         Some((update.bytes?, sha256.ok()?.try_into().ok()?))
     }
 

@@ -6,13 +6,13 @@
 
 use super::{Engine, Event, Output, Work};
 use crate::contract::Verdict;
+use crate::json;
 use crate::update::{
     Check, Code, Failure, Job, Origin, Request, Retry, Signed, beside,
     trust::{self, KeySet, MAX_LENGTH, Manifest, Trust},
     version,
 };
 use alloc::{boxed::Box, format, string::String};
-use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 impl Engine {
@@ -41,7 +41,7 @@ impl Engine {
         else {
             return;
         };
-        let kept = serde_json::from_value::<KeySet>(kept.clone()).map_err(|error| {
+        let kept = json::of::<KeySet>(kept).map_err(|error| {
             let text = format!("the keys of the last rotation cannot be read: {error}");
             Failure::new(Code::InvalidKey, text)
         });
@@ -86,7 +86,7 @@ impl Engine {
 
     /// Takes a new key set, unless it is the one that was taken last.
     fn rotate(&mut self, signed: &str) {
-        let digest = HEXLOWER.encode(&Sha256::digest(signed.trim().as_bytes()));
+        let digest = base16ct::lower::encode_string(&Sha256::digest(signed.trim().as_bytes()));
         let (true, Some(trust)) = (trust::CAN_BE, &mut self.trust) else {
             return;
         };
@@ -135,13 +135,12 @@ impl Engine {
 
     /// A request's manifest: signed as it must be, for this device, and not below its floor.
     fn opened(&self, request: &Request) -> Result<Manifest, Failure> {
-        let trust = self.trust.as_ref().filter(|_| trust::CAN_BE);
-        let trust = trust.ok_or_else(|| {
-            Failure::new(
+        let (true, Some(trust)) = (trust::CAN_BE, &self.trust) else {
+            return Err(Failure::new(
                 Code::Untrusted,
                 "this device has no keys that it could trust",
-            )
-        })?;
+            ));
+        };
         let text = request.manifest.as_ref().ok_or_else(|| {
             let text = "nothing signed vouches for the image";
             Failure::new(Code::ManifestRequired, text)
@@ -250,7 +249,9 @@ impl Engine {
             return Ok(());
         }
         let manifest = self.opened(&update.request)?;
-        match update.sha256.as_deref() == Some(HEXLOWER.encode(&manifest.sha256).as_str()) {
+        match update.sha256.as_deref()
+            == Some(base16ct::lower::encode_string(&manifest.sha256).as_str())
+        {
             true => Ok(()),
             false => Err(Failure::new(
                 Code::HashMismatch,

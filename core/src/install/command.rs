@@ -3,7 +3,7 @@
 use super::part::{Part, create, metadata, not_begun, open, storage};
 use super::{ImageInfo, ImageState, Installer, Restart, boot_id, memory, space};
 use crate::update::{Code, Failure};
-use crate::{command, disk};
+use crate::{command, disk, json, seconds::Seconds};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -121,7 +121,7 @@ impl CommandInstall {
     }
 
     pub(super) fn from_description(description: &Value) -> Option<Self> {
-        let description = Description::deserialize(description).ok()?;
+        let description = json::of::<Description>(description).ok()?;
         Some(Self::new(description.state_dir, description.options))
     }
 
@@ -181,7 +181,7 @@ impl CommandInstall {
                     let program = command.first().map_or("", String::as_str);
                     let text = format_args!(
                         "{program} was started before, and has not ended within {} s",
-                        time.as_secs_f64()
+                        Seconds(time)
                     );
                     return Err(Failure::new(Code::InstallFailed, text));
                 }

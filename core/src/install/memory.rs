@@ -1,8 +1,7 @@
 //! What an installer remembers from one start to the next: one small JSON file.
 
 use super::part::storage;
-use crate::disk;
-use crate::update::Failure;
+use crate::{disk, json, update::Failure};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{io, path::Path};
 
@@ -10,7 +9,7 @@ use std::{io, path::Path};
 pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let failed = storage("read", path);
     match disk::read(path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
+        Ok(bytes) => match json::read(&bytes) {
             Ok(memory) => Ok(Some(memory)),
             Err(error) => Err(failed(io::Error::other(error))),
         },

@@ -2,8 +2,8 @@
 
 use super::part::{Part, not_begun, storage};
 use super::{ImageInfo, ImageState, Installer, Restart, boot_id, memory, space};
-use crate::disk;
 use crate::update::{Code, Failure};
+use crate::{disk, json};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stage::{Memory, Stage};
@@ -103,7 +103,7 @@ impl SlotsInstall {
     }
 
     pub(super) fn from_description(description: &Value) -> Option<Self> {
-        let description = Description::deserialize(description).ok()?;
+        let description = json::of::<Description>(description).ok()?;
         Self::new(description.state_dir, description.options).ok()
     }
 

@@ -25,7 +25,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(900);
 pub struct Options {
     /// Which hub, which device, which key.
     pub connection: ConnectionString,
-    /// Whose certificates are trusted. Default: [`Roots::BuiltIn`], which Azure's are among.
+    /// Whose certificates are trusted. Default: Mozilla's, which Azure's are among; the
+    /// system's where none are built in.
     pub roots: Roots,
     /// The certificate by which a device proves itself whose connection string says `x509=true`, and its
     /// key. Default: none.

@@ -1,5 +1,6 @@
 //! Shared access signatures: how a device or a back end proves to an IoT Hub that it holds a key.
 
+use base64ct::{Base64, Encoding as _};
 use fluent_uri::pct_enc::{
     EString,
     encoder::{Data, Query},
@@ -15,7 +16,7 @@ impl Key {
     /// A key as connection strings carry it: in base64 (RFC 4648 section 4, with padding).
     /// `None` if the text is no base64, or empty.
     pub fn from_base64(text: &str) -> Option<Self> {
-        let key = data_encoding::BASE64.decode(text.as_bytes()).ok()?;
+        let key = Base64::decode_vec(text).ok()?;
         (!key.is_empty()).then_some(Self(key))
     }
 }
@@ -48,7 +49,7 @@ pub fn sas_token(resource: &str, key: &Key, policy: Option<&str>, expires: u64) 
     let resource = percent_encode(resource);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
     let signature = hmac::sign(&key, format!("{resource}\n{expires}").as_bytes());
-    let signature = percent_encode(&data_encoding::BASE64.encode(signature.as_ref()));
+    let signature = percent_encode(&Base64::encode_string(signature.as_ref()));
     let mut token = format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}");
     if let Some(policy) = policy {
         token.push_str("&skn=");

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_layout_stays() {
         let bytes = encode(0x0102, b"{\"a\":1}");
-        let hex = data_encoding::HEXLOWER.encode(&bytes);
+        let hex = base16ct::lower::encode_string(&bytes);
         assert_eq!(
             hex,
             "5457464c4153484a010000000700000002010000000000000000000000000000\

@@ -75,7 +75,7 @@ impl ClientIdentity {
     pub fn thumbprint(&self) -> String {
         let certificate = self.certificates.first().map_or(&[][..], |it| it.as_ref());
         let thumbprint = digest::digest(&digest::SHA256, certificate);
-        data_encoding::HEXUPPER.encode(thumbprint.as_ref())
+        base16ct::upper::encode_string(thumbprint.as_ref())
     }
 
     /// From when and until when the device's certificate is good, where it says so in a way that can be read.

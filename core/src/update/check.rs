@@ -8,8 +8,8 @@ pub use running::{Checks, Digests};
 
 use super::{Code, Failure};
 use alloc::{borrow::Cow, format, string::String};
+use base64ct::{Base64, Encoding as _};
 use core::fmt;
-use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// One check value of a request.
@@ -93,11 +93,11 @@ fn crc32(hex: &str) -> Option<Check> {
 
 fn sha256(hex: &str, bare: &str) -> Option<Check> {
     let bytes = match (hex.len(), bare.len()) {
-        (64, _) => HEXLOWER_PERMISSIVE.decode(hex.as_bytes()),
-        (_, 44) => BASE64.decode(bare.as_bytes()),
+        (64, _) => base16ct::mixed::decode_vec(hex).ok(),
+        (_, 44) => Base64::decode_vec(bare).ok(),
         _ => return None,
     };
-    bytes.ok()?.try_into().ok().map(Check::Sha256)
+    bytes?.try_into().ok().map(Check::Sha256)
 }
 
 fn refuse(value: &str, devkit: bool) -> Failure {
@@ -129,7 +129,7 @@ impl fmt::Display for Check {
         match self {
             Self::Crc16(value) => write!(f, "crc16:{value:04x}"),
             Self::Crc32(value) => write!(f, "crc32:{value:08x}"),
-            Self::Sha256(value) => write!(f, "sha256:{}", HEXLOWER.encode(value)),
+            Self::Sha256(value) => write!(f, "sha256:{}", base16ct::lower::encode_string(value)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is remembered of updates: the content of the journal.
 
 use super::{Checkpoint, Key, Outcome, Phase, Request, Stage};
+use crate::json;
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -51,7 +52,7 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub installer: Option<Value>,
     /// Fields this version does not know.
-    #[serde(flatten)]
+    #[serde(flatten, skip_deserializing)]
     pub unknown: Map<String, Value>,
 }
 
@@ -216,9 +217,12 @@ impl Record {
             format: u32,
             core: Core,
         }
-        let any: AnyVersion = serde_json::from_slice(json).ok()?;
+        let json = json::parse(json).ok()?;
+        let any: AnyVersion = json::of(&json).ok()?;
         if any.format <= Self::FORMAT {
-            return serde_json::from_slice(json).ok();
+            let mut record: Self = json::of(&json).ok()?;
+            record.unknown = json::unknown::<Self>(json);
+            return Some(record);
         }
         Some(Self {
             core: any.core,

@@ -3,7 +3,6 @@
 use super::{Check, Compression, Encryption};
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
-use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -53,7 +52,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEXLOWER.encode(&self.0))
+        f.write_str(&base16ct::lower::encode_string(&self.0))
     }
 }
 
@@ -72,8 +71,7 @@ impl Serialize for Key {
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        HEXLOWER
-            .decode(text.as_bytes())
+        base16ct::lower::decode_vec(text)
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
             .map(Self)

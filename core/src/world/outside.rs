@@ -169,7 +169,7 @@ impl Outside {
             image[7] ^= 1;
         }
         let check = match self.case.hash {
-            true => data_encoding::HEXLOWER.encode(&Sha256::digest(&image)),
+            true => base16ct::lower::encode_string(&Sha256::digest(&image)),
             false => format!(
                 "{:x}",
                 crc::Crc::<u16>::new(&crc::CRC_16_XMODEM).checksum(&image)

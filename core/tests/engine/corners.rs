@@ -254,7 +254,7 @@ fn the_new_image_runs_and_the_record_still_downloads_it() {
         &|it| {
             it.phase = Phase::Verifying;
             it.bytes = Some(1000);
-            it.sha256 = Some(data_encoding::HEXLOWER.encode(&sha256));
+            it.sha256 = Some(base16ct::lower::encode_string(&sha256));
         },
     ];
     for (n, change) in changes.into_iter().enumerate() {
@@ -262,7 +262,7 @@ fn the_new_image_runs_and_the_record_still_downloads_it() {
         assert_eq!(phase, Some(Phase::Rebooting), "{n}");
         assert!(outputs.contains(&Output::Restart), "{n}: {outputs:?}");
         let update = last_saved(&outputs).unwrap().update.unwrap();
-        let hex = data_encoding::HEXLOWER.encode(&sha256);
+        let hex = base16ct::lower::encode_string(&sha256);
         assert_eq!((update.bytes, update.sha256), (Some(1000), Some(hex)));
         assert!(!update.paused && update.starts_allowed > 0, "{n}");
     }

@@ -53,7 +53,7 @@ fn claims(image: &[u8]) -> Value {
     json!({
         "version": "2.0.0",
         "size": image.len(),
-        "sha256": data_encoding::HEXLOWER.encode(&Sha256::digest(image)),
+        "sha256": base16ct::lower::encode_string(&Sha256::digest(image)),
         "compatibility": {"model": MODEL},
         "iat": now - 60,
         "exp": now + 3600,

@@ -1,6 +1,6 @@
 //! The RFCs' own examples, and the Wycheproof project's vectors.
 
-use data_encoding::BASE64URL_NOPAD;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 #[cfg(feature = "rustcrypto")]
 use twinflash::update::trust::RustCrypto;
 use twinflash::update::{
@@ -19,7 +19,7 @@ fn verifiers() -> Vec<(&'static dyn Verifier, bool)> {
 }
 
 fn bytes(text: &str) -> Vec<u8> {
-    BASE64URL_NOPAD.decode(text.as_bytes()).unwrap()
+    Base64UrlUnpadded::decode_vec(text).unwrap()
 }
 
 /// A right signature gets as far as its header, which is not a manifest's; an altered one does not.
@@ -35,7 +35,7 @@ fn example(key: &PublicKey, jws: &str, verifier: &dyn Verifier) {
     let (message, signature) = jws.rsplit_once('.').unwrap();
     let mut signature = bytes(signature);
     signature[10] ^= 1;
-    let altered = format!("{message}.{}", BASE64URL_NOPAD.encode(&signature));
+    let altered = format!("{message}.{}", Base64UrlUnpadded::encode_string(&signature));
     assert_eq!(open(&altered).code, Code::Untrusted);
 }
 

@@ -37,7 +37,7 @@ impl Names {
         self.set(format!("crc16:{name}"), format!("{crc16:x}"));
         let crc32 = crc32fast::hash(image);
         self.set(format!("crc32:{name}"), format!("{crc32:08x}"));
-        let sha256 = data_encoding::HEXLOWER.encode(&Sha256::digest(image));
+        let sha256 = base16ct::lower::encode_string(&Sha256::digest(image));
         self.set(format!("sha256:{name}"), sha256);
     }
 

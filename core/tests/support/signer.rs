@@ -1,5 +1,6 @@
 //! Keys that sign.
 
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use ring::{
     rand::SystemRandom,
     signature::{self, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair},
@@ -80,10 +81,10 @@ impl Signer {
 
     /// A compact JWS with any header, right or wrong.
     pub fn with_header(&self, header: &str, payload: &str) -> String {
-        let encode = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
+        let encode = |text: &str| Base64UrlUnpadded::encode_string(text.as_bytes());
         let message = format!("{}.{}", encode(header), encode(payload));
         let signature = self.sign_bytes(message.as_bytes());
-        let signature = data_encoding::BASE64URL_NOPAD.encode(&signature);
+        let signature = Base64UrlUnpadded::encode_string(&signature);
         format!("{message}.{signature}")
     }
 

@@ -1,6 +1,7 @@
 //! Who is not the owner, or is not for this device, or not now.
 
 use super::{desk::*, *};
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 #[test]
 fn nothing_unsigned_is_installed_whatever_the_contract() {
@@ -59,7 +60,7 @@ fn an_altered_manifest() {
     ] {
         let mut claims = claims("2.0.0", &image(SIZE, 7));
         claims[member] = value;
-        let payload = data_encoding::BASE64URL_NOPAD.encode(claims.to_string().as_bytes());
+        let payload = Base64UrlUnpadded::encode_string(claims.to_string().as_bytes());
         let altered = format!("{head}.{payload}.{signature}");
         desk.refused(json!({ "fwManifest": altered }), "it was altered");
     }
@@ -83,7 +84,7 @@ fn an_algorithm_that_is_none_and_keys_that_come_along() {
     let stranger = Signer::ed25519(9);
     let payload = claims("2.0.0", &image(SIZE, 7)).to_string();
     let typ = Kind::Manifest.as_str();
-    let x = data_encoding::BASE64URL_NOPAD.encode(stranger.public.bytes());
+    let x = Base64UrlUnpadded::encode_string(stranger.public.bytes());
     for header in [
         json!({"alg": "none", "typ": typ}),
         json!({"alg": "HS256", "typ": typ}),

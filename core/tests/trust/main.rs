@@ -62,7 +62,7 @@ fn claims(version: &str, image: &[u8]) -> Value {
     json!({
         "version": version,
         "size": image.len(),
-        "sha256": data_encoding::HEXLOWER.encode(&Sha256::digest(image)),
+        "sha256": base16ct::lower::encode_string(&Sha256::digest(image)),
         "compatibility": {"model": MODEL},
         "iat": now() - 60,
         "exp": now() + 3600,

@@ -19,7 +19,7 @@ use crate::{
     query::{Condition, Query, Source},
 };
 pub(crate) use apply::{Assignment, apply};
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 pub(crate) use metrics::Counter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -166,7 +166,7 @@ impl Configuration {
 
     /// The etag, without quotes.
     pub(crate) fn etag(&self) -> String {
-        BASE64.encode(self.definition.etag.to_string().as_bytes())
+        Base64::encode_string(self.definition.etag.to_string().as_bytes())
     }
 
     /// What decides which of two wins: the greater one does.

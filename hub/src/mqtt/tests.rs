@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{state::IfMatch, store::Store, throttle::Throttle, x509::Authorities};
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use ring::hmac;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
@@ -27,13 +27,11 @@ fn hub() -> (Shared, Told) {
 }
 
 async fn connect(hub: &Shared, peer: &mut DuplexStream, keep_alive: u16) {
-    let key = BASE64
-        .decode(hub.device_keys()[0].1.as_ref().unwrap().as_bytes())
-        .unwrap();
+    let key = Base64::decode_vec(hub.device_keys()[0].1.as_ref().unwrap()).unwrap();
     let (resource, expiry) = ("localhost/devices/d1", clock::unix() + 10_000);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
     let signature = hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes());
-    let signature = BASE64.encode(signature.as_ref()).replace('+', "%2B");
+    let signature = Base64::encode_string(signature.as_ref()).replace('+', "%2B");
     let connect = v3_1_1::Connect::builder()
         .client_id("d1")
         .unwrap()

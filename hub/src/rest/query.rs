@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::IntoResponse,
 };
-use data_encoding::BASE64URL_NOPAD;
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::Value;
 use std::ops::ControlFlow;
 
@@ -201,11 +201,11 @@ impl Continuation {
         let mut bytes = digest(query).to_vec();
         bytes.extend(self.rows.to_be_bytes());
         bytes.extend(self.after.as_deref().unwrap_or_default().bytes());
-        BASE64URL_NOPAD.encode(&bytes)
+        Base64UrlUnpadded::encode_string(&bytes)
     }
 
     fn decode(token: &str, query: &str) -> Option<Self> {
-        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
+        let bytes = Base64UrlUnpadded::decode_vec(token).ok()?;
         let rest = bytes.strip_prefix(&digest(query))?;
         let (rows, after) = rest.split_first_chunk()?;
         let after = String::from_utf8(after.to_vec()).ok()?;

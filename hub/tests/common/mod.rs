@@ -16,7 +16,7 @@ pub mod websocket;
 pub use device::{Connect, Device, Message, Stream, connect_bytes, packet, string, tls, tls_as};
 pub use rest::{Response, Rest};
 
-use data_encoding::BASE64;
+use base64ct::{Base64, Encoding as _};
 use ring::hmac;
 use serde_json::Value;
 use std::{
@@ -172,9 +172,10 @@ pub fn unix() -> u64 {
 /// Makes a token, as the SDKs do.
 pub fn token(resource: &str, key: &str, expiry: u64, policy: Option<&str>) -> String {
     let resource = resource.replace('/', "%2F").replace(':', "%3A");
-    let key = hmac::Key::new(hmac::HMAC_SHA256, &BASE64.decode(key.as_bytes()).unwrap());
-    let signature =
-        BASE64.encode(hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes()).as_ref());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &Base64::decode_vec(key).unwrap());
+    let signature = Base64::encode_string(
+        hmac::sign(&key, format!("{resource}\n{expiry}").as_bytes()).as_ref(),
+    );
     let signature = signature
         .replace('+', "%2B")
         .replace('/', "%2F")

@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{fs, path::Path, process::Command};
 
-/// A size in bytes: what was measured first, and 5 %; and what is aimed at. On x86-64.
+/// A size in bytes: what was measured, and 5 %; and what is aimed at. On x86-64.
 struct Size {
     what: &'static str,
     budget: u64,
@@ -16,14 +16,26 @@ struct Size {
 
 const FULL: Size = Size {
     what: "shared library, whole",
-    budget: 3_001_000,
+    budget: 2_562_900,
     aim: 2_200_000,
 };
-const NO_NETWORK: Size = Size {
-    what: "shared library, no network",
-    budget: 1_735_900,
-    aim: 700_000,
-};
+/// Their features: the authorities are the system's then.
+const NETWORK: (Size, &str) = (
+    Size {
+        what: "HTTP, TLS and MQTT alone",
+        budget: 2_266_400,
+        aim: 2_200_000,
+    },
+    "http,mqtt",
+);
+const NO_NETWORK: (Size, &str) = (
+    Size {
+        what: "no network",
+        budget: 808_800,
+        aim: 700_000,
+    },
+    "",
+);
 const BOARD: Size = Size {
     what: "library for boards",
     budget: sansio::BUDGET,
@@ -40,7 +52,7 @@ const LONGEST_CALL: f64 = 25_000.0;
 /// What an idle updater takes, in KiB: of its own, and with the pages of the library's code, which the system
 /// can take back and which processes share. The first is aimed at, the second was measured, and 5 %.
 const MOST_OWN: f64 = 2048.0;
-const MOST_RESIDENT: f64 = 2460.0;
+const MOST_RESIDENT: f64 = 2188.0;
 
 /// Measures, prints a table, and fails where something is above its budget. With `sizes` only the sizes.
 pub(crate) fn run(sizes: bool) -> Outcome {
@@ -51,6 +63,7 @@ pub(crate) fn run(sizes: bool) -> Outcome {
         destination: Path::new("/"),
         libraries: "lib",
         profile: "small",
+        features: None,
     };
     install::run(&run.root, &run.target, &options)?;
     let library = |name: &str| place.join("lib").join(name);
@@ -73,11 +86,10 @@ pub(crate) fn run(sizes: bool) -> Outcome {
     let full = library(&format!("libtwinflash.so.{}", env!("CARGO_PKG_VERSION")));
     row(&FULL, length(&full)?);
     let abi = install::abi(env!("CARGO_PKG_VERSION"));
-    install::build(&run.root, "small", &abi, &["--no-default-features"])?;
-    row(
-        &NO_NETWORK,
-        length(&run.target.join("small/libtwinflash.so"))?,
-    );
+    for (size, features) in [NETWORK, NO_NETWORK] {
+        install::build(&run.root, &run.target, "small", &abi, Some(features))?;
+        row(&size, length(&run.target.join("small/libtwinflash.so"))?);
+    }
     row(&BOARD, measured(&library("libtwinflash_sansio.a"))?);
     let signed = sansio::build(&run.root, &run.target, sansio::SIGNED)?;
     row(&BOARD_SIGNED, measured(&signed)?);

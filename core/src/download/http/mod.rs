@@ -42,10 +42,10 @@ pub struct HttpOptions {
 }
 
 impl Default for HttpOptions {
-    /// Mozilla's authorities, `twinflash/<version>`, 20 s, the environment's proxy.
+    /// Mozilla's authorities (the system's where none are built in), `twinflash/<version>`, 20 s, the environment's proxy.
     fn default() -> Self {
         Self {
-            roots: Roots::BuiltIn,
+            roots: Roots::default(),
             user_agent: concat!("twinflash/", env!("CARGO_PKG_VERSION")).into(),
             connect_timeout: Duration::from_secs(20),
             proxy: Proxy::Environment,

@@ -137,8 +137,11 @@ impl UBoot {
 
     fn with(try_slot: &[(&str, &str)], keep: &[(&str, &str)]) -> Self {
         let map = |pairs: &[(&str, &str)]| {
-            let pairs = pairs.iter();
-            pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
+            let mut variables = BTreeMap::new();
+            for (name, value) in pairs {
+                variables.insert((*name).into(), (*value).into());
+            }
+            variables
         };
         Self {
             try_slot: map(try_slot),

@@ -65,8 +65,11 @@ impl SlotsInstall {
 
     fn print(&self, uboot: &UBoot) -> Result<BTreeMap<String, String>, Failure> {
         let printed = self.tool(uboot, &uboot.printenv, &[])?;
-        let pairs = printed.lines().filter_map(|line| line.split_once('='));
-        Ok(pairs.map(|(k, v)| (k.into(), v.into())).collect())
+        let mut variables = BTreeMap::new();
+        for (name, value) in printed.lines().filter_map(|line| line.split_once('=')) {
+            variables.insert(name.into(), value.into());
+        }
+        Ok(variables)
     }
 
     fn tool(&self, uboot: &UBoot, tool: &str, arguments: &[&str]) -> Result<String, Failure> {

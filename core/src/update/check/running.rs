@@ -2,8 +2,8 @@
 
 use super::{crc16, crc32};
 use alloc::{string::String, vec::Vec};
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use core::fmt;
-use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use sha2::{
     Digest, Sha256,
@@ -85,14 +85,14 @@ impl Checks {
         state.extend_from_slice(&self.crc32.clone().finalize().to_be_bytes());
         state.extend_from_slice(&self.sha256.serialize());
         state.extend_from_slice(&crc32::hash(&state).to_be_bytes());
-        BASE64URL_NOPAD.encode(&state)
+        Base64UrlUnpadded::encode_string(&state)
     }
 
     /// The state that [`save`](Self::save) made this text of; `None` if it is of another layout or
     /// damaged. Whether it belongs to the bytes at hand is for the caller to compare:
     /// [`bytes`](Self::bytes).
     pub fn restore(text: &str) -> Option<Self> {
-        let state = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+        let state = Base64UrlUnpadded::decode_vec(text).ok()?;
         let (state, checksum) = state.split_last_chunk::<4>()?;
         if crc32::hash(state) != u32::from_be_bytes(*checksum) {
             return None;
@@ -123,7 +123,6 @@ impl fmt::Debug for Checks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data_encoding::HEXLOWER;
     use proptest::prelude::*;
 
     fn all(bytes: &[u8]) -> Digests {
@@ -139,17 +138,17 @@ mod tests {
         assert_eq!(digests.crc16, 0x31c3);
         assert_eq!(digests.crc32, 0xcbf4_3926);
         assert_eq!(
-            HEXLOWER.encode(&all(b"abc").sha256),
+            base16ct::lower::encode_string(&all(b"abc").sha256),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
         let nothing = all(b"");
         assert_eq!((nothing.crc16, nothing.crc32), (0, 0));
         assert_eq!(
-            HEXLOWER.encode(&nothing.sha256),
+            base16ct::lower::encode_string(&nothing.sha256),
             "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert_eq!(
-            HEXLOWER.encode(&all(&alloc::vec![b'a'; 1_000_000]).sha256),
+            base16ct::lower::encode_string(&all(&alloc::vec![b'a'; 1_000_000]).sha256),
             "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
         );
     }
@@ -170,11 +169,11 @@ mod tests {
         }
         assert!(Checks::restore(&(text.clone() + "AAAA")).is_none());
         // Another layout, its checksum right.
-        let mut state = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
+        let mut state = Base64UrlUnpadded::decode_vec(&text).unwrap();
         state.truncate(state.len() - 4);
         state[0] = 2;
         state.extend_from_slice(&crc32::hash(&state).to_be_bytes());
-        assert!(Checks::restore(&BASE64URL_NOPAD.encode(&state)).is_none());
+        assert!(Checks::restore(&Base64UrlUnpadded::encode_string(&state)).is_none());
     }
 
     /// A checkpoint written by a released version is read by all later ones.

@@ -7,16 +7,16 @@
 //! Nothing of it is parsed before a trusted key is known to have signed it: which key that is, is found
 //! by trying them, not by asking the header.
 
-use super::{KeyId, KeySet, PublicKey, Verifier, invalid, object, untrusted};
-use crate::update::Failure;
+use super::{KeyId, KeySet, PublicKey, Verifier, invalid, untrusted};
+use crate::{json, update::Failure};
 use alloc::{
     collections::BTreeSet,
     format,
     string::{String, ToString},
     vec::Vec,
 };
+use base64ct::{Base64UrlUnpadded, Encoding as _};
 use core::fmt;
-use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 /// The longest text that is looked at, in bytes.
@@ -72,7 +72,7 @@ impl Jws {
     /// A document that is to be signed.
     pub fn new(payload: &[u8]) -> Self {
         Self {
-            payload: BASE64URL_NOPAD.encode(payload),
+            payload: Base64UrlUnpadded::encode_string(payload),
             signatures: Vec::new(),
         }
     }
@@ -92,7 +92,7 @@ impl Jws {
             )));
         }
         if text.starts_with('{') {
-            let jws: Self = serde_json::from_str(text)
+            let jws: Self = json::read(text.as_bytes())
                 .map_err(|error| invalid(format_args!("it is no JWS in JSON: {error}")))?;
             return match jws.signatures.len() {
                 0 => Err(invalid("it has no signature")),
@@ -127,7 +127,7 @@ impl Jws {
         };
         // Texts alone: there is nothing about it that could fail.
         let header = serde_json::to_vec(&header).unwrap_or_default();
-        let protected = BASE64URL_NOPAD.encode(&header);
+        let protected = Base64UrlUnpadded::encode_string(&header);
         let message = self.signed_bytes(&protected);
         (protected, message)
     }
@@ -136,7 +136,7 @@ impl Jws {
     pub fn add(&mut self, protected: String, signature: &[u8]) {
         self.signatures.push(Signature {
             protected,
-            signature: BASE64URL_NOPAD.encode(signature),
+            signature: Base64UrlUnpadded::encode_string(signature),
         });
     }
 
@@ -145,8 +145,7 @@ impl Jws {
     /// # Errors
     /// [`Code::ManifestInvalid`](crate::update::Code::ManifestInvalid): it is no Base64url.
     pub fn payload(&self) -> Result<Vec<u8>, Failure> {
-        BASE64URL_NOPAD
-            .decode(self.payload.as_bytes())
+        Base64UrlUnpadded::decode_vec(&self.payload)
             .map_err(|_| invalid("its payload is no Base64url"))
     }
 
@@ -194,7 +193,7 @@ impl Jws {
             signature,
         } in &self.signatures
         {
-            let Ok(signature) = BASE64URL_NOPAD.decode(signature.as_bytes()) else {
+            let Ok(signature) = Base64UrlUnpadded::decode_vec(signature) else {
                 continue;
             };
             let message = self.signed_bytes(protected);
@@ -228,10 +227,8 @@ impl Jws {
 }
 
 fn header_of(protected: &str) -> Result<Header, String> {
-    let json = BASE64URL_NOPAD
-        .decode(protected.as_bytes())
-        .map_err(|error| error.to_string())?;
-    object::from_slice(&json).map_err(|error| error.to_string())
+    let json = Base64UrlUnpadded::decode_vec(protected).map_err(|error| error.to_string())?;
+    json::read(&json).map_err(|error| error.to_string())
 }
 
 /// A trusted key has signed this header: it must be of the form that this version knows.

@@ -3,8 +3,8 @@
 use super::invalid_key;
 use crate::update::Failure;
 use alloc::{string::String, vec::Vec};
+use base64ct::{Base64, Encoding as _};
 use core::fmt;
-use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use sha2::{Digest, Sha256};
 use spki::{
@@ -85,8 +85,7 @@ impl KeyId {
     /// # Errors
     /// [`Code::InvalidKey`](crate::update::Code::InvalidKey): it is something else.
     pub fn parse(text: &str) -> Result<Self, Failure> {
-        HEXLOWER_PERMISSIVE
-            .decode(text.as_bytes())
+        base16ct::mixed::decode_vec(text)
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
             .map(Self)
@@ -100,7 +99,7 @@ impl KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&HEXLOWER.encode(&self.0))
+        f.write_str(&base16ct::lower::encode_string(&self.0))
     }
 }
 
@@ -283,15 +282,14 @@ impl fmt::Debug for PublicKey {
 
 impl Serialize for PublicKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&BASE64.encode(&self.spki))
+        serializer.serialize_str(&Base64::encode_string(&self.spki))
     }
 }
 
 impl<'de> Deserialize<'de> for PublicKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let der = BASE64
-            .decode(text.as_bytes())
+        let der = Base64::decode_vec(&text)
             .map_err(|_| D::Error::custom("a key is the Base64 of a SubjectPublicKeyInfo"))?;
         Self::from_spki(&der).map_err(|failure| D::Error::custom(failure.message))
     }

@@ -1,7 +1,7 @@
 //! The keys a device trusts: how many of them must sign, which are revoked, and how they are replaced.
 
-use super::{Jws, KeyId, Kind, PublicKey, Verifier, invalid_key, object};
-use crate::update::Failure;
+use super::{Jws, KeyId, Kind, PublicKey, Verifier, invalid_key};
+use crate::{json, update::Failure};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -146,8 +146,7 @@ impl KeySet {
     /// # Errors
     /// [`Code::InvalidKey`](crate::update::Code::InvalidKey): it describes none, or one that is not right.
     pub fn from_json(json: &[u8]) -> Result<Self, Failure> {
-        object::from_slice(json)
-            .map_err(|error| invalid_key(format_args!("it is no key set: {error}")))
+        json::read(json).map_err(|error| invalid_key(format_args!("it is no key set: {error}")))
     }
 
     /// The set as a rotation signs it.

@@ -1,10 +1,13 @@
 //! A manifest: what its signers say of an image.
 
-use super::{Identity, MAX_CLOCK_ERROR, expired, invalid, object};
-use crate::update::{Code, Compression, Encryption, Failure, version};
+use super::{Identity, MAX_CLOCK_ERROR, expired, invalid};
+use crate::{
+    json,
+    update::{Code, Compression, Encryption, Failure, version},
+};
 use alloc::{format, string::String, vec::Vec};
-use data_encoding::HEXLOWER_PERMISSIVE;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::Value;
 use time::OffsetDateTime;
 
 /// The longest version, in bytes.
@@ -26,11 +29,7 @@ pub struct Manifest {
     #[serde(with = "hex")]
     pub sha256: [u8; 32],
     /// Which devices it is for; without it, all that trust its signers.
-    #[serde(
-        default,
-        deserialize_with = "object::object",
-        skip_serializing_if = "Compatibility::is_empty"
-    )]
+    #[serde(default, skip_serializing_if = "Compatibility::is_empty")]
     pub compatibility: Compatibility,
     /// When it was issued, in seconds since 1970 (RFC 7519, section 4.1.6).
     #[serde(rename = "iat")]
@@ -113,7 +112,7 @@ impl Manifest {
     /// # Errors
     /// [`Code::ManifestInvalid`], saying what is wrong with it.
     pub fn from_json(json: &[u8]) -> Result<Self, Failure> {
-        let manifest: Self = object::from_slice(json)
+        let manifest: Self = json::read(json)
             .map_err(|error| invalid(format_args!("it is no manifest: {error}")))?;
         manifest.check_sense()?;
         Ok(manifest)
@@ -291,14 +290,13 @@ mod hex {
         bytes: &[u8; 32],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&data_encoding::HEXLOWER.encode(bytes))
+        serializer.serialize_str(&base16ct::lower::encode_string(bytes))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<[u8; 32], D::Error> {
-        HEXLOWER_PERMISSIVE
-            .decode(String::deserialize(deserializer)?.as_bytes())
+        base16ct::mixed::decode_vec(String::deserialize(deserializer)?)
             .ok()
             .and_then(|bytes| bytes.try_into().ok())
             .ok_or_else(|| D::Error::custom("a SHA-256 is 64 hexadecimal digits"))
@@ -308,13 +306,6 @@ mod hex {
 /// A text, or a list of them.
 mod one_or_many {
     use super::*;
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Texts {
-        One(String),
-        Many(Vec<String>),
-    }
 
     pub(super) fn serialize<S: Serializer>(
         texts: &[String],
@@ -329,11 +320,10 @@ mod one_or_many {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<String>, D::Error> {
-        let texts = Texts::deserialize(deserializer)
-            .map_err(|_| D::Error::custom("a text or a list of texts is needed"))?;
-        Ok(match texts {
-            Texts::One(one) => [one].into(),
-            Texts::Many(many) => many,
-        })
+        let texts = match Value::deserialize(deserializer)? {
+            Value::String(one) => Some([one].into()),
+            many => json::of(&many).ok(),
+        };
+        texts.ok_or_else(|| D::Error::custom("a text or a list of texts is needed"))
     }
 }

@@ -7,14 +7,13 @@ mod jws;
 mod key;
 mod key_set;
 mod manifest;
-mod object;
 mod verifier;
 
 pub use jws::{Jws, Kind, MAX_LENGTH};
 pub use key::{Algorithm, KeyId, PublicKey};
 pub use key_set::KeySet;
 pub use manifest::{Compatibility, Download, Manifest};
-#[cfg(feature = "std")]
+#[cfg(feature = "ring")]
 pub use verifier::Ring;
 #[cfg(feature = "rustcrypto")]
 pub use verifier::RustCrypto;
@@ -41,7 +40,7 @@ pub struct Identity {
 
 /// Whether a [`Trust`] can be made: there is somebody who computes signatures. Where there is not, a
 /// compiler that knows it leaves all of this module out.
-pub(crate) const CAN_BE: bool = cfg!(any(feature = "std", feature = "rustcrypto"));
+pub(crate) const CAN_BE: bool = cfg!(any(feature = "ring", feature = "rustcrypto"));
 
 /// What an image must be vouched for by.
 #[derive(Debug, Clone)]
@@ -54,14 +53,18 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// These keys; signatures are computed by [`Ring`].
-    #[cfg(feature = "std")]
+    /// These keys; signatures are computed by ring, or by `RustCrypto` in a build without it.
+    #[cfg(any(feature = "ring", feature = "rustcrypto"))]
     pub fn new(keys: KeySet, identity: Identity) -> Self {
-        Self::with_verifier(keys, identity, &Ring)
+        #[cfg(feature = "ring")]
+        const VERIFIER: Ring = Ring;
+        #[cfg(not(feature = "ring"))]
+        const VERIFIER: RustCrypto = RustCrypto;
+        Self::with_verifier(keys, identity, &VERIFIER)
     }
 
     /// These keys, and who computes signatures.
-    #[cfg(any(feature = "std", feature = "rustcrypto"))]
+    #[cfg(any(feature = "ring", feature = "rustcrypto"))]
     pub fn with_verifier(
         keys: KeySet,
         identity: Identity,

@@ -1,6 +1,6 @@
-//! Who computes signatures: ring, where there is `std`; pure Rust without.
+//! Who computes signatures: ring, or pure Rust where it is not built in.
 
-#[cfg(any(feature = "std", feature = "rustcrypto"))]
+#[cfg(any(feature = "ring", feature = "rustcrypto"))]
 use super::Algorithm;
 use super::PublicKey;
 use core::fmt;
@@ -15,11 +15,11 @@ pub trait Verifier: fmt::Debug + Send + Sync {
 /// Verifies with [ring].
 ///
 /// [ring]: https://docs.rs/ring
-#[cfg(feature = "std")]
+#[cfg(feature = "ring")]
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ring;
 
-#[cfg(feature = "std")]
+#[cfg(feature = "ring")]
 impl Verifier for Ring {
     fn verify(&self, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
         use ring::signature as by;
