@@ -268,6 +268,10 @@ fn what_is_wrong_is_named_with_its_line() {
         ("[policy]\nready = []", "policy.ready is an empty array"),
         ("[policy]\nready_interval = 0", "policy.ready_interval is 0"),
         ("[policy]\nbandwidth = 500", "policy.bandwidth is 500"),
+        (
+            "[policy]\nprogress_step = 101",
+            "policy.progress_step is 101; it is per cent",
+        ),
     ] {
         let error = smallest(more).unwrap().policy().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
@@ -314,6 +318,18 @@ fn what_is_wrong_is_named_with_its_line() {
             let expected = expected.replace("client_", &format!("{table}client_"));
             assert!(error.message.starts_with(&expected), "{error}");
         }
+    }
+    // Its form is a certificate's, what is in it is none.
+    let ca = "ca = '''-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----'''";
+    let text = format!("{ca}\nstate_dir = \"s\"\n[http]\n{ca}");
+    let config = parse(&text).unwrap();
+    for (key, error) in [
+        ("ca", config.roots().err()),
+        ("http.ca", config.http().err()),
+    ] {
+        let error = error.unwrap().message;
+        let expected = format!("{key}: none of the certificates can be used");
+        assert_eq!(error, expected);
     }
     let both = "current_version = \"1\"\nversion_from = { file = \"v\" }\nstate_dir = \"s\"\n[install]\nfile = \"f\"";
     let error = parse(both).unwrap().current_version().unwrap_err();

@@ -186,6 +186,12 @@ impl PolicyTable {
                 "policy.bandwidth is {bytes}; it is a number of bytes a second, at least {SLOWEST}"
             )));
         }
+        if policy.progress_step > 100 {
+            return Err(wrong(format_args!(
+                "policy.progress_step is {}; it is per cent, from 0 to 100",
+                policy.progress_step
+            )));
+        }
         if policy.retry.first > policy.retry.longest {
             return Err(wrong(
                 "policy.retry_first is longer than policy.retry_longest",
@@ -342,12 +348,13 @@ fn unreadable(key: &str, file: &Path, error: &std::io::Error) -> Failure {
 #[cfg(any(feature = "http", feature = "mqtt"))]
 pub(super) fn roots(ca: Option<&str>, key: &str, directory: &Path) -> Result<Roots, Failure> {
     let named = |error| wrong(format_args!("{key}: {error}"));
-    match ca {
-        None => Ok(Roots::default()),
-        Some("system") => Ok(Roots::System),
-        Some(pem) if pem.trim_start().starts_with("-----BEGIN ") => {
-            Roots::from_pem(pem.as_bytes()).map_err(named)
-        }
-        Some(file) => Roots::from_pem_file(directory.join(file)).map_err(named),
-    }
+    let roots = match ca {
+        None => return Ok(Roots::default()),
+        Some("system") => return Ok(Roots::System),
+        Some(pem) if pem.trim_start().starts_with("-----BEGIN ") => Roots::from_pem(pem.as_bytes()),
+        Some(file) => Roots::from_pem_file(directory.join(file)),
+    };
+    // Where none can be used, whoever connects would say so, but not of which key.
+    let roots = roots.and_then(|roots| roots.store().map(|_| roots));
+    roots.map_err(named)
 }
