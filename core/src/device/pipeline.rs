@@ -81,9 +81,17 @@ impl Asked {
     }
 }
 
-/// What a command prints in its first line, where that is a number of seconds.
+/// What a command prints in its first line, where that is a number of seconds: as JSON has them, as `date +%S` (`05`) or
+/// as `bc` (`.5`).
 fn seconds(printed: &str) -> Option<Duration> {
-    let number: Value = serde_json::from_slice(printed.lines().next()?.trim().as_bytes()).ok()?;
+    let line = printed
+        .lines()
+        .next()?
+        .trim()
+        .trim_start_matches(['+', '0']);
+    let number: Value = serde_json::from_str(line)
+        .or_else(|_| serde_json::from_str(&format!("0{line}")))
+        .ok()?;
     Duration::try_from_secs_f64(number.as_f64()?)
         .ok()
         .filter(|time| !time.is_zero())
@@ -285,4 +293,30 @@ fn make_sure(installer: &mut dyn Installer, unsure: &mut bool) -> Result<(), Fai
         *unsure = false;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_number_of_seconds() {
+        let ms = |printed| seconds(printed).map(|time| time.as_millis());
+        for (printed, wanted) in [
+            ("90\nmore", 90_000),
+            (" 1.5 ", 1500),
+            ("0.5", 500),
+            (".5", 500),
+            ("05", 5000),
+            ("+7", 7000),
+            ("1e3", 1_000_000),
+        ] {
+            assert_eq!(ms(printed), Some(wanted), "{printed}");
+        }
+        for printed in [
+            "", "\n5", "0", "00.0", "-1", "5 s", "0x5", "nan", "inf", "true", "1e400",
+        ] {
+            assert_eq!(ms(printed), None, "{printed}");
+        }
+    }
 }
