@@ -349,10 +349,17 @@ impl<'de> Deserializer<'de> for At<'de, '_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.value {
-            Value::Array(items) => visitor.visit_seq(Items {
-                items: items.iter().enumerate(),
-                of: self.place,
-            }),
+            Value::Array(items) => {
+                let mut rest = Items {
+                    items: items.iter().enumerate(),
+                    of: self.place,
+                };
+                let read = visitor.visit_seq(&mut rest)?;
+                match rest.items.len() {
+                    0 => Ok(read),
+                    _ => Err(Wrong::invalid_length(items.len(), &"fewer items")),
+                }
+            }
             _ => Err(self.refused(&visitor)),
         }
     }
@@ -517,15 +524,79 @@ impl<'de> VariantAccess<'de> for Variant<'de, '_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
+
+    /// In every place of a document other values, and members less and more: it is taken, refused and understood
+    /// as by serde_json's own deserializer, but that arrays are no objects.
+    pub(crate) fn as_serde_json_reads<T: DeserializeOwned + fmt::Debug>(document: &Value) {
+        read::<T>(document.to_string().as_bytes()).unwrap();
+        for changed in changes(document) {
+            let text = changed.to_string();
+            match (read::<T>(text.as_bytes()), serde_json::from_str::<T>(&text)) {
+                (Ok(read), Ok(wanted)) => {
+                    assert_eq!(format!("{read:?}"), format!("{wanted:?}"), "{text}");
+                }
+                (Err(_), Err(_)) => {}
+                (Err(wrong), Ok(_)) if wrong.reason().starts_with("invalid type: array") => {}
+                (read, wanted) => panic!("{text}: {read:?}, and serde_json: {wanted:?}"),
+            }
+        }
+    }
+
+    fn changes(value: &Value) -> Vec<Value> {
+        let others = r#"null true 0 -1 -0 1.0 1e3 1.5 255 256 4294967296 18446744073709551615 18446744073709551616
+            "" "x" "1" [] [[]] ["x"] ["x","y"] ["x","y","z"] [1] {} {"x":1} {"x":{},"y":{}}"#;
+        let others = others.split_whitespace();
+        let mut all: Vec<Value> = others.map(|json| json.parse().unwrap()).collect();
+        match value {
+            Value::Array(items) => {
+                let with = |place: core::ops::Range<usize>, item: Option<Value>| {
+                    let mut items = items.clone();
+                    items.splice(place, item);
+                    Value::from(items)
+                };
+                for (at, item) in items.iter().enumerate() {
+                    all.push(with(at..at + 1, None));
+                    all.push(with(at..at, Some(item.clone())));
+                    let others = changes(item).into_iter();
+                    all.extend(others.map(|other| with(at..at + 1, Some(other))));
+                }
+            }
+            Value::Object(members) => {
+                let with = |name: &str, member: Option<Value>| {
+                    let mut members = members.clone();
+                    members.remove(name);
+                    members.extend(member.map(|member| (name.to_string(), member)));
+                    Value::from(members)
+                };
+                for (name, member) in members {
+                    all.push(with(name, None));
+                    let others = changes(member).into_iter();
+                    all.extend(others.map(|other| with(name, Some(other))));
+                }
+                all.push(with("later", Some(Value::Null)));
+            }
+            // A variant's name before something.
+            Value::String(name) => {
+                all.extend(
+                    all.clone()
+                        .into_iter()
+                        .map(|it| serde_json::json!({ name: it })),
+                );
+            }
+            _ => {}
+        }
+        all
+    }
 
     #[derive(Debug, PartialEq, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Table {
         number: u8,
         part: Option<f64>,
+        pair: Option<(String, String)>,
         #[serde(default)]
         list: Vec<Choice>,
         #[serde(default)]
@@ -553,6 +624,7 @@ mod tests {
         let wanted = Table {
             number: 3,
             part: Some(1.0),
+            pair: None,
             list: [
                 Choice::Nothing,
                 Choice::One(255),
@@ -615,7 +687,7 @@ mod tests {
             ),
             (
                 r#"{"numbre": 1}"#,
-                "at numbre: unknown field `numbre`, expected one of `number`, `part`, `list`, `names`",
+                "at numbre: unknown field `numbre`, expected one of `number`, `part`, `pair`, `list`, `names`",
             ),
             (
                 r#"{"number": 1, "list": ["nothing", {"one": true}]}"#,
@@ -644,6 +716,10 @@ mod tests {
             (
                 r#"{"number": 1, "list": [7]}"#,
                 "at list[0]: invalid type: integer `7`, expected a word, or an object with one member",
+            ),
+            (
+                r#"{"number": 1, "pair": ["a", "b", "c"]}"#,
+                "at pair: invalid length 3, expected fewer items",
             ),
             (
                 r#"{"number": 1, "names": {"a": {}, "b": {"text": ""}}}"#,

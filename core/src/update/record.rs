@@ -274,16 +274,8 @@ impl Update {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::tests::as_serde_json_reads;
     use serde_json::json;
-
-    #[test]
-    fn unknown_fields_are_kept() {
-        let json = json!({"format":1,"core":{"last_key":null,"last_outcome":null,"attempts":2,"slot":null,"floor":null},"later":{"a":[1]}});
-        let record = Record::from_json(json.to_string().as_bytes()).unwrap();
-        assert_eq!(record.core.attempts, 2);
-        let again: Value = serde_json::from_slice(&record.to_json()).unwrap();
-        assert_eq!(again["later"], json!({"a":[1]}));
-    }
 
     #[test]
     fn a_newer_layout_is_read_by_its_core() {
@@ -292,5 +284,50 @@ mod tests {
         assert_eq!(record.core.floor.as_deref(), Some("2.0"));
         assert_eq!(record.update, None);
         assert_eq!(Record::from_json(b"{}"), None);
+    }
+
+    #[test]
+    fn a_record_is_read_as_serde_json_reads_it() {
+        let key = "ab".repeat(32);
+        let update = |outcome: Value| {
+            json!({
+            "request": {"key": key, "origin": "method", "uri": "https://x/y", "version": "1", "size": 7,
+                "checks": ["crc16:0001", format!("sha256:{key}")], "manifest": "m", "keys": "k",
+                "signed": {"issued": 1, "floor": "1", "compression": "zstd", "encryption": "age"}},
+            "phase": "downloading", "outcome": outcome,
+            "times": {"waiting": 1, "downloading": 2},
+            "checkpoint": {"content": "c", "validator": "v", "total": 3, "offset": 1, "packed": 4,
+                "sealed": {"header": 1, "key": "k"}, "checks": "s"},
+            "bytes": 1, "sha256": key, "spent": {"attempts": 1, "millis": 2, "bytes": 3}, "apply_attempts": 1,
+            "boot_id": "b", "restart_asked": true, "restart_attempts": 1,
+            "reason": {"code": "hash-mismatch", "message": "m"}, "rollbacks": 1, "starts_allowed": 2,
+            "start_counted": true, "approved": "apply", "deferred": {"millis": 1, "until": 2},
+            "start_delay": {"millis": 1}, "paused": true})
+        };
+        let core = json!({"last_key": key, "last_outcome": "completed", "attempts": 2, "slot": "A", "floor": "1"});
+        for outcome in [
+            json!("completed"),
+            json!(null),
+            json!({"failed": {"phase": "verifying", "failure": {"code": "storage", "message": ""}}}),
+            json!({"rolled-back": {"code": "storage", "message": ""}}),
+            json!({"cancelled": "waiting"}),
+        ] {
+            as_serde_json_reads::<Record>(&json!({"format": 1, "core": core, "saved": 9,
+                "update": update(outcome), "confirmed_version": "1", "confirmed_sha256": key, "lost": true,
+                "not_started": key, "desired": key, "key_set": {"version": 1}, "rotated_by": key,
+                "manifest_issued": 1, "installer": {"kind": "slots"}}));
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_neither_lost_nor_doubled() {
+        let json = json!({"format":1,"core":{"last_key":null,"last_outcome":null,"attempts":2,"slot":null,"floor":null},
+            "later":{"a":[1]}, "unknown": {"x": 1}, "lost": true, "installer": null});
+        let record = Record::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(
+            record.unknown.keys().collect::<Vec<_>>(),
+            ["later", "unknown"]
+        );
+        assert_eq!(Record::from_json(&record.to_json()).as_ref(), Some(&record));
     }
 }

@@ -399,3 +399,12 @@ fn read_back_from_the_medium() {
         device.with(options).read_back(size, &sha256).unwrap();
     }
 }
+
+#[test]
+fn options_are_read_as_serde_json_reads_them() {
+    let slots = || [Slot::new("A", "/a"), Slot::new("B", "/b")];
+    for switch in [Switch::Link("/l".into()), Switch::UBoot(UBoot::default())] {
+        let options = serde_json::to_value(SlotsOptions::new(slots(), switch)).unwrap();
+        crate::json::tests::as_serde_json_reads::<SlotsOptions>(&options);
+    }
+}
