@@ -447,12 +447,35 @@ fn a_manifest_is_wanted_like_an_image() {
 #[test]
 fn what_is_not_built_in_is_refused() {
     let key = PublicKey::from_bytes(Algorithm::EdDsa, &[1; 32]).unwrap();
+    let rsa = [
+        &b"\x30\x82\x01\x0a\x02\x82\x01\x01\x00"[..],
+        &[0xb5; 256],
+        b"\x02\x03\x01\x00\x01",
+    ]
+    .concat();
+    let rsa = PublicKey::from_bytes(Algorithm::Rs256, &rsa).unwrap();
     let window = json!({"from": "02:00", "to": "04:00"});
     let signatures = cfg!(any(feature = "ring", feature = "rustcrypto"));
     for (built_in, table, named) in [
         (
             signatures,
             json!({"trust": {"keys": [key.to_pem()]}}),
+            "trust.keys: this program was built without support for signatures",
+        ),
+        (
+            cfg!(feature = "ring"),
+            json!({"trust": {"keys": [rsa.to_pem()]}}),
+            match signatures {
+                true => {
+                    "trust.keys: 1 keys must sign, but there are only 0 that are not revoked and not of RSA"
+                }
+                false => "trust.keys: this program was built without support for signatures",
+            },
+        ),
+        (
+            // One of them is enough.
+            signatures,
+            json!({"trust": {"keys": [rsa.to_pem(), key.to_pem()]}}),
             "trust.keys: this program was built without support for signatures",
         ),
         (

@@ -62,6 +62,11 @@ impl Algorithm {
         Some(fixed.into())
     }
 
+    /// Whether there is somebody in this build who verifies it: all but RSA without ring.
+    pub(super) fn is_built_in(self) -> bool {
+        self != Self::Rs256 || cfg!(feature = "ring")
+    }
+
     /// Whether a JWS may call it so.
     pub(super) fn is_named(self, name: &str) -> bool {
         name == self.as_str() || (self == Self::EdDsa && name == "Ed25519")

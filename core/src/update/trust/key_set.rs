@@ -1,6 +1,6 @@
 //! The keys a device trusts: how many of them must sign, which are revoked, and how they are replaced.
 
-use super::{Jws, KeyId, Kind, PublicKey, Verifier, invalid_key};
+use super::{Algorithm, Jws, KeyId, Kind, PublicKey, Verifier, invalid_key};
 use crate::{json, update::Failure};
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
@@ -72,10 +72,15 @@ impl KeySet {
                 "a threshold of 0 would let in what nobody signed; it must be 1 at least",
             ));
         }
-        let usable = self.usable().count();
+        let verified = |key: &&PublicKey| key.algorithm().is_built_in();
+        let usable = self.usable().filter(verified).count();
         if u32::try_from(usable).is_ok_and(|usable| usable < self.threshold) {
+            let rsa = match Algorithm::Rs256.is_built_in() {
+                true => "",
+                false => " and not of RSA, which this program was built without",
+            };
             return Err(invalid_key(format_args!(
-                "{} keys must sign, but there are only {usable} that are not revoked",
+                "{} keys must sign, but there are only {usable} that are not revoked{rsa}",
                 self.threshold
             )));
         }
