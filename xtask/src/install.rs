@@ -5,7 +5,7 @@ use std::{
     env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 /// What the static library needs of the system, as `rustc --print native-static-libs` says.
@@ -176,7 +176,8 @@ pub(crate) fn build(
     build.arg(format!("-Clink-arg=-Wl,-soname,libtwinflash.so.{abi}"));
     // The linker that Rust brings on this platform leaves out what only unwinding needs, keeps one of functions
     // that are alike, and packs relocations, which the system's library must know (glibc 2.36, musl 1.2.4).
-    let small = profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux"));
+    let small =
+        profile == "small" && cfg!(all(target_arch = "x86_64", target_os = "linux")) && by_lld();
     if small {
         let script = |name: &str| root.join("bindings").join(name).display().to_string();
         build.args(["--cfg", "twinflash_no_backtrace"]);
@@ -200,6 +201,19 @@ pub(crate) fn build(
         ),
         false => Ok(()),
     }
+}
+
+/// Whether Rust links by lld: rustup's does on this platform, a distribution's may not.
+fn by_lld() -> bool {
+    let Ok(place) = tempfile::tempdir() else {
+        return false;
+    };
+    let rustc = env::var_os("RUSTC").unwrap_or("rustc".into());
+    let mut probe = Command::new(rustc);
+    probe.args(["--crate-type=cdylib", "-Clink-arg=-Wl,--icf=all", "-o"]);
+    probe.arg(place.path().join("probe.so")).arg("-");
+    let probe = probe.stdin(Stdio::null()).stderr(Stdio::null()).status();
+    probe.is_ok_and(|status| status.success())
 }
 
 fn succeeds(command: &mut Command) -> Result<(), String> {
