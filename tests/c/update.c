@@ -33,6 +33,7 @@ typedef struct application {
     pthread_cond_t changed;
     int events, outbounds, restarts, answers, logs, installs, destroyed, confirming;
     twinflash_outcome outcome;
+    bool connected;
 } application;
 
 static void everything_that_waits_is_refused(application *a)
@@ -206,6 +207,31 @@ static void callbacks_call_back_in(void)
     CHECK(a.logs > 0 && a.events > 0 && a.outbounds > 0 && a.answers > 0 && a.confirming > 0);
     gone(a.other, g);
     free(f);
+    CHECK(pthread_mutex_destroy(&a.lock) == 0 && pthread_cond_destroy(&a.changed) == 0);
+}
+
+/* Not guarded by the lock: what is written before the connection is told, the callback sees. */
+static void on_outbound_once_connected(const twinflash_outbound *outbound, void *data)
+{
+    application *a = (application *)data;
+    CHECK(outbound->kind == TWINFLASH_OUTBOUND_KIND_READ_TWIN && a->connected);
+    count(a, &a->outbounds);
+}
+
+static void nothing_is_sent_before_the_connection(void)
+{
+    flash *f = new_flash();
+    twinflash_builder *made = builder("silent", f, TWINFLASH_RESTART_NONE);
+    application a;
+    memset(&a, 0, sizeof a);
+    CHECK(pthread_mutex_init(&a.lock, NULL) == 0 && pthread_cond_init(&a.changed, NULL) == 0);
+    CHECK_OK(twinflash_builder_on_outbound(made, on_outbound_once_connected, &a, NULL, &error), error);
+    a.updater = started(made);
+    CHECK_OK(twinflash_updater_flush(a.updater, -1, &error), error);
+    a.connected = true;
+    CHECK_OK(twinflash_updater_connected(a.updater, true, &error), error);
+    until(&a, &a.outbounds, 1);
+    gone(a.updater, f);
     CHECK(pthread_mutex_destroy(&a.lock) == 0 && pthread_cond_destroy(&a.changed) == 0);
 }
 
@@ -501,6 +527,7 @@ int main(int argc, char **argv)
     begin(argc, argv);
     polled_from_one_thread();
     callbacks_call_back_in();
+    nothing_is_sent_before_the_connection();
     two_in_one_process();
     paused_resumed_cancelled();
     closed_in_mid_download();

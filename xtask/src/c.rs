@@ -213,7 +213,7 @@ pub(crate) fn by_cargo_c(root: &Path, prefix: &Path, twinflash: &Path) -> Outcom
 }
 
 /// The shared library shows no symbol but `twinflash_…`.
-fn only_ours(library: &Path) -> Outcome {
+pub(crate) fn only_ours(library: &Path) -> Outcome {
     let text = said(
         Command::new("nm")
             .args(["-D", "--defined-only"])

@@ -1,7 +1,7 @@
 //! `cargo xtask bench c`: what the C library costs a device, in flash, memory and time.
 
 use crate::{
-    install,
+    c, install,
     sansio::{self, measured},
     test::{Outcome, Run, execute},
 };
@@ -84,6 +84,7 @@ pub(crate) fn run(sizes: bool) -> Outcome {
         }
     };
     let full = library(&format!("libtwinflash.so.{}", env!("CARGO_PKG_VERSION")));
+    c::only_ours(&full)?;
     row(&FULL, length(&full)?);
     let abi = install::abi(env!("CARGO_PKG_VERSION"));
     for (size, features) in [NETWORK, NO_NETWORK] {
