@@ -222,9 +222,10 @@ pub unsafe extern "C" fn twinflash_builder_set_json(
     unsafe {
         enter(error, || {
             let builder = handle(builder, "builder")?;
-            let object = serde_json::from_str(text(json, "json")?).map_err(|error| {
-                Error::new(Status::InvalidArgument, format_args!("json: {error}"))
-            })?;
+            let object =
+                serde_json::from_slice(text(json, "json")?.as_bytes()).map_err(|error| {
+                    Error::new(Status::InvalidArgument, format_args!("json: {error}"))
+                })?;
             builder.lock().merge("", object)?;
             Ok(Status::Ok)
         })

@@ -89,8 +89,8 @@ fn seconds(printed: &str) -> Option<Duration> {
         .next()?
         .trim()
         .trim_start_matches(['+', '0']);
-    let number: Value = serde_json::from_str(line)
-        .or_else(|_| serde_json::from_str(&format!("0{line}")))
+    let number: Value = serde_json::from_slice(line.as_bytes())
+        .or_else(|_| serde_json::from_slice(format!("0{line}").as_bytes()))
         .ok()?;
     Duration::try_from_secs_f64(number.as_f64()?)
         .ok()
