@@ -160,7 +160,7 @@ impl Release {
     fn cinstall(&self) -> Outcome {
         let place = self.target.join("cinstall");
         let _ = fs::remove_dir_all(&place);
-        let mut install = self.cargo(&["cinstall", "--quiet", "--locked", "--release"]);
+        let mut install = self.cargo(&["cinstall", "--locked", "--release"]);
         install.args(["-p", "twinflash-c", "--prefix"]).arg(&place);
         execute(install.arg("--libdir").arg(place.join("lib")))
             .map_err(|why| format!("{why} (it takes cargo install cargo-c --locked)"))?;
