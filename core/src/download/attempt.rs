@@ -15,6 +15,7 @@ use super::{
 use crate::{
     clock,
     install::{ImageInfo, Installer},
+    seconds::Seconds,
     update::{Checks, Code, Ended, Failure, Job, Progress, Retry, Scheme, redact, scheme_of},
 };
 use std::{
@@ -335,7 +336,7 @@ impl<'a> Line<'a> {
             let why = format!(
                 "the server sent only {} bytes in {} s",
                 self.came,
-                self.job.stall_time.as_secs_f32()
+                Seconds(self.job.stall_time)
             );
             return Err((failure(Code::Stalled, &self.shown, &why), RESUME).into());
         }

@@ -233,15 +233,15 @@ impl fmt::Debug for Journal {
 /// Copies put aside by earlier saves. Where there is no copy beside them, the save did not come to its end:
 /// the loss still stands.
 fn set_aside_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
+    let mut paths: Vec<PathBuf> = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if NAMES.iter().any(|n| name.starts_with(&format!("{n}.lost"))) {
-            paths.push(path);
+            // In order: they are few, and a sort would be 5 kB of code.
+            paths.insert(paths.partition_point(|other| *other < path), path);
         }
     }
-    paths.sort_unstable();
     Ok(paths)
 }
 
