@@ -16,14 +16,14 @@ struct Size {
 
 const FULL: Size = Size {
     what: "shared library, whole",
-    budget: 2_562_900,
+    budget: 2_555_100,
     aim: 2_200_000,
 };
 /// Their features: the authorities are the system's then.
 const NETWORK: (Size, &str) = (
     Size {
         what: "HTTP, TLS and MQTT alone",
-        budget: 2_266_400,
+        budget: 2_255_800,
         aim: 2_200_000,
     },
     "http,mqtt",
@@ -31,7 +31,7 @@ const NETWORK: (Size, &str) = (
 const NO_NETWORK: (Size, &str) = (
     Size {
         what: "no network",
-        budget: 808_800,
+        budget: 782_900,
         aim: 700_000,
     },
     "",
