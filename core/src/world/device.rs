@@ -456,6 +456,7 @@ impl World {
                 {
                     self.process_ends();
                 }
+                End::Still if self.knows_less_than_its_record() => self.process_ends(),
                 End::Still => {
                     self.power_cut(Left::Units(0));
                     return self.last.take().unwrap();
@@ -479,6 +480,13 @@ impl World {
             }
         }
         panic!("no end after {LIVES} starts");
+    }
+
+    /// This start could not read the record, and had nothing to save: the next one goes on with it.
+    fn knows_less_than_its_record(&self) -> bool {
+        let unread = self.disk.borrow().unread;
+        let idle = self.last.as_ref().is_some_and(|it| it.phase.is_none());
+        unread && idle && self.load().is_some_and(|it| it.running().is_some())
     }
 
     /// Steps of the disk, messages of the hub and events of the network so far.

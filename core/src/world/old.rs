@@ -246,6 +246,26 @@ pub(super) fn cases() -> Vec<Case> {
                 ],
             )
         },
+        // The only copy of the record could not be read in one start, which had nothing to save.
+        case(
+            Kind::Program {
+                old: true,
+                links: false,
+            },
+            "iothub-dm",
+            Course::Dead,
+            false,
+            14370350484812398485,
+            vec![
+                (At::Network(9), Blow::Network(NetworkFault::Status(503))),
+                (At::Network(16), Blow::Network(NetworkFault::Status(503))),
+                (At::Disk(25), Blow::Error(5, 2)),
+                (
+                    At::Disk(15),
+                    Blow::PowerCut(Left::Torn(4826244592635191596)),
+                ),
+            ],
+        ),
         // As much, where the one before it had the checkpoint at the last byte.
         case(
             Kind::System,
