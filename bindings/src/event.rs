@@ -278,9 +278,24 @@ impl twinflash_event {
 }
 
 fn seconds(duration: Duration) -> String {
-    format!(
-        "{}.{} s",
-        duration.as_secs(),
-        duration.subsec_millis() / 100
-    )
+    let tenths = duration.as_millis().saturating_add(50) / 100;
+    format!("{}.{} s", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_to_a_tenth() {
+        for (millis, text) in [
+            (0, "0.0 s"),
+            (49, "0.0 s"),
+            (50, "0.1 s"),
+            (960, "1.0 s"),
+            (61_249, "61.2 s"),
+        ] {
+            assert_eq!(seconds(Duration::from_millis(millis)), text);
+        }
+    }
 }

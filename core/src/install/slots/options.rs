@@ -137,6 +137,7 @@ impl UBoot {
 
     fn with(try_slot: &[(&str, &str)], keep: &[(&str, &str)]) -> Self {
         let map = |pairs: &[(&str, &str)]| {
+            // Not collected: see SlotsInstall::print.
             let mut variables = BTreeMap::new();
             for (name, value) in pairs {
                 variables.insert((*name).into(), (*value).into());

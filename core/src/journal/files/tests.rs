@@ -235,6 +235,14 @@ fn both_damaged_are_set_aside_and_said_until_something_is_saved() {
         let path = directory.path().join(format!("journal.{path}"));
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
+    drop(journal);
+    for name in NAMES {
+        let _ = fs::remove_file(directory.path().join(name));
+    }
+    let aside = ["a.lost-1", "a.lost-2", "b.lost-1", "b.lost-2"];
+    let files = aside.map(|name| directory.path().join(format!("journal.{name}")));
+    let files = files.into();
+    assert_eq!(loaded(directory.path()), Loaded::Lost { files }, "in order");
 }
 
 #[test]
